@@ -1,0 +1,25 @@
+//! The rooms' error: the store's own, which already says kind, object, cause and hint.
+//!
+//! One type for all rooms keeps one way from a failure to its exit code; a room
+//! that a caller must tell apart adds a [`Kind`](plywood_store::Kind), not a type.
+//! `exec` has one of its own, because a run's failures have exit codes of their own.
+
+pub use plywood_store::error::{Context, Error, Kind, Result};
+
+/// Adds a failed undo to the failure that made it necessary: both are told.
+#[must_use]
+pub fn with_failed_undo(cause: Error, undo: &Error) -> Error {
+    let mut told = format!("{undo}");
+    let mut source = std::error::Error::source(undo);
+    while let Some(next) = source {
+        told.push_str(&format!(": {next}"));
+        source = next.source();
+    }
+    let hint = cause.hint().map(str::to_owned);
+    let joined = Error::new(cause.kind(), format!("{cause} (and undoing it failed: {told})"));
+    let joined = match hint {
+        Some(hint) => joined.hinted(hint),
+        None => joined,
+    };
+    joined.caused_by(cause)
+}

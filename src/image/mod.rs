@@ -1,0 +1,1 @@
+//! Images: OCI configs and manifests, import and export.

@@ -1,0 +1,34 @@
+//! plywood: layered images on device-mapper thin pools, without a daemon.
+//!
+//! The store says what exists, the kernel rooms make it so, the verbs connect
+//! them. Imports go one way:
+//!
+//! ```text
+//! main -> cli, commands, output, failure
+//! commands -> image, snapshot, exec -> dm -> sys        everyone -> plywood_store, explain, error
+//! ```
+//!
+//! | room | what it is |
+//! |---|---|
+//! | [`cli`] | clap types only |
+//! | [`commands`] | one verb a file; each reads like the story of the verb |
+//! | [`output`] | the only writer to stdout: text, tables, progress, `--json` |
+//! | [`failure`] | error kinds into exit code, cause chain, hint |
+//! | [`explain`] | each kernel step as the shell command for it |
+//! | [`image`] | import and export: rootfs tar, docker-archive, OCI layout |
+//! | [`snapshot`] | trait [`snapshot::Snapshotter`] and its drivers, thin and overlay |
+//! | [`dm`] | device-mapper: control, table and status, pool, volume |
+//! | [`exec`] | run: namespaces, root filesystem, terminal |
+//! | [`sys`] | the only unsafe code: one wrapper, one system call |
+
+pub mod cli;
+pub mod commands;
+pub mod dm;
+pub mod error;
+pub mod exec;
+pub mod explain;
+pub mod failure;
+pub mod image;
+pub mod output;
+pub mod snapshot;
+pub mod sys;

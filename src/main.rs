@@ -1,0 +1,3 @@
+//! plywood: parse, trace, dispatch, exit code; nothing else.
+
+fn main() {}

@@ -1,0 +1,199 @@
+//! Snapshots: live root filesystems over committed layers.
+//!
+//! The words are containerd's: *prepare* an active snapshot under a key, *view*
+//! a layer read-only, *commit* an active snapshot as a layer, *remove*.
+//! [`Snapshotter`] is the seam; the drivers are [`thin`] and [`overlay`], and one
+//! conformance suite runs on both. Same changes, same bytes: whichever driver
+//! and whichever differ made it, the layer tar of a commit is identical.
+//!
+//! Walk of one import: `prepare("import-x", parent)`, [`Snapshotter::mount`],
+//! the tar is applied to [`Mounted::dir`], [`Mounted::close`] (synced), then
+//! [`Snapshotter::commit`]. Walk of one commit: [`Snapshotter::capture`] the
+//! container's snapshot, [`Snapshotter::compare`] the copy with its parent, the
+//! difference is written as a blob, [`Snapshotter::commit`] the copy.
+//!
+//! Every method takes the store's exclusive lock itself, for its short steps
+//! only; callers hold none across a call. An empty snapshot's root directory has
+//! mode 0755, owner 0:0, mtime 0, and nothing in it, on every driver.
+
+pub mod overlay;
+pub mod thin;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use plywood_store::blob::Descriptor;
+use plywood_store::intent::Intent;
+use plywood_store::layer::diff::Scope;
+use plywood_store::record::LayerRecord;
+use plywood_store::{ChainId, DiffId, Driver};
+
+use crate::error::Result;
+
+/// What a snapshot is to become.
+#[derive(Debug, Clone)]
+pub struct NewLayer {
+    /// The digest of its uncompressed tar.
+    pub diff_id: DiffId,
+    /// The tar as stored: durable already.
+    pub blob: Descriptor,
+    /// The uncompressed tar's length in bytes.
+    pub size: u64,
+}
+
+/// Space that a snapshot or layer takes by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes on the disk or in the pool. On thin: blocks mapped, shared ones included.
+    pub bytes: u64,
+    /// Bytes that nothing else shares, where the driver can tell.
+    pub exclusive: Option<u64>,
+}
+
+/// Whether a mount may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Not at all.
+    ReadOnly,
+    /// As an active snapshot's owner.
+    ReadWrite,
+}
+
+/// A driver.
+pub trait Snapshotter {
+    /// Which one.
+    fn driver(&self) -> Driver;
+
+    /// Makes an active snapshot under `key`, over `parent` or empty. With an
+    /// `owner` it lives no longer than that intent; without, until removed.
+    fn prepare(&self, key: &str, parent: Option<&ChainId>, owner: Option<&Intent>) -> Result<()>;
+
+    /// Makes a read-only snapshot of `parent` under `key`.
+    fn view(&self, key: &str, parent: &ChainId, owner: Option<&Intent>) -> Result<()>;
+
+    /// Freezes what the active snapshot `key` holds now as a second one, `copy`,
+    /// over the same parent, owned by `owner`. The caller has made `key` quiet:
+    /// nothing writes to it, and nothing has it mounted for writing.
+    fn capture(&self, key: &str, copy: &str, owner: &Intent) -> Result<()>;
+
+    /// Mounts a snapshot in this process's own mount namespace.
+    fn mount(&self, key: &str, access: Access) -> Result<Mounted>;
+
+    /// Mounts a snapshot read-only at `target` in the *caller's* mount namespace, for `plywood mount`; recorded.
+    fn mount_at(&self, key: &str, target: &Path) -> Result<()>;
+
+    /// Undoes [`Snapshotter::mount_at`]. Nothing to undo is a success.
+    fn unmount_at(&self, key: &str) -> Result<()>;
+
+    /// Mounts parent and child for a differ, with the driver's own scope: everything
+    /// on thin, the upper folder's names on overlay.
+    fn compare(&self, key: &str) -> Result<Comparison>;
+
+    /// Makes the active snapshot `key` the layer that `layer` describes, durably; the key is gone then.
+    /// If that layer is there already, the snapshot is removed and the layer returned.
+    fn commit(&self, key: &str, layer: &NewLayer) -> Result<LayerRecord>;
+
+    /// Removes a snapshot. Not there: a success.
+    fn remove(&self, key: &str) -> Result<()>;
+
+    /// Removes a layer that nothing stands on. Not there: a success.
+    fn remove_layer(&self, chain: &ChainId) -> Result<()>;
+
+    /// Space that a snapshot takes.
+    fn usage(&self, key: &str) -> Result<Usage>;
+
+    /// Space that a layer takes.
+    fn layer_usage(&self, chain: &ChainId) -> Result<Usage>;
+
+    /// Mount point to disk, for `inspect`: one line per thing (`overlay /…`, `thin 7`, `dm plywood-…`, `loop0`, file).
+    fn stack(&self, key: &str) -> Result<Vec<StackItem>>;
+
+    /// The same for a layer.
+    fn layer_stack(&self, chain: &ChainId) -> Result<Vec<StackItem>>;
+
+    /// Takes up what dead processes left: unfinished steps forward or back, leased
+    /// snapshots, devices and mounts that nobody holds. Each line says what was done.
+    fn recover(&self) -> Result<Vec<String>>;
+
+    /// Compares records with what the driver really has; each finding is a line. Changes nothing.
+    fn verify(&self) -> Result<Vec<String>>;
+}
+
+/// One thing in the stack under a root filesystem.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct StackItem {
+    /// `mount`, `overlay`, `folder`, `thin`, `dm`, `pool`, `loop`, `file`, `device`.
+    pub kind: &'static str,
+    /// Its name, id or path.
+    pub name: String,
+    /// The table line, mount options or the like.
+    pub detail: Option<String>,
+}
+
+/// A mounted snapshot. [`Mounted::close`] unmounts and reports; dropping it unmounts and only logs.
+pub struct Mounted {
+    path: PathBuf,
+    dir: Option<OwnedFd>,
+    undo: Option<Box<dyn FnOnce() -> Result<()>>>,
+}
+
+impl std::fmt::Debug for Mounted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mounted").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Mounted {
+    /// A mount at `path`, whose root directory is `dir`, undone (synced, unmounted, deactivated) by `undo`.
+    pub fn new(path: PathBuf, dir: OwnedFd, undo: impl FnOnce() -> Result<()> + 'static) -> Self {
+        Self { path, dir: Some(dir), undo: Some(Box::new(undo)) }
+    }
+
+    /// Where it is mounted, in this process's mount namespace.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A handle on its root directory.
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        match &self.dir {
+            Some(dir) => dir.as_fd(),
+            None => unreachable!("the handle is taken only by close and drop"),
+        }
+    }
+
+    /// Makes what was written durable, unmounts, deactivates.
+    ///
+    /// # Errors
+    /// Any failure to write back: then nothing that was written may be trusted.
+    pub fn close(mut self) -> Result<()> {
+        self.undo()
+    }
+
+    fn undo(&mut self) -> Result<()> {
+        drop(self.dir.take());
+        match self.undo.take() {
+            Some(undo) => undo(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(error) = self.undo() {
+            tracing::warn!(path = %self.path.display(), "cannot unmount: {error}");
+        }
+    }
+}
+
+/// Parent and child of a difference, mounted.
+#[derive(Debug)]
+pub struct Comparison {
+    /// The layer underneath; none for a snapshot over nothing.
+    pub parent: Option<Mounted>,
+    /// The snapshot, read-only.
+    pub child: Mounted,
+    /// The names that can have changed.
+    pub scope: Box<dyn Scope>,
+}

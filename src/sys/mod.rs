@@ -1,0 +1,1 @@
+//! The only unsafe code of plywood: one wrapper, one system call.

@@ -1,0 +1,36 @@
+//! Layers: trees into OCI layer tars, and back.
+//!
+//! - [`read`] gives the entries of a foreign tar, checked and within [`Limits`];
+//! - [`apply`] brings them into a directory, by handles only;
+//! - [`tree`] walks a directory by handles, in canonical order;
+//! - [`diff`] compares two directories and writes the [canonical](write) tar of the difference;
+//! - [`write`] is that canonical profile: same tree, same bytes.
+
+pub mod apply;
+pub mod diff;
+pub mod read;
+pub mod tree;
+pub mod write;
+
+/// What a foreign archive may ask for at most.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of file content, all entries together.
+    pub total_bytes: u64,
+    /// Bytes of one file.
+    pub file_bytes: u64,
+    /// Entries.
+    pub entries: u64,
+    /// Bytes of a path or link target.
+    pub path_bytes: usize,
+    /// Components of a path.
+    pub depth: usize,
+    /// Bytes of PAX records and long names of one entry.
+    pub header_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { total_bytes: 1 << 40, file_bytes: 1 << 40, entries: 50_000_000, path_bytes: 4096, depth: 1024, header_bytes: 1 << 20 }
+    }
+}

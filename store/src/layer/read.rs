@@ -1,0 +1,1 @@
+//! Reads a foreign tar: entries, checked and within limits.

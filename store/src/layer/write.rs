@@ -1,0 +1,1 @@
+//! The canonical tar profile: same tree, same bytes.

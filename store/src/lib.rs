@@ -1,0 +1,40 @@
+//! What exists: the truth of plywood, as files.
+//!
+//! ```text
+//! ROOT/                       0700, root:root
+//! ├── meta.json               format version, features, driver, the root's UUID
+//! ├── lock                    flock: shared to read, exclusive for the short steps that change
+//! ├── blobs/sha256/<hex>      content under its own digest: layer tars, configs, manifests
+//! ├── records/<kind>/<key>    one checksummed JSON record per layer, snapshot, image, name, container, pool
+//! ├── intents/<id>            what a live process is about to do; owned through an flock
+//! ├── index/                  sled: look-ups over the records, disposable
+//! ├── tmp/                    blobs that are being written
+//! ├── pool/                   the thin driver's loop files
+//! ├── overlay/                the overlay driver's folders
+//! └── mnt/                    where plywood mounts, in its own mount namespace
+//! ```
+//!
+//! Nothing here needs root rights, a device or a terminal: this crate is handed
+//! directories, and gives facts. [`Store`] is the way in. [`layer`] turns trees
+//! into OCI layer tars and back.
+
+#![forbid(unsafe_code)]
+
+pub mod blob;
+pub mod check;
+pub mod compress;
+pub mod digest;
+pub mod error;
+pub mod gc;
+pub mod index;
+pub mod intent;
+pub mod layer;
+pub mod lock;
+pub mod record;
+pub mod reference;
+pub mod store;
+
+pub use digest::{ChainId, DiffId, Digest, ImageId};
+pub use error::{Error, Kind, Result};
+pub use reference::Reference;
+pub use store::{Driver, Store};

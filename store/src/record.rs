@@ -1,0 +1,232 @@
+//! Records: one small checksummed JSON file per layer, snapshot, image, name and container.
+//!
+//! ```text
+//! records/layers/<chain id's hex>.json       {"plywood":"layer","version":1,"checksum":"sha256:…","body":{…}}
+//! ```
+//!
+//! Written to a temporary name, fsynced, renamed, the folder fsynced: a record
+//! is there whole or not at all, and when [`Records::put`] returns it survives
+//! a power cut. The checksum covers the body's bytes as they stand in the file.
+
+use std::marker::PhantomData;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::blob::Descriptor;
+use crate::lock::Exclusive;
+use crate::{ChainId, DiffId, ImageId, Reference, Result};
+
+/// What can be kept as a record.
+pub trait Record: Serialize + DeserializeOwned {
+    /// The kind in the envelope: `layer`, `image`, ….
+    const KIND: &'static str;
+    /// The folder under `records/`.
+    const FOLDER: &'static str;
+    /// The record's file name without `.json`: letters, digits, `-`, `_` and `.`.
+    fn key(&self) -> String;
+}
+
+/// The records of one kind.
+#[derive(Debug)]
+pub struct Records<T> { kind: PhantomData<T> }
+
+impl<T: Record> Records<T> {
+    /// One record, or none.
+    pub fn get(&self, key: &str) -> Result<Option<T>> { let _ = key; todo!() }
+    /// Every record, by key. A damaged one is an error that names its file; `check` lists them all.
+    pub fn list(&self) -> Result<Vec<T>> { todo!() }
+    /// Writes a record durably, replacing one of the same key.
+    pub fn put(&self, lock: &Exclusive, record: &T) -> Result<()> { let _ = (lock, record); todo!() }
+    /// Removes a record durably; false where there was none.
+    pub fn remove(&self, lock: &Exclusive, key: &str) -> Result<bool> { let _ = (lock, key); todo!() }
+}
+
+/// Where a driver keeps a snapshot's or layer's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// The thin device with this id in the root's pool.
+    Thin(u32),
+    /// The folder with this name under `overlay/`.
+    Folder(String),
+}
+
+/// Whether a record's content may be used, or is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// There and whole.
+    Ready,
+    /// Being deleted: goes forward only.
+    Deleting,
+}
+
+/// A committed, immutable layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// The stack that ends in this layer.
+    pub chain_id: ChainId,
+    /// The digest of the layer's uncompressed tar.
+    pub diff_id: DiffId,
+    /// The stack below.
+    pub parent: Option<ChainId>,
+    /// The layer's tar as stored.
+    pub blob: Descriptor,
+    /// The uncompressed tar's length in bytes.
+    pub size: u64,
+    /// Where the driver keeps the layer's content.
+    pub place: Place,
+    /// There, or on its way out.
+    pub phase: Phase,
+}
+
+/// A live root filesystem: active (writable) or a view (read-only).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    /// The key it was prepared under.
+    pub key: String,
+    /// The layer underneath.
+    pub parent: Option<ChainId>,
+    /// True for a view.
+    pub read_only: bool,
+    /// Where the driver keeps its content.
+    pub place: Place,
+    /// There, or on its way out.
+    pub phase: Phase,
+    /// The intent of the process that needs it only while it lives; none for a container's.
+    pub lease: Option<String>,
+    /// Where `plywood mount` shows it in the host's tree.
+    pub mounted_at: Option<std::path::PathBuf>,
+}
+
+/// An image: a config over a stack of layers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// The config's digest.
+    pub id: ImageId,
+    /// The config blob.
+    pub config: Descriptor,
+    /// The manifest blob.
+    pub manifest: Descriptor,
+    /// The layers, base first.
+    pub layers: Vec<ChainId>,
+    /// RFC 3339, from the config.
+    pub created: Option<String>,
+    /// When it came into this store, seconds since 1970.
+    pub stored_at: i64,
+}
+
+/// A name and the image that it stands for. Moving a name is one rename.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameRecord {
+    /// The name, without digest.
+    pub name: Reference,
+    /// What it stands for.
+    pub image: ImageId,
+}
+
+/// What a container is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum ContainerState {
+    /// Made, never started.
+    Created,
+    /// Running, as long as this very process lives.
+    Running {
+        /// Its first process, in the host's numbers.
+        pid: u32,
+        /// That process's start time in clock ticks (`/proc/<pid>/stat`, field 22): numbers are reused.
+        start_ticks: u64,
+        /// Seconds since 1970.
+        started_at: i64,
+    },
+    /// Ended.
+    Exited {
+        /// Its exit code, 128+n for signal n.
+        code: i32,
+        /// Seconds since 1970.
+        ended_at: i64,
+    },
+}
+
+/// A container: an active snapshot and what runs in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// 64 hexadecimal digits; also the key of its snapshot.
+    pub id: String,
+    /// Unique among containers.
+    pub name: String,
+    /// The image that it was made from.
+    pub image: ImageId,
+    /// The name that was typed for it.
+    pub image_name: String,
+    /// Seconds since 1970.
+    pub created_at: i64,
+    /// What it is doing.
+    pub state: ContainerState,
+    /// How to run it again: the tool's own document.
+    pub spec: serde_json::Value,
+}
+
+/// The thin driver's pool, as the store believes it to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolRecord {
+    /// The last transaction id that plywood set.
+    pub transaction_id: u64,
+    /// The empty, formatted volume that base layers start from.
+    pub golden: Option<u32>,
+    /// Bytes that a volume can hold.
+    pub volume_size: u64,
+    /// Sectors of 512 bytes per pool block.
+    pub block_sectors: u32,
+    /// What lies underneath.
+    pub devices: PoolDevices,
+}
+
+/// What a pool lies on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolDevices {
+    /// Files under `pool/`, on loop devices.
+    LoopFiles {
+        /// The data file may grow to this many bytes.
+        data_limit: u64,
+    },
+    /// Block devices of the user's.
+    Block {
+        /// Holds the data.
+        data: std::path::PathBuf,
+        /// Holds the metadata.
+        metadata: std::path::PathBuf,
+    },
+}
+
+macro_rules! record {
+    ($type:ty, $kind:literal, $folder:literal, |$this:ident| $key:expr) => {
+        impl Record for $type {
+            const KIND: &'static str = $kind;
+            const FOLDER: &'static str = $folder;
+            fn key(&self) -> String {
+                let $this = self;
+                $key
+            }
+        }
+    };
+}
+
+record!(LayerRecord, "layer", "layers", |layer| layer.chain_id.0.hex());
+record!(SnapshotRecord, "snapshot", "snapshots", |snapshot| snapshot.key.clone());
+record!(ImageRecord, "image", "images", |image| image.id.0.hex());
+// A name may hold slashes and colons, and be longer than a file name: its digest is the key.
+record!(NameRecord, "name", "names", |name| name_key(&name.name));
+record!(ContainerRecord, "container", "containers", |container| container.id.clone());
+record!(PoolRecord, "pool", "pool", |_pool| POOL_KEY.to_owned());
+
+/// The key of the one pool record.
+pub const POOL_KEY: &str = "pool";
+
+/// The key under which a name's record is kept.
+pub fn name_key(name: &Reference) -> String {
+    crate::Digest::of(name.clone().without_digest().to_string().as_bytes()).hex()
+}
