@@ -7,3 +7,4 @@
 //! - [`volume`]: a thin device, activated, formatted, mounted: guards.
 
 pub mod pool;
+pub mod status;
