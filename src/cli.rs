@@ -1,1 +1,619 @@
-//! x
+//! What can be typed: clap types, their help and their checks. No logic.
+//!
+//! Docker's and podman's words and flags where they have one. Every verb's help
+//! ends with an example.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use plywood_store::Reference;
+
+/// Where the store lives unless `--root` says otherwise.
+pub const DEFAULT_ROOT: &str = "/var/lib/plywood";
+
+/// Layered images on device-mapper thin pools: build, commit, ship and run them, without a daemon
+#[derive(Debug, Parser)]
+#[command(
+    name = "plywood",
+    version,
+    max_term_width = 100,
+    propagate_version = true,
+    disable_help_subcommand = true
+)]
+#[command(
+    after_help = "Exit codes: 0 done; 1 failed; 2 wrong usage; run and start give the command's own code,\n125 where plywood failed before it, 126 not executable, 127 not found, 128+n killed by signal n."
+)]
+pub struct Cli {
+    /// What applies to every verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// The verb.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What applies to every verb.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Folder of the store
+    #[arg(long, global = true, value_name = "DIR", env = "PLYWOOD_ROOT", default_value = DEFAULT_ROOT, help_heading = "Global options")]
+    pub root: PathBuf,
+    /// What keeps the layers; a root keeps the driver it was made with
+    #[arg(
+        long,
+        global = true,
+        value_name = "DRIVER",
+        env = "PLYWOOD_DRIVER",
+        default_value = "auto",
+        help_heading = "Global options"
+    )]
+    pub driver: DriverChoice,
+    /// Print one JSON document instead of text
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub json: bool,
+    /// Show each kernel step as the shell command for it, on stderr
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub explain: bool,
+    /// Say more on stderr; twice for every detail
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+    /// Say only errors on stderr
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "Global options"
+    )]
+    pub quiet: bool,
+}
+
+/// The driver that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DriverChoice {
+    /// thin where the kernel has device-mapper, else overlay
+    Auto,
+    /// Volumes on a device-mapper thin pool
+    Thin,
+    /// Folders, stacked with overlayfs
+    Overlay,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make, watch, grow and verify the thin pool
+    #[command(subcommand)]
+    Pool(PoolVerb),
+    /// Bring in a root filesystem tar, a docker-archive, an OCI archive or an OCI layout
+    #[command(visible_alias = "load")]
+    Import(ImportArgs),
+    /// Write images as archives
+    #[command(visible_alias = "save")]
+    Export(ExportArgs),
+    /// List images
+    #[command(after_help = "Example:\n  plywood images")]
+    Images(ImagesArgs),
+    /// Show the layers of an image and how each came about
+    #[command(after_help = "Example:\n  plywood history website-nginx")]
+    History(HistoryArgs),
+    /// Show everything about images and containers, down to device and file
+    #[command(after_help = "Example:\n  plywood inspect website-nginx --json")]
+    Inspect(InspectArgs),
+    /// Give an image another name
+    #[command(after_help = "Example:\n  plywood tag ops-nginx ops-nginx:1.0")]
+    Tag(TagArgs),
+    /// Remove names, and images that have none left
+    #[command(
+        after_help = "Examples:\n  plywood rmi website-nginx\n  plywood rmi --dry-run website-nginx    what it would free"
+    )]
+    Rmi(RmiArgs),
+    /// Show images as a tree of shared layers
+    #[command(after_help = "Example:\n  plywood tree")]
+    Tree,
+    /// Run a command in a new container from an image
+    Run(RunArgs),
+    /// Run an ended container again
+    Start(StartArgs),
+    /// List containers
+    #[command(after_help = "Example:\n  plywood ps -a")]
+    Ps(PsArgs),
+    /// Remove containers
+    #[command(after_help = "Example:\n  plywood rm website")]
+    Rm(RmArgs),
+    /// Make a container's changes a new image: one layer more
+    Commit(CommitArgs),
+    /// List what a container changed, or what differs between two images
+    #[command(
+        after_help = "A new, C changed, D deleted; one path a line.\n\nExamples:\n  plywood diff website\n  plywood diff ops-nginx website-nginx"
+    )]
+    Diff(DiffArgs),
+    /// Show an image or a container in the host's tree, read-only, without running it
+    #[command(
+        after_help = "Without DIR the mount point is made under the root folder and printed.\n\nExamples:\n  plywood mount website-nginx /mnt\n  ls $(plywood mount website-nginx)"
+    )]
+    Mount(MountArgs),
+    /// Undo a mount
+    #[command(visible_alias = "unmount", after_help = "Example:\n  plywood umount website-nginx")]
+    Umount(UmountArgs),
+    /// Remove what nothing needs
+    #[command(
+        after_help = "Removes images without a name that no container uses, layers that no image stands on,\nblobs that nothing names, and what killed commands left behind.\n\nExample:\n  plywood gc --dry-run"
+    )]
+    Gc(GcArgs),
+    /// Verify the store against its index and against the pool
+    #[command(after_help = "Example:\n  plywood check --data    read every blob and compare it with its digest")]
+    Check(CheckArgs),
+    /// Show where the space went
+    #[command(after_help = "Example:\n  plywood df")]
+    Df,
+    /// Tell what this kernel offers, what is missing, and what to do about it
+    #[command(after_help = "Example:\n  plywood doctor")]
+    Doctor,
+    /// Print a shell's completion script
+    #[command(after_help = "Example:\n  plywood completion bash > /etc/bash_completion.d/plywood")]
+    Completion(CompletionArgs),
+}
+
+/// `plywood pool …`
+#[derive(Debug, Subcommand)]
+pub enum PoolVerb {
+    /// Make the pool; without it the first use makes the default one
+    #[command(
+        after_help = "Making the same pool again is a success.\n\nExamples:\n  plywood pool init --data-size 50G\n  plywood pool init --data-device /dev/sdb1 --metadata-device /dev/sdb2"
+    )]
+    Init(PoolInitArgs),
+    /// State and fill of data and metadata
+    #[command(after_help = "Example:\n  plywood pool status")]
+    Status,
+    /// Enlarge data or metadata
+    #[command(after_help = "Example:\n  plywood pool grow --data-size 200G")]
+    Grow(PoolGrowArgs),
+    /// Give unused space back to the disk
+    #[command(after_help = "Example:\n  plywood pool trim")]
+    Trim,
+    /// Verify the pool's metadata with thin_check
+    #[command(after_help = "Example:\n  plywood pool check")]
+    Check,
+    /// Take the pool out of the kernel; the next use brings it back
+    #[command(after_help = "Example:\n  plywood pool detach")]
+    Detach,
+}
+
+/// `plywood pool init`
+#[derive(Debug, Args)]
+pub struct PoolInitArgs {
+    /// Size of the data file, which is sparse [default: 100G]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub data_size: Option<u64>,
+    /// Size of the metadata file, which is allocated at once [default: by the data size]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub metadata_size: Option<u64>,
+    /// Block device for the data, instead of a file
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        requires = "metadata_device",
+        conflicts_with = "data_size"
+    )]
+    pub data_device: Option<PathBuf>,
+    /// Block device for the metadata, instead of a file
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        requires = "data_device",
+        conflicts_with = "metadata_size"
+    )]
+    pub metadata_device: Option<PathBuf>,
+    /// What one volume can hold; a limit, not a cost [default: 10G]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub volume_size: Option<u64>,
+}
+
+/// `plywood pool grow`
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct PoolGrowArgs {
+    /// New size of the data
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub data_size: Option<u64>,
+    /// New size of the metadata
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub metadata_size: Option<u64>,
+}
+
+/// `plywood import`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The kind of archive and its compression (none, gzip, zstd) are recognised by content. Archives\nwith names of their own keep them, unless NAME is given for a single image. Prints each image's id.\n\nExamples:\n  plywood import -c 'CMD [\"/bin/bash\"]' debian.tar base:12\n  skopeo copy docker://debian:12 docker-archive:/dev/stdout | plywood import -\n  plywood import --layer --parent base:12 layer.tar ops"
+)]
+pub struct ImportArgs {
+    /// Change the config: a Dockerfile line such as 'CMD ["/bin/bash"]'; may be repeated
+    #[arg(short = 'c', long = "change", value_name = "CHANGE")]
+    pub changes: Vec<String>,
+    /// Message for the history
+    #[arg(short, long, value_name = "TEXT")]
+    pub message: Option<String>,
+    /// Refuse anything whose file (or layout's manifest) has another digest
+    #[arg(long, value_name = "DIGEST")]
+    pub digest: Option<plywood_store::Digest>,
+    /// FILE is one layer's tar, to go on top of --parent
+    #[arg(long, requires = "parent", requires = "name")]
+    pub layer: bool,
+    /// The image that the layer goes on top of
+    #[arg(long, value_name = "IMAGE", requires = "layer")]
+    pub parent: Option<String>,
+    /// The archive, an OCI layout folder, or - for standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Name for the image
+    #[arg(value_name = "NAME[:TAG]")]
+    pub name: Option<Reference>,
+}
+
+/// `plywood export`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  plywood export -o website.tar website-nginx\n  plywood export --format layer -o top.tar website-nginx      sha256sum of it is the layer's DiffID\n  plywood export --since ops-nginx -o update.tar website-nginx   only what ops-nginx lacks\n  plywood export --format docker-archive -o - website-nginx | podman load"
+)]
+pub struct ExportArgs {
+    /// What to write
+    #[arg(long, value_name = "FORMAT", default_value = "oci-archive")]
+    pub format: ExportFormat,
+    /// Only the layers that this image lacks; importable where it is
+    #[arg(long, value_name = "IMAGE")]
+    pub since: Option<String>,
+    /// Pack the layers anew: none, gzip, zstd or zstd:LEVEL [default: as they are stored]
+    #[arg(long, value_name = "HOW", value_parser = compression)]
+    pub compress: Option<plywood_store::compress::Compression>,
+    /// Where to: a file, a folder for oci-dir, or - for standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// The images
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<String>,
+}
+
+/// The formats of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// An OCI layout in a tar
+    OciArchive,
+    /// An OCI layout as a folder
+    OciDir,
+    /// What docker load takes
+    DockerArchive,
+    /// The whole tree as one tar, without image data
+    Rootfs,
+    /// The top layer's uncompressed tar
+    Layer,
+}
+
+/// `plywood images`
+#[derive(Debug, Args)]
+pub struct ImagesArgs {
+    /// Print ids only
+    #[arg(short = 'I', long = "ids")]
+    pub ids: bool,
+    /// Full ids
+    #[arg(long)]
+    pub no_trunc: bool,
+}
+
+/// `plywood history`
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// The image
+    pub image: String,
+    /// Full ids and commands
+    #[arg(long)]
+    pub no_trunc: bool,
+}
+
+/// `plywood inspect`
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// Images and containers
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
+}
+
+/// `plywood tag`
+#[derive(Debug, Args)]
+pub struct TagArgs {
+    /// The image
+    pub image: String,
+    /// The new name
+    #[arg(value_name = "NAME[:TAG]")]
+    pub name: Reference,
+}
+
+/// `plywood rmi`
+#[derive(Debug, Args)]
+pub struct RmiArgs {
+    /// Remove all names of an image given by id, and do not fail on a missing one
+    #[arg(short, long)]
+    pub force: bool,
+    /// Only tell what would go and what it would free
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Names or ids
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<String>,
+}
+
+/// `plywood run`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The container stays when its command ends, and can be committed or started again; --rm removes it.\n\nExamples:\n  plywood run -it website-nginx bash\n  plywood run --name ops --net host base:12 sh -c 'apt-get update && apt-get install -y nginx'\n  plywood run --rm -v /srv/site:/var/www:ro website-nginx nginx -t"
+)]
+pub struct RunArgs {
+    /// Remove the container when its command ends
+    #[arg(long)]
+    pub rm: bool,
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the command a terminal of its own
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Name of the container [default: made up]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// The root filesystem cannot be written
+    #[arg(long)]
+    pub read_only: bool,
+    /// All capabilities, no masked paths: the container can take over the host
+    #[arg(long)]
+    pub privileged: bool,
+    /// Set an environment variable; KEY alone takes it from plywood's own
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub env: Vec<String>,
+    /// Read KEY=VALUE lines from a file
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// Working directory inside
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// Run as USER[:GROUP], names or numbers, looked up in the image
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Host name inside [default: the container's id]
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// Bind mount SRC at DST; :ro makes it read-only
+    #[arg(short, long, value_name = "SRC:DST[:ro]")]
+    pub volume: Vec<String>,
+    /// Mount an empty tmpfs at DST
+    #[arg(long, value_name = "DST")]
+    pub tmpfs: Vec<String>,
+    /// Network: the host's, or none but a loopback device
+    #[arg(long, value_name = "NET", default_value = "none")]
+    pub net: NetworkChoice,
+    /// Run this instead of the image's entrypoint; empty for none
+    #[arg(long, value_name = "COMMAND")]
+    pub entrypoint: Option<String>,
+    /// The image
+    pub image: String,
+    /// Command and arguments [default: the image's]
+    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+/// The networks of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NetworkChoice {
+    /// A namespace with nothing but a loopback device
+    None,
+    /// The host's own: no isolation
+    Host,
+}
+
+/// `plywood start`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  plywood start -a website")]
+pub struct StartArgs {
+    /// Attach its output; always so for now
+    #[arg(short, long)]
+    pub attach: bool,
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Name or id
+    pub container: String,
+}
+
+/// `plywood ps`
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// Ended ones too
+    #[arg(short, long)]
+    pub all: bool,
+    /// Print ids only
+    #[arg(short = 'I', long = "ids")]
+    pub ids: bool,
+    /// Full ids and commands
+    #[arg(long)]
+    pub no_trunc: bool,
+}
+
+/// `plywood rm`
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// Kill a running one first, and do not fail on a missing one
+    #[arg(short, long)]
+    pub force: bool,
+    /// Names or ids
+    #[arg(value_name = "CONTAINER", required = true)]
+    pub containers: Vec<String>,
+}
+
+/// `plywood commit`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The config is the image's, not the run's overrides, plus every --change. Prints the new image's id.\n\nExamples:\n  plywood commit -m \"ops nginx image\" ops ops-nginx\n  plywood commit -c 'CMD [\"nginx\", \"-g\", \"daemon off;\"]' -c 'EXPOSE 80' website website-nginx"
+)]
+pub struct CommitArgs {
+    /// Message for the history
+    #[arg(short, long, value_name = "TEXT")]
+    pub message: Option<String>,
+    /// Who made it
+    #[arg(short, long, value_name = "NAME")]
+    pub author: Option<String>,
+    /// Change the config: a Dockerfile line such as 'EXPOSE 80'; may be repeated
+    #[arg(short = 'c', long = "change", value_name = "CHANGE")]
+    pub changes: Vec<String>,
+    /// How to find the changes
+    #[arg(long, value_name = "DIFFER", default_value = "auto")]
+    pub diff: DiffChoice,
+    /// Name or id of the container
+    pub container: String,
+    /// Name for the image; without it the image has only its id
+    #[arg(value_name = "NAME[:TAG]")]
+    pub name: Option<Reference>,
+}
+
+/// The differs of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DiffChoice {
+    /// The driver's own: the upper folder on overlay, a walk on thin
+    Auto,
+    /// Walk both trees
+    Walk,
+    /// Both, and compare the bytes
+    Verify,
+}
+
+/// `plywood diff`
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// A container, or the older image
+    #[arg(value_name = "CONTAINER|IMAGE")]
+    pub from: String,
+    /// The newer image
+    #[arg(value_name = "IMAGE")]
+    pub to: Option<String>,
+}
+
+/// `plywood mount`
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    /// An image or a container
+    #[arg(value_name = "IMAGE|CONTAINER")]
+    pub object: String,
+    /// An empty folder
+    pub dir: Option<PathBuf>,
+}
+
+/// `plywood umount`
+#[derive(Debug, Args)]
+pub struct UmountArgs {
+    /// Everything that is mounted
+    #[arg(short, long)]
+    pub all: bool,
+    /// What was mounted, or the folder
+    #[arg(value_name = "IMAGE|CONTAINER|DIR", required_unless_present = "all")]
+    pub objects: Vec<String>,
+}
+
+/// `plywood gc`
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    /// Only tell what would go
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `plywood check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Make the index anew from the records
+    #[arg(long)]
+    pub rebuild: bool,
+    /// Read every blob and compare it with its digest
+    #[arg(long)]
+    pub data: bool,
+}
+
+/// `plywood completion`
+#[derive(Debug, Args)]
+pub struct CompletionArgs {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// Bytes: a number with an optional K, M, G or T (powers of 1024; `KiB`, `KB` and `k` mean the same).
+///
+/// # Errors
+/// What is wrong with it, for clap to print.
+pub fn size(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is not a size: write bytes, or a number with K, M, G or T, as in 512M or 100G");
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    let shift = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err(bad()),
+    };
+    match number.checked_mul(1 << shift) {
+        Some(0) | None => Err(bad()),
+        Some(bytes) => Ok(bytes),
+    }
+}
+
+fn compression(text: &str) -> Result<plywood_store::compress::Compression, String> {
+    use plywood_store::compress::Compression;
+    match text
+        .split_once(':')
+        .map_or((text, None), |(how, level)| (how, Some(level)))
+    {
+        ("none", None) => Ok(Compression::None),
+        ("gzip", None) => Ok(Compression::Gzip),
+        ("zstd", None) => Ok(Compression::Zstd { level: 3 }),
+        ("zstd", Some(level)) => match level.parse() {
+            Ok(level @ 1..=19) => Ok(Compression::Zstd { level }),
+            _ => Err(format!("zstd's levels are 1 (fast) to 19 (small), not {level:?}")),
+        },
+        _ => Err("write none, gzip, zstd or zstd:LEVEL".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_powers_of_1024() {
+        assert_eq!(size("4096"), Ok(4096));
+        assert_eq!(size("1k"), Ok(1024));
+        assert_eq!(size("2GiB"), Ok(2 << 30));
+        for bad in ["", "G", "-1", "1.5G", "1X", "0", "99999999999T", "1 2"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_verb_has_an_example() {
+        fn examples_missing(command: &clap::Command) -> Vec<String> {
+            let own = command.get_subcommands().next().is_none()
+                && command
+                    .get_after_help()
+                    .is_none_or(|help| !help.to_string().contains("Example"));
+            let below = command.get_subcommands().flat_map(examples_missing);
+            below.chain(own.then(|| command.get_name().to_owned())).collect()
+        }
+        assert_eq!(examples_missing(&Cli::command()), Vec::<String>::new());
+    }
+}

@@ -1,1 +1,145 @@
-//! x
+//! From a failure to what the user sees of it: exit code, cause chain, hint.
+//!
+//! The one place that prints an error. Text goes to stderr as `Error:`, then
+//! `Caused by:` for each cause, then `Hint:`; no stack traces.
+
+use std::fmt::Write as _;
+
+use plywood_store::error::{Error, Kind};
+
+/// Done.
+pub const OK: u8 = 0;
+/// It failed.
+pub const FAILED: u8 = 1;
+/// It was called wrongly.
+pub const USAGE: u8 = 2;
+/// `run` and `start`: plywood failed before the command ran.
+pub const BEFORE_COMMAND: u8 = 125;
+
+/// A verb's failure.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    silent: bool,
+    error: Box<dyn std::error::Error + Send + Sync>,
+    hint: Option<String>,
+}
+
+/// A verb's result: what it gives as exit code.
+pub type Outcome = Result<u8, Failure>;
+
+impl Failure {
+    /// Wrong usage that clap cannot see.
+    pub fn usage(message: impl Into<String>) -> Self {
+        let mut failure = Self::from(Error::invalid(message));
+        failure.code = USAGE;
+        failure
+    }
+
+    /// The same failure under another exit code.
+    #[must_use]
+    pub fn with_code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// Several objects were asked for, and each one's failure has been told already.
+    pub fn told() -> Self {
+        let mut failure = Self::from(Error::invalid("not everything was done"));
+        failure.silent = true;
+        failure
+    }
+
+    /// A failure of another room's error type.
+    pub fn of(error: impl std::error::Error + Send + Sync + 'static, code: u8, hint: Option<String>) -> Self {
+        Self {
+            code,
+            silent: false,
+            error: Box::new(error),
+            hint,
+        }
+    }
+
+    /// The exit code.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// What to print, or nothing for a failure that explains itself (a closed pipe).
+    pub fn report(&self) -> Option<String> {
+        if self.silent {
+            return None;
+        }
+        let mut text = format!("Error: {}", self.error);
+        let mut told = self.error.to_string();
+        let mut source = self.error.source();
+        while let Some(cause) = source {
+            let line = cause.to_string();
+            // A cause that only repeats what was said teaches nothing.
+            if !told.ends_with(&line) {
+                let _ = write!(text, "\nCaused by: {line}");
+            }
+            told = line;
+            source = cause.source();
+        }
+        if let Some(hint) = &self.hint {
+            let _ = write!(text, "\nHint: {hint}");
+        }
+        Some(text)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let hint = error.hint().map(str::to_owned).or_else(|| default_hint(error.kind()));
+        let silent = std::error::Error::source(&error)
+            .and_then(|source| source.downcast_ref::<std::io::Error>())
+            .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe);
+        Self {
+            code: FAILED,
+            silent,
+            error: Box::new(error),
+            hint,
+        }
+    }
+}
+
+/// What helps for a kind, where the error itself says nothing better.
+fn default_hint(kind: Kind) -> Option<String> {
+    match kind {
+        Kind::NoSpace => {
+            Some("plywood df shows where the space went, plywood gc removes what nothing needs".to_owned())
+        }
+        Kind::Corrupt => Some("plywood check --data shows what else is damaged".to_owned()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_has_error_causes_and_hint() {
+        let error = Error::io("read", "/x", std::io::Error::other("broken")).hinted("buy a disk");
+        assert_eq!(
+            Failure::from(error).report().unwrap(),
+            "Error: cannot read /x\nCaused by: broken\nHint: buy a disk"
+        );
+    }
+
+    #[test]
+    fn a_closed_pipe_is_silent() {
+        let error = Error::io(
+            "write",
+            "standard output",
+            std::io::Error::from(std::io::ErrorKind::BrokenPipe),
+        );
+        assert_eq!(Failure::from(error).report(), None);
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2() {
+        assert_eq!(Failure::usage("no").code(), USAGE);
+    }
+}

@@ -1,3 +1,45 @@
 //! plywood: parse, trace, dispatch, exit code; nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use plywood::cli::Cli;
+use plywood::commands::{Session, dispatch};
+use plywood::output::{self, Output};
+use plywood::{explain, failure};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    trace(cli.global.verbose);
+    if cli.global.explain {
+        explain::set_sink(output::explained);
+    }
+    let session = Session {
+        output: Output::new(cli.global.json, cli.global.quiet),
+        global: cli.global,
+    };
+    match dispatch(cli.verb, &session) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            if let Some(report) = failure::Failure::report(&failure) {
+                session.output.error(report);
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// Sends the rooms' events to stderr: warnings always, more with `-v` and `-vv`.
+fn trace(verbose: u8) {
+    let level = match verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+}

@@ -1,1 +1,223 @@
-//! x
+//! The verbs, one a file, and what each begins with: [`Host`], the opened root.
+
+pub mod check;
+pub mod commit;
+pub mod completion;
+pub mod df;
+pub mod diff;
+pub mod doctor;
+pub mod export;
+pub mod gc;
+pub mod history;
+pub mod images;
+pub mod import;
+pub mod inspect;
+pub mod mount;
+pub mod pool;
+pub mod ps;
+pub mod rm;
+pub mod rmi;
+pub mod run;
+pub mod start;
+pub mod tag;
+pub mod tree;
+pub mod umount;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use plywood_store::{Driver, Store};
+
+use crate::cli::{DriverChoice, Global, PoolVerb, Verb};
+use crate::error::{Error, Kind, Result};
+use crate::failure::Outcome;
+use crate::output::Output;
+use crate::snapshot::Snapshotter;
+
+/// An opened root: what exists, and the driver that makes it so.
+pub struct Host {
+    /// The facts.
+    pub store: Arc<Store>,
+    /// The driver.
+    pub snapshotter: Box<dyn Snapshotter>,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One invocation: what applies to every verb.
+#[derive(Debug)]
+pub struct Session {
+    /// The global options.
+    pub global: Global,
+    /// Where results go.
+    pub output: Output,
+}
+
+impl Session {
+    /// The root, opened; made on first use. For verbs that bring something in or need a driver.
+    ///
+    /// Takes up what dead processes left before anything else happens.
+    ///
+    /// # Errors
+    /// Where the root cannot be opened or made, or keeps another driver than the one asked for.
+    pub fn host(&self) -> Result<Host> {
+        need_root()?;
+        let store = match self.store()? {
+            Some(store) => store,
+            None => self.create()?,
+        };
+        let snapshotter = open_driver(&store)?;
+        for line in snapshotter.recover()? {
+            self.output.note(format!("recovered: {line}"));
+        }
+        Ok(Host { store, snapshotter })
+    }
+
+    /// The root's facts, or none where nothing was ever kept there. Never makes one, never touches the kernel.
+    ///
+    /// # Errors
+    /// As for [`Session::host`].
+    pub fn store(&self) -> Result<Option<Arc<Store>>> {
+        let Some(store) = Store::open(&self.global.root)? else {
+            return Ok(None);
+        };
+        let kept = store.meta().driver;
+        let asked = match self.global.driver {
+            DriverChoice::Auto => kept,
+            DriverChoice::Thin => Driver::Thin,
+            DriverChoice::Overlay => Driver::Overlay,
+        };
+        if asked != kept {
+            return Err(Error::new(Kind::Incompatible, format!("{} keeps its layers with the {kept} driver, not {asked}", self.global.root.display())).hinted(format!("leave out --driver (and PLYWOOD_DRIVER), or name another --root; plywood export and import carry images from one driver to the other")));
+        }
+        Ok(Some(Arc::new(store)))
+    }
+
+    fn create(&self) -> Result<Arc<Store>> {
+        let driver = match self.global.driver {
+            DriverChoice::Thin => Driver::Thin,
+            DriverChoice::Overlay => Driver::Overlay,
+            DriverChoice::Auto if std::path::Path::new("/dev/mapper/control").exists() => Driver::Thin,
+            DriverChoice::Auto => {
+                self.output.note(
+                    "this kernel has no device-mapper thin pools: using the overlay driver (plywood doctor says more)",
+                );
+                Driver::Overlay
+            }
+        };
+        Ok(Arc::new(Store::create(&self.global.root, driver)?))
+    }
+}
+
+/// Runs the verb that was typed.
+///
+/// # Errors
+/// The verb's failure.
+pub fn dispatch(verb: Verb, session: &Session) -> Outcome {
+    if mounts(&verb) {
+        need_root()?;
+        crate::sys::mount::enter_private_namespace()?;
+    }
+    match verb {
+        Verb::Pool(verb) => pool::run(&verb, session),
+        Verb::Import(args) => import::run(&args, session),
+        Verb::Export(args) => export::run(&args, session),
+        Verb::Images(args) => images::run(&args, session),
+        Verb::History(args) => history::run(&args, session),
+        Verb::Inspect(args) => inspect::run(&args, session),
+        Verb::Tag(args) => tag::run(&args, session),
+        Verb::Rmi(args) => rmi::run(&args, session),
+        Verb::Tree => tree::run(session),
+        Verb::Run(args) => run::run(&args, session),
+        Verb::Start(args) => start::run(&args, session),
+        Verb::Ps(args) => ps::run(&args, session),
+        Verb::Rm(args) => rm::run(&args, session),
+        Verb::Commit(args) => commit::run(&args, session),
+        Verb::Diff(args) => diff::run(&args, session),
+        Verb::Mount(args) => mount::run(&args, session),
+        Verb::Umount(args) => umount::run(&args, session),
+        Verb::Gc(args) => gc::run(&args, session),
+        Verb::Check(args) => check::run(&args, session),
+        Verb::Df => df::run(session),
+        Verb::Doctor => doctor::run(session),
+        Verb::Completion(args) => completion::run(&args, session),
+    }
+}
+
+/// Whether the verb mounts for itself alone, so that a kill unmounts everything.
+/// `mount` and `umount` work on the caller's own tree.
+fn mounts(verb: &Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Pool(PoolVerb::Init(_) | PoolVerb::Trim)
+            | Verb::Import(_)
+            | Verb::Export(_)
+            | Verb::Run(_)
+            | Verb::Start(_)
+            | Verb::Commit(_)
+            | Verb::Diff(_)
+    )
+}
+
+fn need_root() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Error::invalid("plywood needs root: it makes devices, mounts and namespaces").hinted("run it with sudo"))
+}
+
+fn open_driver(store: &Arc<Store>) -> Result<Box<dyn Snapshotter>> {
+    match store.meta().driver {
+        driver @ (Driver::Thin | Driver::Overlay) => {
+            Err(Error::invalid(format!("the {driver} driver is not there yet")))
+        }
+    }
+}
+
+/// Seconds since 1970, or `SOURCE_DATE_EPOCH` where that is set: the date that configs carry.
+///
+/// # Errors
+/// Where `SOURCE_DATE_EPOCH` is not a number.
+pub fn epoch() -> Result<Epoch> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) if !text.is_empty() => {
+            let seconds = text
+                .trim()
+                .parse()
+                .map_err(|_| Error::invalid(format!("SOURCE_DATE_EPOCH is {text:?}, not a number of seconds")))?;
+            Ok(Epoch {
+                now: seconds,
+                clamp: Some(seconds),
+            })
+        }
+        _ => Ok(Epoch {
+            now: now(),
+            clamp: None,
+        }),
+    }
+}
+
+/// The date of this invocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Epoch {
+    /// Seconds since 1970 for what is made now.
+    pub now: i64,
+    /// `SOURCE_DATE_EPOCH`: later file times become this one.
+    pub clamp: Option<i64>,
+}
+
+/// Seconds since 1970 by the clock.
+pub fn now() -> i64 {
+    jiff::Timestamp::now().as_second()
+}
+
+/// A folder under the root for one invocation's mounts.
+pub fn absolute(path: &std::path::Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| Error::io("resolve", path, error))
+}

@@ -139,14 +139,20 @@ pub struct Mounted {
 
 impl std::fmt::Debug for Mounted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mounted").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Mounted")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
 impl Mounted {
     /// A mount at `path`, whose root directory is `dir`, undone (synced, unmounted, deactivated) by `undo`.
     pub fn new(path: PathBuf, dir: OwnedFd, undo: impl FnOnce() -> Result<()> + 'static) -> Self {
-        Self { path, dir: Some(dir), undo: Some(Box::new(undo)) }
+        Self {
+            path,
+            dir: Some(dir),
+            undo: Some(Box::new(undo)),
+        }
     }
 
     /// Where it is mounted, in this process's mount namespace.

@@ -1,1 +1,3 @@
 //! The only unsafe code of plywood: one wrapper, one system call.
+
+pub mod mount;

@@ -40,17 +40,33 @@ pub struct Blobs {}
 
 impl Blobs {
     /// Begins a blob. Dropping the writer leaves nothing behind.
-    pub fn writer(&self) -> Result<BlobWriter> { todo!() }
+    pub fn writer(&self) -> Result<BlobWriter> {
+        todo!()
+    }
     /// Stores a small blob.
-    pub fn put(&self, content: &[u8]) -> Result<Stored> { let _ = content; todo!() }
+    pub fn put(&self, content: &[u8]) -> Result<Stored> {
+        let _ = content;
+        todo!()
+    }
     /// Opens a blob; the reader fails at the end if the content is not what the digest says.
-    pub fn open(&self, digest: &Digest) -> Result<BlobReader> { let _ = digest; todo!() }
+    pub fn open(&self, digest: &Digest) -> Result<BlobReader> {
+        let _ = digest;
+        todo!()
+    }
     /// Reads a whole blob of at most `limit` bytes, verified.
-    pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> { let _ = (digest, limit); todo!() }
+    pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
+        let _ = (digest, limit);
+        todo!()
+    }
     /// The blob's length in bytes, or none where it is missing.
-    pub fn size(&self, digest: &Digest) -> Result<Option<u64>> { let _ = digest; todo!() }
+    pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
+        let _ = digest;
+        todo!()
+    }
     /// Every blob with its length in bytes.
-    pub fn list(&self) -> Result<Vec<(Digest, u64)>> { todo!() }
+    pub fn list(&self) -> Result<Vec<(Digest, u64)>> {
+        todo!()
+    }
 }
 
 /// A blob that is being written, hashed on the way.
@@ -59,12 +75,20 @@ pub struct BlobWriter {}
 
 impl BlobWriter {
     /// Makes the blob durable under its digest. With `expected`, anything else is refused and leaves nothing.
-    pub fn finish(self, expected: Option<(&Digest, u64)>) -> Result<Stored> { let _ = expected; todo!() }
+    pub fn finish(self, expected: Option<(&Digest, u64)>) -> Result<Stored> {
+        let _ = expected;
+        todo!()
+    }
 }
 
 impl Write for BlobWriter {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> { let _ = buffer; todo!() }
-    fn flush(&mut self) -> io::Result<()> { Ok(()) }
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let _ = buffer;
+        todo!()
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads a blob and checks it.
@@ -73,9 +97,14 @@ pub struct BlobReader {}
 
 impl BlobReader {
     /// Length in bytes.
-    pub fn size(&self) -> u64 { todo!() }
+    pub fn size(&self) -> u64 {
+        todo!()
+    }
 }
 
 impl Read for BlobReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> { let _ = buffer; todo!() }
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let _ = buffer;
+        todo!()
+    }
 }

@@ -26,4 +26,7 @@ pub struct Report {
 ///
 /// # Errors
 /// Only where the check itself cannot run.
-pub fn check(store: &Store, depth: Depth, progress: &dyn Fn(u64)) -> Result<Report> { let _ = (store, depth, progress); todo!() }
+pub fn check(store: &Store, depth: Depth, progress: &dyn Fn(u64)) -> Result<Report> {
+    let _ = (store, depth, progress);
+    todo!()
+}

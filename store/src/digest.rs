@@ -54,7 +54,12 @@ impl FromStr for Digest {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let bad = || Error::invalid(format!("not a digest: {:?} (wanted sha256: and 64 lower-case hexadecimal digits)", text.chars().take(80).collect::<String>()));
+        let bad = || {
+            Error::invalid(format!(
+                "not a digest: {:?} (wanted sha256: and 64 lower-case hexadecimal digits)",
+                text.chars().take(80).collect::<String>()
+            ))
+        };
         let hex = text.strip_prefix("sha256:").ok_or_else(bad)?.as_bytes();
         if hex.len() != 64 {
             return Err(bad());
@@ -157,7 +162,9 @@ pub struct Hasher {
 
 impl fmt::Debug for Hasher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hasher").field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("Hasher")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -189,7 +196,10 @@ pub struct Hashing<T> {
 impl<T> Hashing<T> {
     /// A reader or writer around `inner`.
     pub fn new(inner: T) -> Self {
-        Self { inner, hasher: Hasher::default() }
+        Self {
+            inner,
+            hasher: Hasher::default(),
+        }
     }
 
     /// What is underneath.
@@ -236,14 +246,26 @@ mod tests {
     #[test]
     fn digest_round_trips() {
         let digest = Digest::of(b"abc");
-        assert_eq!(digest.to_string(), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(
+            digest.to_string(),
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
         assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
     }
 
     #[test]
     fn anything_but_a_full_lower_case_sha256_is_refused() {
         let hex = "a".repeat(64);
-        for bad in ["", "sha256:", &hex, &format!("sha512:{hex}"), &format!("sha256:{}", hex.to_uppercase()), "sha256:../../x", &format!("sha256:{hex}a"), &format!("sha256:{}é", "a".repeat(62))] {
+        for bad in [
+            "",
+            "sha256:",
+            &hex,
+            &format!("sha512:{hex}"),
+            &format!("sha256:{}", hex.to_uppercase()),
+            "sha256:../../x",
+            &format!("sha256:{hex}a"),
+            &format!("sha256:{}é", "a".repeat(62)),
+        ] {
             assert!(bad.parse::<Digest>().is_err(), "{bad}");
         }
     }

@@ -45,7 +45,12 @@ pub struct Error {
 impl Error {
     /// An error of `kind` whose text names its object.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, source: None }
+        Self {
+            kind,
+            message: message.into(),
+            hint: None,
+            source: None,
+        }
     }
 
     /// Shorthand for [`Kind::Invalid`].
@@ -67,7 +72,12 @@ impl Error {
     pub fn io(verb: &str, path: impl AsRef<Path>, source: impl Into<std::io::Error>) -> Self {
         let source = source.into();
         let kind = match source.raw_os_error() {
-            Some(code) if code == rustix::io::Errno::NOSPC.raw_os_error() || code == rustix::io::Errno::DQUOT.raw_os_error() => Kind::NoSpace,
+            Some(code)
+                if code == rustix::io::Errno::NOSPC.raw_os_error()
+                    || code == rustix::io::Errno::DQUOT.raw_os_error() =>
+            {
+                Kind::NoSpace
+            }
             _ => Kind::Io,
         };
         Self {
@@ -117,4 +127,3 @@ impl<T, E: Into<std::io::Error>> Context<T> for std::result::Result<T, E> {
         self.map_err(|source| Error::io(verb, path, source))
     }
 }
-

@@ -27,4 +27,7 @@ pub struct Garbage {
 ///
 /// # Errors
 /// A damaged record: nothing is called garbage by guessing.
-pub fn mark(store: &Store) -> Result<Garbage> { let _ = store; todo!() }
+pub fn mark(store: &Store) -> Result<Garbage> {
+    let _ = store;
+    todo!()
+}

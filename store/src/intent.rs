@@ -65,13 +65,23 @@ pub struct Intents {}
 
 impl Intents {
     /// Writes an intent durably and owns it.
-    pub fn begin(&self, plan: Plan) -> Result<Intent> { let _ = plan; todo!() }
+    pub fn begin(&self, plan: Plan) -> Result<Intent> {
+        let _ = plan;
+        todo!()
+    }
     /// The intents whose owner is dead, owned by the caller now.
-    pub fn dead(&self) -> Result<Vec<Intent>> { todo!() }
+    pub fn dead(&self) -> Result<Vec<Intent>> {
+        todo!()
+    }
     /// The plans of live owners, by intent id.
-    pub fn live(&self) -> Result<Vec<(String, Plan)>> { todo!() }
+    pub fn live(&self) -> Result<Vec<(String, Plan)>> {
+        todo!()
+    }
     /// Whether the intent of this id has a live owner.
-    pub fn is_live(&self, id: &str) -> Result<bool> { let _ = id; todo!() }
+    pub fn is_live(&self, id: &str) -> Result<bool> {
+        let _ = id;
+        todo!()
+    }
 }
 
 /// An intent that this process owns. Dropping it without [`Intent::done`] leaves it to recovery.
@@ -80,13 +90,25 @@ pub struct Intent {}
 
 impl Intent {
     /// Its id, which leased snapshots name.
-    pub fn id(&self) -> &str { todo!() }
+    pub fn id(&self) -> &str {
+        todo!()
+    }
     /// What was planned.
-    pub fn plan(&self) -> &Plan { todo!() }
+    pub fn plan(&self) -> &Plan {
+        todo!()
+    }
     /// Pins a blob before anything names it.
-    pub fn pin_blob(&mut self, digest: Digest) -> Result<()> { let _ = digest; todo!() }
+    pub fn pin_blob(&mut self, digest: Digest) -> Result<()> {
+        let _ = digest;
+        todo!()
+    }
     /// Pins a layer.
-    pub fn pin_layer(&mut self, chain: ChainId) -> Result<()> { let _ = chain; todo!() }
+    pub fn pin_layer(&mut self, chain: ChainId) -> Result<()> {
+        let _ = chain;
+        todo!()
+    }
     /// Everything is done: the intent goes.
-    pub fn done(self) -> Result<()> { todo!() }
+    pub fn done(self) -> Result<()> {
+        todo!()
+    }
 }

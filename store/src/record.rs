@@ -29,17 +29,30 @@ pub trait Record: Serialize + DeserializeOwned {
 
 /// The records of one kind.
 #[derive(Debug)]
-pub struct Records<T> { kind: PhantomData<T> }
+pub struct Records<T> {
+    kind: PhantomData<T>,
+}
 
 impl<T: Record> Records<T> {
     /// One record, or none.
-    pub fn get(&self, key: &str) -> Result<Option<T>> { let _ = key; todo!() }
+    pub fn get(&self, key: &str) -> Result<Option<T>> {
+        let _ = key;
+        todo!()
+    }
     /// Every record, by key. A damaged one is an error that names its file; `check` lists them all.
-    pub fn list(&self) -> Result<Vec<T>> { todo!() }
+    pub fn list(&self) -> Result<Vec<T>> {
+        todo!()
+    }
     /// Writes a record durably, replacing one of the same key.
-    pub fn put(&self, lock: &Exclusive, record: &T) -> Result<()> { let _ = (lock, record); todo!() }
+    pub fn put(&self, lock: &Exclusive, record: &T) -> Result<()> {
+        let _ = (lock, record);
+        todo!()
+    }
     /// Removes a record durably; false where there was none.
-    pub fn remove(&self, lock: &Exclusive, key: &str) -> Result<bool> { let _ = (lock, key); todo!() }
+    pub fn remove(&self, lock: &Exclusive, key: &str) -> Result<bool> {
+        let _ = (lock, key);
+        todo!()
+    }
 }
 
 /// Where a driver keeps a snapshot's or layer's content.
@@ -220,7 +233,9 @@ record!(SnapshotRecord, "snapshot", "snapshots", |snapshot| snapshot.key.clone()
 record!(ImageRecord, "image", "images", |image| image.id.0.hex());
 // A name may hold slashes and colons, and be longer than a file name: its digest is the key.
 record!(NameRecord, "name", "names", |name| name_key(&name.name));
-record!(ContainerRecord, "container", "containers", |container| container.id.clone());
+record!(ContainerRecord, "container", "containers", |container| {
+    container.id.clone()
+});
 record!(PoolRecord, "pool", "pool", |_pool| POOL_KEY.to_owned());
 
 /// The key of the one pool record.

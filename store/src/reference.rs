@@ -61,7 +61,15 @@ impl FromStr for Reference {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let bad = |why: &str| Error::invalid(format!("not an image name: {:?}: {why}", text.chars().take(300).collect::<String>())).hinted("names look like [host[:port]/]name[:tag], in lower case, as in ops-nginx or localhost:5000/web:1.2");
+        let bad = |why: &str| {
+            Error::invalid(format!(
+                "not an image name: {:?}: {why}",
+                text.chars().take(300).collect::<String>()
+            ))
+            .hinted(
+                "names look like [host[:port]/]name[:tag], in lower case, as in ops-nginx or localhost:5000/web:1.2",
+            )
+        };
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.parse::<Digest>()?)),
             None => (text, None),
@@ -79,13 +87,26 @@ impl FromStr for Reference {
         let first = components.next().unwrap_or_default();
         let has_path = repository.len() > first.len();
         let is_host = has_path && (first.contains(['.', ':']) || first == "localhost");
-        if !(if is_host { host_is_valid(first) } else { component_is_valid(first) }) || !components.all(component_is_valid) {
-            return Err(bad("its parts are lower-case letters and digits, joined by single . _ __ or -"));
+        if !(if is_host {
+            host_is_valid(first)
+        } else {
+            component_is_valid(first)
+        }) || !components.all(component_is_valid)
+        {
+            return Err(bad(
+                "its parts are lower-case letters and digits, joined by single . _ __ or -",
+            ));
         }
         if !tag_is_valid(tag) {
-            return Err(bad("a tag is up to 128 letters, digits, . _ and -, and does not start with . or -"));
+            return Err(bad(
+                "a tag is up to 128 letters, digits, . _ and -, and does not start with . or -",
+            ));
         }
-        Ok(Self { repository: repository.to_owned(), tag: tag.to_owned(), digest })
+        Ok(Self {
+            repository: repository.to_owned(),
+            tag: tag.to_owned(),
+            digest,
+        })
     }
 }
 
@@ -93,21 +114,36 @@ impl FromStr for Reference {
 fn component_is_valid(component: &str) -> bool {
     let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = component.as_bytes();
-    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return false };
+    let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
+        return false;
+    };
     if !alphanumeric(*first) || !alphanumeric(*last) {
         return false;
     }
-    bytes.split(|byte| alphanumeric(*byte)).all(|separator| matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|byte| *byte == b'-'))
+    bytes
+        .split(|byte| alphanumeric(*byte))
+        .all(|separator| matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|byte| *byte == b'-'))
 }
 
 fn host_is_valid(host: &str) -> bool {
-    let (name, port) = host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port)));
-    let label = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let (name, port) = host
+        .split_once(':')
+        .map_or((host, None), |(name, port)| (name, Some(port)));
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
     name.split('.').all(label) && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 fn tag_is_valid(tag: &str) -> bool {
-    (1..=TAG_MAX).contains(&tag.len()) && !tag.starts_with(['.', '-']) && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+    (1..=TAG_MAX).contains(&tag.len())
+        && !tag.starts_with(['.', '-'])
+        && tag
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
 impl Serialize for Reference {
@@ -128,7 +164,16 @@ mod tests {
 
     #[test]
     fn names_are_split_as_written() {
-        for (text, repository, tag) in [("base", "base", "latest"), ("base:12", "base", "12"), ("localhost:5000/a/b", "localhost:5000/a/b", "latest"), ("registry.example.org/a__b-c.d:v1_X", "registry.example.org/a__b-c.d", "v1_X")] {
+        for (text, repository, tag) in [
+            ("base", "base", "latest"),
+            ("base:12", "base", "12"),
+            ("localhost:5000/a/b", "localhost:5000/a/b", "latest"),
+            (
+                "registry.example.org/a__b-c.d:v1_X",
+                "registry.example.org/a__b-c.d",
+                "v1_X",
+            ),
+        ] {
             let name: Reference = text.parse().unwrap();
             assert_eq!((name.repository(), name.tag()), (repository, tag));
             assert_eq!(name.to_string().parse::<Reference>().unwrap(), name);
@@ -137,7 +182,24 @@ mod tests {
 
     #[test]
     fn bad_names_are_refused() {
-        for bad in ["", ":tag", "UPPER", "a//b", "../x", "a/..", "a:", "a:-x", "a@sha256:1", "-a", "a___b", "a.", "x:1/y:2:3", "a b", "a\0", "é"] {
+        for bad in [
+            "",
+            ":tag",
+            "UPPER",
+            "a//b",
+            "../x",
+            "a/..",
+            "a:",
+            "a:-x",
+            "a@sha256:1",
+            "-a",
+            "a___b",
+            "a.",
+            "x:1/y:2:3",
+            "a b",
+            "a\0",
+            "é",
+        ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?}");
         }
     }

@@ -75,41 +75,67 @@ impl Store {
     ///
     /// # Errors
     /// Incompatible where a newer plywood made it; corrupt where `meta.json` is damaged.
-    pub fn open(root: &Path) -> Result<Option<Self>> { let _ = root; todo!() }
+    pub fn open(root: &Path) -> Result<Option<Self>> {
+        let _ = root;
+        todo!()
+    }
 
     /// Opens the root, or makes one for `driver`; two at once both succeed.
     ///
     /// # Errors
     /// Invalid where the folder holds something else.
-    pub fn create(root: &Path, driver: Driver) -> Result<Self> { let _ = (root, driver); todo!() }
+    pub fn create(root: &Path, driver: Driver) -> Result<Self> {
+        let _ = (root, driver);
+        todo!()
+    }
 
     /// The root folder, absolute.
-    pub fn root(&self) -> &Path { todo!() }
+    pub fn root(&self) -> &Path {
+        todo!()
+    }
 
     /// What this root is.
-    pub fn meta(&self) -> &Meta { todo!() }
+    pub fn meta(&self) -> &Meta {
+        todo!()
+    }
 
     /// A folder under the root, made (0700) if it is not there.
-    pub fn folder(&self, name: &str) -> Result<PathBuf> { let _ = name; todo!() }
+    pub fn folder(&self, name: &str) -> Result<PathBuf> {
+        let _ = name;
+        todo!()
+    }
 
     /// Waits for the shared lock.
-    pub fn shared(&self) -> Result<Shared> { todo!() }
+    pub fn shared(&self) -> Result<Shared> {
+        todo!()
+    }
 
     /// Waits for the exclusive lock.
-    pub fn exclusive(&self) -> Result<Exclusive> { todo!() }
+    pub fn exclusive(&self) -> Result<Exclusive> {
+        todo!()
+    }
 
     /// The image that a name, an id or a unique id prefix of 6 or more digits stands for.
     ///
     /// # Errors
     /// Not found, with near names in the hint; invalid for an ambiguous prefix.
-    pub fn find_image(&self, text: &str) -> Result<ImageRecord> { let _ = text; todo!() }
+    pub fn find_image(&self, text: &str) -> Result<ImageRecord> {
+        let _ = text;
+        todo!()
+    }
 
     /// The container of a name, an id or a unique id prefix.
     ///
     /// # Errors
     /// As for [`Store::find_image`].
-    pub fn find_container(&self, text: &str) -> Result<ContainerRecord> { let _ = text; todo!() }
+    pub fn find_container(&self, text: &str) -> Result<ContainerRecord> {
+        let _ = text;
+        todo!()
+    }
 
     /// The names of an image, sorted.
-    pub fn names_of(&self, image: &crate::ImageId) -> Result<Vec<Reference>> { let _ = image; todo!() }
+    pub fn names_of(&self, image: &crate::ImageId) -> Result<Vec<Reference>> {
+        let _ = image;
+        todo!()
+    }
 }

@@ -24,4 +24,7 @@ pub struct Applied {
 /// Applies an uncompressed layer tar to the tree under `root`. Whiteouts
 /// delete; nothing outside `root` is reachable. The stream is read to its end
 /// (trailing zero blocks included), so that a hash over it is the DiffID.
-pub fn apply(root: BorrowedFd<'_>, tar: &mut dyn Read, limits: &Limits) -> Result<Applied> { let _ = (root, tar, limits); todo!() }
+pub fn apply(root: BorrowedFd<'_>, tar: &mut dyn Read, limits: &Limits) -> Result<Applied> {
+    let _ = (root, tar, limits);
+    todo!()
+}

@@ -31,7 +31,9 @@ pub enum Candidates {
 pub struct Everything;
 
 impl Scope for Everything {
-    fn names(&self, _path: &Path) -> Result<Candidates> { Ok(Candidates::All) }
+    fn names(&self, _path: &Path) -> Result<Candidates> {
+        Ok(Candidates::All)
+    }
 }
 
 /// What became of a path.
@@ -75,9 +77,27 @@ pub struct Written {
 }
 
 /// Writes the layer tar that turns `parent` (none: an empty tree) into `child`.
-pub fn write_layer(parent: Option<BorrowedFd<'_>>, child: BorrowedFd<'_>, scope: &dyn Scope, options: &Options, out: &mut dyn Write) -> Result<Written> { let _ = (parent, child, scope, options, out); todo!() }
+pub fn write_layer(
+    parent: Option<BorrowedFd<'_>>,
+    child: BorrowedFd<'_>,
+    scope: &dyn Scope,
+    options: &Options,
+    out: &mut dyn Write,
+) -> Result<Written> {
+    let _ = (parent, child, scope, options, out);
+    todo!()
+}
 
 /// Lists the changed paths in canonical order, for `diff`. Unchanged parents of
 /// changed paths are not listed, as Docker's `diff` lists a directory only
 /// where its own attributes (mtime included) changed.
-pub fn changes(parent: Option<BorrowedFd<'_>>, child: BorrowedFd<'_>, scope: &dyn Scope, options: &Options, each: &mut dyn FnMut(Change) -> Result<()>) -> Result<()> { let _ = (parent, child, scope, options, each); todo!() }
+pub fn changes(
+    parent: Option<BorrowedFd<'_>>,
+    child: BorrowedFd<'_>,
+    scope: &dyn Scope,
+    options: &Options,
+    each: &mut dyn FnMut(Change) -> Result<()>,
+) -> Result<()> {
+    let _ = (parent, child, scope, options, each);
+    todo!()
+}

@@ -31,6 +31,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { total_bytes: 1 << 40, file_bytes: 1 << 40, entries: 50_000_000, path_bytes: 4096, depth: 1024, header_bytes: 1 << 20 }
+        Self {
+            total_bytes: 1 << 40,
+            file_bytes: 1 << 40,
+            entries: 50_000_000,
+            path_bytes: 4096,
+            depth: 1024,
+            header_bytes: 1 << 20,
+        }
     }
 }

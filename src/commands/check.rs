@@ -1,0 +1,13 @@
+//! `plywood check`.
+
+use crate::cli::CheckArgs;
+use crate::commands::Session;
+use crate::failure::{Failure, Outcome};
+
+/// Runs the verb.
+///
+/// # Errors
+/// Its failure.
+pub fn run(_args: &CheckArgs, _session: &Session) -> Outcome {
+    Err(Failure::usage("not there yet"))
+}

@@ -1,0 +1,13 @@
+//! `plywood commit`.
+
+use crate::cli::CommitArgs;
+use crate::commands::Session;
+use crate::failure::{Failure, Outcome};
+
+/// Runs the verb.
+///
+/// # Errors
+/// Its failure.
+pub fn run(_args: &CommitArgs, _session: &Session) -> Outcome {
+    Err(Failure::usage("not there yet"))
+}

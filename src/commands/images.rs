@@ -1,0 +1,13 @@
+//! `plywood images`.
+
+use crate::cli::ImagesArgs;
+use crate::commands::Session;
+use crate::failure::{Failure, Outcome};
+
+/// Runs the verb.
+///
+/// # Errors
+/// Its failure.
+pub fn run(_args: &ImagesArgs, _session: &Session) -> Outcome {
+    Err(Failure::usage("not there yet"))
+}

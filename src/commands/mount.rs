@@ -1,0 +1,13 @@
+//! `plywood mount`.
+
+use crate::cli::MountArgs;
+use crate::commands::Session;
+use crate::failure::{Failure, Outcome};
+
+/// Runs the verb.
+///
+/// # Errors
+/// Its failure.
+pub fn run(_args: &MountArgs, _session: &Session) -> Outcome {
+    Err(Failure::usage("not there yet"))
+}

@@ -1,0 +1,13 @@
+//! `plywood rm`.
+
+use crate::cli::RmArgs;
+use crate::commands::Session;
+use crate::failure::{Failure, Outcome};
+
+/// Runs the verb.
+///
+/// # Errors
+/// Its failure.
+pub fn run(_args: &RmArgs, _session: &Session) -> Outcome {
+    Err(Failure::usage("not there yet"))
+}

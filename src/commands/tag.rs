@@ -1,0 +1,39 @@
+//! `plywood tag`: gives an image another name, or moves a name to it.
+
+use plywood_store::record::NameRecord;
+
+use crate::cli::TagArgs;
+use crate::commands::Session;
+use crate::error::Error;
+use crate::failure::{OK, Outcome};
+
+/// Writes the name's record.
+///
+/// # Errors
+/// Where there is no such image.
+pub fn run(args: &TagArgs, session: &Session) -> Outcome {
+    let store = session.store()?.ok_or_else(|| no_image(&args.image))?;
+    if args.name.digest().is_some() {
+        return Err(crate::failure::Failure::usage(format!(
+            "a name that is given cannot hold a digest: {}",
+            args.name
+        )));
+    }
+    let lock = store.exclusive()?;
+    let image = store.find_image(&args.image)?;
+    store.names.put(
+        &lock,
+        &NameRecord {
+            name: args.name.clone(),
+            image: image.id,
+        },
+    )?;
+    lock.done()?;
+    Ok(OK)
+}
+
+/// The error for an image that is looked for in a root that was never used.
+pub fn no_image(name: &str) -> Error {
+    Error::not_found(format!("no image {name}: nothing is stored here yet"))
+        .hinted("plywood import FILE NAME brings one in; --root names another store")
+}

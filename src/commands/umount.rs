@@ -1,0 +1,13 @@
+//! `plywood umount`.
+
+use crate::cli::UmountArgs;
+use crate::commands::Session;
+use crate::failure::{Failure, Outcome};
+
+/// Runs the verb.
+///
+/// # Errors
+/// Its failure.
+pub fn run(_args: &UmountArgs, _session: &Session) -> Outcome {
+    Err(Failure::usage("not there yet"))
+}

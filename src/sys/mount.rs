@@ -1,0 +1,26 @@
+//! Mount namespaces and mounts.
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::error::{Context, Result};
+use crate::explain;
+
+/// Moves this process into a mount namespace of its own, where its mounts stay
+/// unseen and end with it, however it ends. Call it before any thread is made.
+///
+/// # Errors
+/// Where the kernel or the lack of rights forbids it.
+pub fn enter_private_namespace() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("make", "a mount namespace")?;
+    explain::step(|| "mount --make-rslave /    # in a shell of its own: unshare --mount".to_owned());
+    // Slave, not private: what the host mounts or unmounts later still arrives here.
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_SLAVE,
+        None::<&str>,
+    )
+    .context("detach the mounts under", "/")
+}
