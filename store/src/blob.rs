@@ -6,11 +6,22 @@
 //! says so. A reader checks the digest on the way and fails at the end of a
 //! blob that is not what its name says.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Result};
+use crate::digest::Hasher;
+use crate::durable::{self, Temporary};
+use crate::error::Context;
+use crate::intent::Intent;
+use crate::lock::Exclusive;
+use crate::{Digest, Error, Result};
+
+/// Bytes that a writer gathers before it hashes and writes them.
+const BUFFER: usize = 1 << 20;
 
 /// What a stored or expected blob is. OCI calls it a descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,56 +47,236 @@ pub struct Stored {
 
 /// The blobs of a root.
 #[derive(Debug)]
-pub struct Blobs {}
+pub struct Blobs {
+    folder: PathBuf,
+    tmp: PathBuf,
+}
 
 impl Blobs {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self {
+            folder: root.join("blobs/sha256"),
+            tmp: root.join("tmp"),
+        }
+    }
+
+    /// Where a blob is kept, whether it is there or not.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.folder.join(digest.hex())
+    }
+
     /// Begins a blob. Dropping the writer leaves nothing behind.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn writer(&self) -> Result<BlobWriter> {
-        todo!()
+        Ok(BlobWriter {
+            folder: self.folder.clone(),
+            temporary: Temporary::create(&self.tmp)?,
+            buffer: Vec::with_capacity(BUFFER),
+            hasher: Hasher::default(),
+        })
     }
+
     /// Stores a small blob.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn put(&self, content: &[u8]) -> Result<Stored> {
-        let _ = content;
-        todo!()
+        let mut writer = self.writer()?;
+        writer
+            .write_all(content)
+            .context("write", writer.temporary.path())?;
+        writer.finish(None)
     }
+
     /// Opens a blob; the reader fails at the end if the content is not what the digest says.
+    ///
+    /// # Errors
+    /// Not found, I/O.
     pub fn open(&self, digest: &Digest) -> Result<BlobReader> {
-        let _ = digest;
-        todo!()
+        let path = self.path(digest);
+        let file = File::open(&path).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => missing(digest),
+            _ => Error::io("open blob", &path, error),
+        })?;
+        let metadata = file.metadata().context("look at", &path)?;
+        Ok(BlobReader {
+            file,
+            size: metadata.len(),
+            digest: *digest,
+            hasher: Some(Hasher::default()),
+        })
     }
+
     /// Reads a whole blob of at most `limit` bytes, verified.
+    ///
+    /// # Errors
+    /// Not found; corrupt; invalid where it is longer.
     pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
-        let _ = (digest, limit);
-        todo!()
+        let mut reader = self.open(digest)?;
+        if reader.size > limit {
+            return Err(Error::invalid(format!(
+                "blob {digest} has {} bytes, more than the {limit} that are allowed here",
+                reader.size
+            )));
+        }
+        let mut content = Vec::new();
+        reader
+            .read_to_end(&mut content)
+            .context("read blob", self.path(digest))?;
+        Ok(content)
     }
+
     /// The blob's length in bytes, or none where it is missing.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
-        let _ = digest;
-        todo!()
+        let path = self.path(digest);
+        match path.symlink_metadata() {
+            Ok(metadata) => Ok(Some(metadata.size())),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("look at blob", path, error)),
+        }
     }
-    /// Every blob with its length in bytes.
+
+    /// Every blob with its length in bytes, by digest.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn list(&self) -> Result<Vec<(Digest, u64)>> {
-        todo!()
+        let mut blobs = Vec::new();
+        for entry in std::fs::read_dir(&self.folder).context("list", &self.folder)? {
+            let entry = entry.context("list", &self.folder)?;
+            let name = entry.file_name();
+            // A stray name is `check`'s business.
+            let Some(digest) = name
+                .to_str()
+                .and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok())
+            else {
+                continue;
+            };
+            match entry.metadata() {
+                Ok(metadata) => blobs.push((digest, metadata.len())),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("look at blob", entry.path(), error)),
+            }
+        }
+        blobs.sort_unstable();
+        Ok(blobs)
+    }
+
+    /// Removes a blob that nothing names; false where there was none.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn remove(&self, _lock: &Exclusive, digest: &Digest) -> Result<bool> {
+        durable::remove(&self.path(digest))
     }
 }
 
+fn missing(digest: &Digest) -> Error {
+    Error::not_found(format!("blob {digest} is not in the store"))
+        .hinted("`plywood check` says what needs it; importing its image again brings it back")
+}
+
 /// A blob that is being written, hashed on the way.
-#[derive(Debug)]
-pub struct BlobWriter {}
+pub struct BlobWriter {
+    folder: PathBuf,
+    temporary: Temporary,
+    buffer: Vec<u8>,
+    hasher: Hasher,
+}
+
+impl std::fmt::Debug for BlobWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlobWriter")
+            .field("temporary", &self.temporary)
+            .field("hasher", &self.hasher)
+            .finish_non_exhaustive()
+    }
+}
 
 impl BlobWriter {
     /// Makes the blob durable under its digest. With `expected`, anything else is refused and leaves nothing.
-    pub fn finish(self, expected: Option<(&Digest, u64)>) -> Result<Stored> {
-        let _ = expected;
-        todo!()
+    ///
+    /// Nothing keeps the blob from `gc` until a record or an intent names it:
+    /// where the digest was not pinned before, use [`BlobWriter::finish_pinned`].
+    ///
+    /// # Errors
+    /// Corrupt where the content is not `expected`; I/O.
+    pub fn finish(mut self, expected: Option<(&Digest, u64)>) -> Result<Stored> {
+        let stored = self.seal(expected)?;
+        self.publish(stored)
+    }
+
+    /// The same for a blob whose digest was not known before: `intent` pins it
+    /// before it gets its name, so that no `gc` can take it away in between.
+    ///
+    /// # Errors
+    /// As [`BlobWriter::finish`].
+    pub fn finish_pinned(
+        mut self,
+        intent: &mut Intent,
+        expected: Option<(&Digest, u64)>,
+    ) -> Result<Stored> {
+        let stored = self.seal(expected)?;
+        intent.pin_blob(stored.digest)?;
+        self.publish(stored)
+    }
+
+    /// Writes out what is gathered, and says what the content is.
+    fn seal(&mut self, expected: Option<(&Digest, u64)>) -> Result<Stored> {
+        self.write_out().context("write", self.temporary.path())?;
+        let size = self.hasher.bytes();
+        let digest = std::mem::take(&mut self.hasher).digest();
+        if let Some((wanted, length)) = expected
+            && (*wanted, length) != (digest, size)
+        {
+            return Err(Error::corrupt(format!(
+                "blob {wanted} of {length} bytes came as {digest} of {size} bytes"
+            )));
+        }
+        Ok(Stored {
+            digest,
+            size,
+            created: true,
+        })
+    }
+
+    /// Gives the sealed content its name. What has that name is replaced: storing
+    /// a blob again repairs a damaged one.
+    fn publish(self, stored: Stored) -> Result<Stored> {
+        let target = self.folder.join(stored.digest.hex());
+        let there = target.symlink_metadata().is_ok();
+        self.temporary.publish(&target)?;
+        tracing::debug!(digest = %stored.digest, size = stored.size, there, "blob stored");
+        Ok(Stored {
+            created: !there,
+            ..stored
+        })
+    }
+
+    fn write_out(&mut self) -> io::Result<()> {
+        self.hasher.update(&self.buffer);
+        self.temporary.file()?.write_all(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
     }
 }
 
 impl Write for BlobWriter {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let _ = buffer;
-        todo!()
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() >= BUFFER {
+            self.write_out()?;
+        }
+        let room = BUFFER.saturating_sub(self.buffer.len());
+        let taken = bytes.get(..room).unwrap_or(bytes);
+        self.buffer.extend_from_slice(taken);
+        Ok(taken.len())
     }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -93,18 +284,134 @@ impl Write for BlobWriter {
 
 /// Reads a blob and checks it.
 #[derive(Debug)]
-pub struct BlobReader {}
+pub struct BlobReader {
+    file: File,
+    size: u64,
+    digest: Digest,
+    /// None once the end was reached and found right.
+    hasher: Option<Hasher>,
+}
 
 impl BlobReader {
     /// Length in bytes.
     pub fn size(&self) -> u64 {
-        todo!()
+        self.size
     }
 }
 
 impl Read for BlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let _ = buffer;
-        todo!()
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let count = self.file.read(buffer)?;
+        let Some(hasher) = &mut self.hasher else {
+            return Ok(count);
+        };
+        hasher.update(buffer.get(..count).unwrap_or_default());
+        if count == 0 {
+            let found = hasher.clone().digest();
+            if found != self.digest {
+                return Err(io::Error::new(
+                    ErrorKind::InvalidData,
+                    Error::corrupt(format!(
+                        "blob {} is damaged: its content is {found}",
+                        self.digest
+                    ))
+                    .hinted("importing its image again repairs it"),
+                ));
+            }
+            self.hasher = None;
+        }
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intent::Plan;
+    use crate::{Driver, Kind, Store};
+
+    #[test]
+    fn blobs_round_trip_and_say_whether_they_were_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path(), Driver::Overlay).unwrap();
+        for size in [0, 1, BUFFER - 1, BUFFER, BUFFER + 1, 3 * BUFFER + 7] {
+            let content: Vec<u8> = (0..=250).cycle().take(size).collect();
+            let stored = store.blobs.put(&content).unwrap();
+            assert_eq!(stored.digest, Digest::of(&content));
+            assert!(stored.created);
+            assert!(!store.blobs.put(&content).unwrap().created);
+            assert_eq!(store.blobs.size(&stored.digest).unwrap(), Some(size as u64));
+            assert_eq!(
+                store.blobs.read(&stored.digest, size as u64).unwrap(),
+                content
+            );
+        }
+        assert_eq!(store.blobs.list().unwrap().len(), 6);
+        assert_eq!(
+            std::fs::read_dir(folder.path().join("tmp"))
+                .unwrap()
+                .count(),
+            0
+        );
+    }
+
+    #[test]
+    fn the_unexpected_is_refused_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path(), Driver::Overlay).unwrap();
+        for (digest, size) in [(Digest::of(b"abc"), 4), (Digest::of(b"abd"), 3)] {
+            let mut writer = store.blobs.writer().unwrap();
+            writer.write_all(b"abc").unwrap();
+            let error = writer.finish(Some((&digest, size))).unwrap_err();
+            assert_eq!(error.kind(), Kind::Corrupt);
+        }
+        drop(store.blobs.writer().unwrap());
+        assert!(store.blobs.list().unwrap().is_empty());
+        assert_eq!(
+            std::fs::read_dir(folder.path().join("tmp"))
+                .unwrap()
+                .count(),
+            0
+        );
+    }
+
+    #[test]
+    fn damage_is_told_at_the_end_and_storing_again_repairs_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path(), Driver::Overlay).unwrap();
+        let digest = store.blobs.put(b"content").unwrap().digest;
+        for damage in [&b"contenu"[..], b"conten", b"contents", b""] {
+            std::fs::write(store.blobs.path(&digest), damage).unwrap();
+            let error = store.blobs.read(&digest, 100).unwrap_err();
+            assert_eq!(error.kind(), Kind::Corrupt, "{damage:?}");
+            store.blobs.put(b"content").unwrap();
+            assert_eq!(store.blobs.read(&digest, 100).unwrap(), b"content");
+        }
+        assert_eq!(
+            store.blobs.read(&digest, 3).unwrap_err().kind(),
+            Kind::Invalid
+        );
+        assert_eq!(
+            store.blobs.open(&Digest::of(b"")).unwrap_err().kind(),
+            Kind::NotFound
+        );
+    }
+
+    #[test]
+    fn a_pinned_blob_has_its_pin_before_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path(), Driver::Overlay).unwrap();
+        let plan = Plan::Work {
+            verb: "commit".into(),
+            blobs: Vec::new(),
+            layers: Vec::new(),
+        };
+        let mut intent = store.intents.begin(plan).unwrap();
+        let writer = store.blobs.writer().unwrap();
+        let stored = writer.finish_pinned(&mut intent, None).unwrap();
+        assert!(matches!(intent.plan(), Plan::Work { blobs, .. } if blobs == &[stored.digest]));
     }
 }

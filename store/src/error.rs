@@ -69,28 +69,34 @@ impl Error {
     }
 
     /// An operating system error that says what was tried on which path.
+    ///
+    /// A store error that came through [`std::io::Error`] (as a blob's reader
+    /// sends it) keeps its kind and its hint.
     pub fn io(verb: &str, path: impl AsRef<Path>, source: impl Into<std::io::Error>) -> Self {
+        use rustix::io::Errno;
         let source = source.into();
-        let kind = match source.raw_os_error() {
-            Some(code)
-                if code == rustix::io::Errno::NOSPC.raw_os_error()
-                    || code == rustix::io::Errno::DQUOT.raw_os_error() =>
-            {
-                Kind::NoSpace
-            }
+        let ours = source
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<Self>());
+        let kind = match (ours, source.raw_os_error().map(Errno::from_raw_os_error)) {
+            (Some(ours), _) => ours.kind,
+            (None, Some(Errno::NOSPC | Errno::DQUOT)) => Kind::NoSpace,
             _ => Kind::Io,
         };
         Self {
             kind,
             message: format!("cannot {verb} {}", path.as_ref().display()),
-            hint: None,
+            hint: ours.and_then(|ours| ours.hint.clone()),
             source: Some(Box::new(source)),
         }
     }
 
     /// Adds the cause.
     #[must_use]
-    pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn caused_by(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
         self.source = Some(source.into());
         self
     }

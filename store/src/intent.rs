@@ -6,9 +6,19 @@
 //! that one is recovered ([`Intents::dead`]). An intent also *pins*: what it
 //! names is not garbage while its owner lives.
 
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use crate::{ChainId, Digest, Result};
+use crate::error::Context;
+use crate::lock::Shared;
+use crate::{ChainId, Digest, Error, Kind, Result, durable, record};
+
+/// The kind in the envelope.
+const KIND: &str = "intent";
 
 /// What is about to happen, with all that recovery needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,54 +71,291 @@ pub enum ThinStep {
 
 /// The intents of a root.
 #[derive(Debug)]
-pub struct Intents {}
+pub struct Intents {
+    root: PathBuf,
+    folder: PathBuf,
+}
 
 impl Intents {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            folder: root.join("intents"),
+        }
+    }
+
     /// Writes an intent durably and owns it.
+    ///
+    /// Waits for the store's lock (shared) for this moment, unless this thread
+    /// holds it: what the plan pins is pinned before or after a `gc`, never in its middle.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn begin(&self, plan: Plan) -> Result<Intent> {
-        let _ = plan;
-        todo!()
+        let id = durable::unique_name()?;
+        let path = self.path(&id)?;
+        let file = write(&self.root, &path, &plan)?;
+        tracing::debug!(id, ?plan, "intent");
+        Ok(Intent {
+            id,
+            plan,
+            path,
+            root: self.root.clone(),
+            file,
+            owner: std::process::id(),
+        })
     }
-    /// The intents whose owner is dead, owned by the caller now.
+
+    /// The intents whose owner is dead, owned by the caller now. The caller holds
+    /// the exclusive lock, so that only one process recovers.
+    ///
+    /// # Errors
+    /// A damaged intent; I/O.
     pub fn dead(&self) -> Result<Vec<Intent>> {
-        todo!()
+        let mut dead = Vec::new();
+        for id in self.ids()? {
+            let path = self.path(&id)?;
+            if let Some(file) = take(&path, FlockOperation::NonBlockingLockExclusive)?
+                && let Some(plan) = read(&path)?
+            {
+                dead.push(Intent {
+                    id,
+                    plan,
+                    path,
+                    root: self.root.clone(),
+                    file,
+                    owner: std::process::id(),
+                });
+            }
+        }
+        Ok(dead)
     }
+
     /// The plans of live owners, by intent id.
+    ///
+    /// # Errors
+    /// A damaged intent; I/O.
     pub fn live(&self) -> Result<Vec<(String, Plan)>> {
-        todo!()
+        let mut live = Vec::new();
+        for id in self.ids()? {
+            if self.is_live(&id)?
+                && let Some(plan) = read(&self.path(&id)?)?
+            {
+                live.push((id, plan));
+            }
+        }
+        Ok(live)
     }
+
     /// Whether the intent of this id has a live owner.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn is_live(&self, id: &str) -> Result<bool> {
-        let _ = id;
-        todo!()
+        let path = self.path(id)?;
+        Ok(path.exists()
+            && take(&path, FlockOperation::NonBlockingLockShared)?.is_none()
+            && path.exists())
+    }
+
+    fn path(&self, id: &str) -> Result<PathBuf> {
+        if record::key_is_valid(id) {
+            Ok(self.folder.join(format!("{id}.json")))
+        } else {
+            Err(Error::invalid(format!("not an intent's id: {id:?}")))
+        }
+    }
+
+    fn ids(&self) -> Result<Vec<String>> {
+        let mut ids = Vec::new();
+        for entry in std::fs::read_dir(&self.folder).context("list", &self.folder)? {
+            let name = entry.context("list", &self.folder)?.file_name();
+            if let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) {
+                ids.push(id.to_owned());
+            }
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+}
+
+/// Writes a plan whole, under the lock that keeps `gc` out; the file is locked before it has its name.
+fn write(root: &Path, path: &Path, plan: &Plan) -> Result<File> {
+    let content = record::encode(KIND, plan)?;
+    let _still = Shared::take(&root.join("lock"))?;
+    durable::write(&root.join("tmp"), path, &content)
+}
+
+fn read(path: &Path) -> Result<Option<Plan>> {
+    match record::read_file(path)? {
+        Some(content) => record::decode(KIND, &content, path).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The file with its flock, or none where a live process holds it or it is gone.
+fn take(path: &Path, how: FlockOperation) -> Result<Option<File>> {
+    loop {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("open intent", path, error)),
+        };
+        if !durable::try_flock(&file, how).context("lock intent", path)? {
+            return Ok(None);
+        }
+        // Its owner may have renamed a new file over this one and let go of it.
+        if durable::is_still_at(&file, path)? {
+            return Ok(Some(file));
+        }
     }
 }
 
 /// An intent that this process owns. Dropping it without [`Intent::done`] leaves it to recovery.
 #[derive(Debug)]
-pub struct Intent {}
+pub struct Intent {
+    id: String,
+    plan: Plan,
+    path: PathBuf,
+    root: PathBuf,
+    file: File,
+    owner: u32,
+}
 
 impl Intent {
     /// Its id, which leased snapshots name.
     pub fn id(&self) -> &str {
-        todo!()
+        &self.id
     }
+
     /// What was planned.
     pub fn plan(&self) -> &Plan {
-        todo!()
+        &self.plan
     }
-    /// Pins a blob before anything names it.
+
+    /// Pins a blob before anything names it. When this returns no `gc` takes it,
+    /// so look for the blob *after* pinning it. Waits for the store's lock as [`Intents::begin`] does.
+    ///
+    /// # Errors
+    /// Invalid where the plan is no [`Plan::Work`]; I/O.
     pub fn pin_blob(&mut self, digest: Digest) -> Result<()> {
-        let _ = digest;
-        todo!()
+        self.pin(|blobs, _| {
+            let new = !blobs.contains(&digest);
+            if new {
+                blobs.push(digest);
+            }
+            new
+        })
     }
-    /// Pins a layer.
+
+    /// Pins a layer. As [`Intent::pin_blob`].
+    ///
+    /// # Errors
+    /// As [`Intent::pin_blob`].
     pub fn pin_layer(&mut self, chain: ChainId) -> Result<()> {
-        let _ = chain;
-        todo!()
+        self.pin(|_, layers| {
+            let new = !layers.contains(&chain);
+            if new {
+                layers.push(chain);
+            }
+            new
+        })
     }
+
+    fn pin(&mut self, add: impl FnOnce(&mut Vec<Digest>, &mut Vec<ChainId>) -> bool) -> Result<()> {
+        let mut plan = self.plan.clone();
+        let Plan::Work { blobs, layers, .. } = &mut plan else {
+            return Err(Error::new(
+                Kind::Invalid,
+                format!("intent {} is no long work: it pins nothing", self.id),
+            ));
+        };
+        if add(blobs, layers) {
+            self.file = write(&self.root, &self.path, &plan)?;
+            self.plan = plan;
+        }
+        Ok(())
+    }
+
     /// Everything is done: the intent goes.
+    ///
+    /// # Errors
+    /// I/O: then the intent may be found again, by recovery.
     pub fn done(self) -> Result<()> {
-        todo!()
+        durable::remove(&self.path)?;
+        tracing::debug!(id = self.id, "intent done");
+        Ok(())
+    }
+}
+
+impl Drop for Intent {
+    fn drop(&mut self) {
+        // A forked child that lives on must not keep a dead intent alive, nor end its parent's.
+        if self.owner == std::process::id()
+            && let Err(error) = durable::flock(&self.file, FlockOperation::Unlock)
+        {
+            tracing::debug!(id = self.id, "cannot unlock an intent: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Driver, Store};
+
+    fn work() -> Plan {
+        Plan::Work {
+            verb: "import".into(),
+            blobs: Vec::new(),
+            layers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_intent_lives_as_long_as_its_owner_holds_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path(), Driver::Overlay).unwrap();
+        let mut intent = store.intents.begin(work()).unwrap();
+        let id = intent.id().to_owned();
+        intent.pin_blob(Digest::of(b"x")).unwrap();
+        assert!(store.intents.is_live(&id).unwrap());
+        assert_eq!(
+            store.intents.live().unwrap(),
+            [(id.clone(), intent.plan().clone())]
+        );
+        assert!(store.intents.dead().unwrap().is_empty());
+
+        drop(intent);
+        assert!(!store.intents.is_live(&id).unwrap());
+        let dead = store.intents.dead().unwrap();
+        assert_eq!(dead.len(), 1);
+        // Now this process owns it.
+        assert!(store.intents.dead().unwrap().is_empty());
+        for intent in dead {
+            intent.done().unwrap();
+        }
+        assert!(store.intents.live().unwrap().is_empty());
+        assert!(!store.intents.is_live(&id).unwrap());
+    }
+
+    #[test]
+    fn a_live_intent_is_never_dead_while_its_pins_are_rewritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path(), Driver::Overlay).unwrap();
+        let mut intent = store.intents.begin(work()).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    assert!(store.intents.dead().unwrap().is_empty());
+                }
+            });
+            for number in 0..200_u8 {
+                intent.pin_blob(Digest::of(&[number])).unwrap();
+            }
+            stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        assert!(matches!(intent.plan(), Plan::Work { blobs, .. } if blobs.len() == 200));
     }
 }

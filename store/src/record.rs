@@ -8,14 +8,26 @@
 //! is there whole or not at all, and when [`Records::put`] returns it survives
 //! a power cut. The checksum covers the body's bytes as they stand in the file.
 
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::blob::Descriptor;
+use crate::error::Context;
 use crate::lock::Exclusive;
-use crate::{ChainId, DiffId, ImageId, Reference, Result};
+use crate::{ChainId, DiffId, Digest, Error, ImageId, Kind, Reference, Result, durable};
+
+/// The version of the envelope and of the bodies in it.
+const VERSION: u32 = 1;
+/// Bytes that a record's file may have.
+const RECORD_MAX: u64 = 1 << 20;
+/// Bytes that a key may have: with `.json` it is a file name.
+const KEY_MAX: usize = 200;
 
 /// What can be kept as a record.
 pub trait Record: Serialize + DeserializeOwned {
@@ -27,31 +39,226 @@ pub trait Record: Serialize + DeserializeOwned {
     fn key(&self) -> String;
 }
 
+#[derive(Serialize, Deserialize)]
+struct Envelope<'a> {
+    plywood: String,
+    version: u32,
+    checksum: Digest,
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
+/// The file content of `body` as a record of `kind`.
+///
+/// # Errors
+/// Invalid where it would be larger than a record may be.
+pub fn encode<T: Serialize>(kind: &str, body: &T) -> Result<Vec<u8>> {
+    let unfit = |error| Error::invalid(format!("cannot write a {kind} record")).caused_by(error);
+    let body = serde_json::value::to_raw_value(body).map_err(unfit)?;
+    let text = seal(kind, &body).map_err(unfit)?;
+    if text.len() as u64 > RECORD_MAX {
+        return Err(Error::invalid(format!(
+            "a {kind} record of {} bytes is larger than the {RECORD_MAX} that a record may have",
+            text.len()
+        )));
+    }
+    Ok(text)
+}
+
+fn seal(kind: &str, body: &RawValue) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&Envelope {
+        plywood: kind.to_owned(),
+        version: VERSION,
+        checksum: Digest::of(body.get().as_bytes()),
+        body,
+    })
+}
+
+/// The body of a record of `kind`, as [`encode`] wrote it. `path` is for messages.
+///
+/// # Errors
+/// Corrupt where one byte is not as it was written; incompatible where a newer
+/// plywood wrote it.
+pub fn decode<T: DeserializeOwned>(kind: &str, content: &[u8], path: &Path) -> Result<T> {
+    let damaged = |why: &str| {
+        Error::corrupt(format!("the record {} is damaged: {why}", path.display()))
+            .hinted("`plywood check` lists all that is damaged and what it touches")
+    };
+    let envelope: Envelope<'_> =
+        serde_json::from_slice(content).map_err(|error| damaged("no envelope").caused_by(error))?;
+    if envelope.plywood != kind {
+        return Err(damaged(&format!(
+            "it says {:?} where {kind:?} belongs",
+            envelope.plywood
+        )));
+    }
+    let too_new = |what: &str| {
+        Error::new(
+            Kind::Incompatible,
+            format!("the record {} {what}", path.display()),
+        )
+        .hinted("a newer plywood made it: use that one")
+    };
+    if envelope.version != VERSION {
+        return Err(too_new(&format!(
+            "has version {}, this plywood knows {VERSION}",
+            envelope.version
+        )));
+    }
+    if Digest::of(envelope.body.get().as_bytes()) != envelope.checksum {
+        return Err(damaged("its checksum does not fit"));
+    }
+    // The envelope's own bytes are not under the checksum: they must be the ones that we write.
+    let canonical = seal(kind, envelope.body).is_ok_and(|text| text == content);
+    if !canonical {
+        return Err(damaged("its envelope is not as it was written"));
+    }
+    serde_json::from_str(envelope.body.get())
+        .map_err(|error| too_new("has a body that this plywood does not know").caused_by(error))
+}
+
+/// The content of a record's file, or none where it is missing.
+pub(crate) fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("open record", path, error)),
+    };
+    let mut content = Vec::new();
+    file.take(RECORD_MAX + 1)
+        .read_to_end(&mut content)
+        .context("read record", path)?;
+    if content.len() as u64 > RECORD_MAX {
+        return Err(Error::corrupt(format!(
+            "the record {} is larger than a record can be",
+            path.display()
+        )));
+    }
+    Ok(Some(content))
+}
+
+/// Whether `key` can be a record's file name, and nothing but a file name.
+pub fn key_is_valid(key: &str) -> bool {
+    (1..=KEY_MAX).contains(&key.len())
+        && !key.starts_with('.')
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
 /// The records of one kind.
 #[derive(Debug)]
 pub struct Records<T> {
-    kind: PhantomData<T>,
+    folder: PathBuf,
+    tmp: PathBuf,
+    kind: PhantomData<fn() -> T>,
 }
 
 impl<T: Record> Records<T> {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self {
+            folder: root.join("records").join(T::FOLDER),
+            tmp: root.join("tmp"),
+            kind: PhantomData,
+        }
+    }
+
+    /// The folder that holds them.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The file of a record, whether it is there or not.
+    ///
+    /// # Errors
+    /// Invalid where `key` cannot be a file name.
+    pub fn path(&self, key: &str) -> Result<PathBuf> {
+        if !key_is_valid(key) {
+            return Err(Error::invalid(format!(
+                "not a {} key: {:?}",
+                T::KIND,
+                key.chars().take(KEY_MAX).collect::<String>()
+            ))
+            .hinted("a key is up to 200 letters, digits, - _ and . and does not start with ."));
+        }
+        Ok(self.folder.join(format!("{key}.json")))
+    }
+
     /// One record, or none.
+    ///
+    /// # Errors
+    /// Invalid key; corrupt or incompatible record; I/O.
     pub fn get(&self, key: &str) -> Result<Option<T>> {
-        let _ = key;
-        todo!()
+        let path = self.path(key)?;
+        let Some(content) = read_file(&path)? else {
+            return Ok(None);
+        };
+        let record: T = decode(T::KIND, &content, &path)?;
+        if record.key() != key {
+            return Err(Error::corrupt(format!(
+                "the record {} is another one's: it says {}",
+                path.display(),
+                record.key()
+            )));
+        }
+        Ok(Some(record))
     }
+
+    /// The keys of every record, sorted, without reading one.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn keys(&self) -> Result<Vec<String>> {
+        let mut keys = Vec::new();
+        for entry in std::fs::read_dir(&self.folder).context("list", &self.folder)? {
+            let name = entry.context("list", &self.folder)?.file_name();
+            // A stray name is `check`'s business.
+            if let Some(key) = name.to_str().and_then(|name| name.strip_suffix(".json"))
+                && key_is_valid(key)
+            {
+                keys.push(key.to_owned());
+            }
+        }
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
     /// Every record, by key. A damaged one is an error that names its file; `check` lists them all.
+    ///
+    /// # Errors
+    /// As [`Records::get`].
     pub fn list(&self) -> Result<Vec<T>> {
-        todo!()
+        let mut records = Vec::new();
+        for key in self.keys()? {
+            // Without a lock a record may go between the two looks.
+            records.extend(self.get(&key)?);
+        }
+        Ok(records)
     }
+
     /// Writes a record durably, replacing one of the same key.
+    ///
+    /// # Errors
+    /// Invalid key, I/O.
     pub fn put(&self, lock: &Exclusive, record: &T) -> Result<()> {
-        let _ = (lock, record);
-        todo!()
+        let path = self.path(&record.key())?;
+        let content = encode(T::KIND, record)?;
+        lock.mark_dirty()?;
+        durable::write(&self.tmp, &path, &content)?;
+        tracing::debug!(kind = T::KIND, key = record.key(), "record written");
+        Ok(())
     }
+
     /// Removes a record durably; false where there was none.
+    ///
+    /// # Errors
+    /// Invalid key, I/O.
     pub fn remove(&self, lock: &Exclusive, key: &str) -> Result<bool> {
-        let _ = (lock, key);
-        todo!()
+        let path = self.path(key)?;
+        lock.mark_dirty()?;
+        let removed = durable::remove(&path)?;
+        tracing::debug!(kind = T::KIND, key, removed, "record removed");
+        Ok(removed)
     }
 }
 
@@ -228,8 +435,13 @@ macro_rules! record {
     };
 }
 
-record!(LayerRecord, "layer", "layers", |layer| layer.chain_id.0.hex());
-record!(SnapshotRecord, "snapshot", "snapshots", |snapshot| snapshot.key.clone());
+record!(LayerRecord, "layer", "layers", |layer| layer
+    .chain_id
+    .0
+    .hex());
+record!(SnapshotRecord, "snapshot", "snapshots", |snapshot| snapshot
+    .key
+    .clone());
 record!(ImageRecord, "image", "images", |image| image.id.0.hex());
 // A name may hold slashes and colons, and be longer than a file name: its digest is the key.
 record!(NameRecord, "name", "names", |name| name_key(&name.name));
@@ -244,4 +456,95 @@ pub const POOL_KEY: &str = "pool";
 /// The key under which a name's record is kept.
 pub fn name_key(name: &Reference) -> String {
     crate::Digest::of(name.clone().without_digest().to_string().as_bytes()).hex()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Driver, Store};
+
+    fn name(text: &str) -> NameRecord {
+        NameRecord {
+            name: text.parse().unwrap(),
+            image: ImageId(Digest::of(text.as_bytes())),
+        }
+    }
+
+    #[test]
+    fn every_changed_byte_is_refused() {
+        let path = Path::new("x.json");
+        let record = name("base:12");
+        let good = encode("name", &record).unwrap();
+        assert_eq!(decode::<NameRecord>("name", &good, path).unwrap(), record);
+        for at in 0..good.len() {
+            for flip in 1..=255 {
+                let mut bad = good.clone();
+                bad[at] ^= flip;
+                let error = decode::<NameRecord>("name", &bad, path).unwrap_err();
+                assert!(
+                    matches!(error.kind(), Kind::Corrupt | Kind::Incompatible),
+                    "{at} {flip}"
+                );
+            }
+            assert!(decode::<NameRecord>("name", &good[..at], path).is_err());
+        }
+        for bad in [[&good[..], b"\n"].concat(), [b" ", &good[..]].concat()] {
+            assert!(decode::<NameRecord>("name", &bad, path).is_err());
+        }
+    }
+
+    #[test]
+    fn corrupt_is_not_incompatible() {
+        let path = Path::new("x.json");
+        let newer = encode("name", &name("a")).unwrap();
+        let newer = String::from_utf8(newer).unwrap();
+        let newer = newer.replace("\"version\":1", "\"version\":2");
+        let error = decode::<NameRecord>("name", newer.as_bytes(), path).unwrap_err();
+        assert_eq!(error.kind(), Kind::Incompatible);
+        let other = encode("image", &name("a")).unwrap();
+        let error = decode::<NameRecord>("name", &other, path).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt);
+        let unknown = encode("name", &"something else").unwrap();
+        let error = decode::<NameRecord>("name", &unknown, path).unwrap_err();
+        assert_eq!(error.kind(), Kind::Incompatible);
+    }
+
+    #[test]
+    fn keys_cannot_leave_their_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path(), Driver::Thin).unwrap();
+        let long = "x".repeat(KEY_MAX + 1);
+        for bad in [
+            "",
+            ".",
+            "..",
+            "../pool/pool",
+            "a/b",
+            ".hidden",
+            "a\0",
+            "ü",
+            &long,
+        ] {
+            assert_eq!(
+                store.pool.get(bad).unwrap_err().kind(),
+                Kind::Invalid,
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_record_under_another_key_is_corrupt() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path(), Driver::Thin).unwrap();
+        let record = name("base");
+        let lock = store.exclusive().unwrap();
+        store.names.put(&lock, &record).unwrap();
+        let other = store.names.path("other").unwrap();
+        std::fs::rename(store.names.path(&record.key()).unwrap(), &other).unwrap();
+        let error = store.names.get("other").unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt);
+        assert!(error.to_string().contains("other.json"));
+        assert_eq!(store.names.list().unwrap_err().kind(), Kind::Corrupt);
+    }
 }

@@ -1,14 +1,20 @@
 //! [`Store`]: a root folder, opened.
 
-use std::path::{Path, PathBuf};
+use std::fs::{DirBuilder, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::blob::Blobs;
+use crate::error::Context;
 use crate::intent::Intents;
 use crate::lock::{Exclusive, Shared};
-use crate::record::{ContainerRecord, ImageRecord, LayerRecord, NameRecord, PoolRecord, Records, SnapshotRecord};
-use crate::{Reference, Result};
+use crate::record::{
+    ContainerRecord, ImageRecord, LayerRecord, NameRecord, PoolRecord, Records, SnapshotRecord,
+};
+use crate::{Error, ImageId, Kind, Reference, Result, durable, record};
 
 /// What keeps the layers' content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +55,41 @@ pub struct Meta {
     pub incompatible: Vec<String>,
 }
 
+/// The store format that this plywood reads and writes.
+const VERSION: u32 = 1;
+/// Features beyond [`VERSION`] that this plywood knows: none yet, of any class.
+const KNOWN: &[&str] = &[];
+/// What a root may hold at its top. Anything else is somebody else's folder.
+const TOP: &[&str] = &[
+    "lock",
+    "meta.json",
+    "blobs",
+    "records",
+    "intents",
+    "index",
+    "index.dirty",
+    "index.lock",
+    "tmp",
+    "pool",
+    "overlay",
+    "mnt",
+    "lost+found",
+];
+/// The folders that every root has, parents first.
+const FOLDERS: &[&str] = &[
+    "tmp",
+    "blobs",
+    "blobs/sha256",
+    "intents",
+    "records",
+    "records/layers",
+    "records/snapshots",
+    "records/images",
+    "records/names",
+    "records/containers",
+    "records/pool",
+];
+
 /// A root folder, opened. Opening takes no lock.
 #[derive(Debug)]
 pub struct Store {
@@ -68,6 +109,8 @@ pub struct Store {
     pub pool: Records<PoolRecord>,
     /// What live processes are about to do.
     pub intents: Intents,
+    root: PathBuf,
+    meta: Meta,
 }
 
 impl Store {
@@ -76,52 +119,237 @@ impl Store {
     /// # Errors
     /// Incompatible where a newer plywood made it; corrupt where `meta.json` is damaged.
     pub fn open(root: &Path) -> Result<Option<Self>> {
-        let _ = root;
-        todo!()
+        let root = match root.canonicalize() {
+            Ok(root) => root,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("open root folder", root, error)),
+        };
+        match read_meta(&root)? {
+            Some(meta) => Self::with(root, meta).map(Some),
+            None if holds_records(&root) => Err(lost_meta(&root)),
+            None => Ok(None),
+        }
     }
 
     /// Opens the root, or makes one for `driver`; two at once both succeed.
     ///
     /// # Errors
-    /// Invalid where the folder holds something else.
+    /// Invalid where the folder holds something else; incompatible where the root is another driver's.
     pub fn create(root: &Path, driver: Driver) -> Result<Self> {
-        let _ = (root, driver);
-        todo!()
+        let store = match Self::open(root)? {
+            Some(store) => store,
+            None => Self::make(root, driver)?,
+        };
+        if store.meta.driver != driver {
+            return Err(Error::new(
+                Kind::Incompatible,
+                format!(
+                    "{} was made with the {} driver, not with {driver}",
+                    store.root.display(),
+                    store.meta.driver
+                ),
+            )
+            .hinted(format!(
+                "use `--driver {}`, or another `--root`",
+                store.meta.driver
+            )));
+        }
+        Ok(store)
+    }
+
+    /// Makes a root, or takes up what a crash left of making it.
+    fn make(root: &Path, driver: Driver) -> Result<Self> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .context("make root folder", root)?;
+        let root = root.canonicalize().context("open root folder", root)?;
+        refuse_strange(&root)?;
+        // One after the other: the second finds what the first has made.
+        let _lock = Exclusive::take(&root)?;
+        if let Some(meta) = read_meta(&root)? {
+            return Self::with(root, meta);
+        }
+        if holds_records(&root) {
+            return Err(lost_meta(&root));
+        }
+        std::fs::set_permissions(&root, Permissions::from_mode(0o700))
+            .context("set the mode of", &root)?;
+        for folder in FOLDERS {
+            durable::make_folder(&root.join(folder))?;
+        }
+        let meta = Meta {
+            version: VERSION,
+            uuid: new_uuid()?,
+            driver,
+            compatible: Vec::new(),
+            read_only_compatible: Vec::new(),
+            incompatible: Vec::new(),
+        };
+        durable::write(
+            &root.join("tmp"),
+            &root.join("meta.json"),
+            &record::encode("root", &meta)?,
+        )?;
+        if let Some(parent) = root.parent() {
+            durable::sync_folder(parent)?;
+        }
+        tracing::debug!(root = %root.display(), %driver, "root made");
+        Self::with(root, meta)
+    }
+
+    fn with(root: PathBuf, meta: Meta) -> Result<Self> {
+        let too_new = |what: String| {
+            Error::new(
+                Kind::Incompatible,
+                format!("the root {} {what}", root.display()),
+            )
+            .hinted("a newer plywood made it: use that one")
+        };
+        if meta.version != VERSION {
+            return Err(too_new(format!(
+                "has format version {}, this plywood knows {VERSION}",
+                meta.version
+            )));
+        }
+        if let Some(feature) = unknown(&meta.incompatible) {
+            return Err(too_new(format!("uses the feature {feature:?}")));
+        }
+        Ok(Self {
+            blobs: Blobs::new(&root),
+            layers: Records::new(&root),
+            snapshots: Records::new(&root),
+            images: Records::new(&root),
+            names: Records::new(&root),
+            containers: Records::new(&root),
+            pool: Records::new(&root),
+            intents: Intents::new(&root),
+            root,
+            meta,
+        })
     }
 
     /// The root folder, absolute.
     pub fn root(&self) -> &Path {
-        todo!()
+        &self.root
     }
 
     /// What this root is.
     pub fn meta(&self) -> &Meta {
-        todo!()
+        &self.meta
     }
 
-    /// A folder under the root, made (0700) if it is not there.
+    /// A folder under the root, made (0700) if it is not there. `name` may have several parts.
+    ///
+    /// # Errors
+    /// Invalid where `name` leads out of the root; I/O.
     pub fn folder(&self, name: &str) -> Result<PathBuf> {
-        let _ = name;
-        todo!()
+        let mut folder = self.root.clone();
+        for part in Path::new(name).components() {
+            let Component::Normal(part) = part else {
+                return Err(Error::invalid(format!(
+                    "not a folder under the root: {name:?}"
+                )));
+            };
+            folder.push(part);
+            durable::make_folder(&folder)?;
+        }
+        Ok(folder)
     }
 
     /// Waits for the shared lock.
+    ///
+    /// # Errors
+    /// I/O.
     pub fn shared(&self) -> Result<Shared> {
-        todo!()
+        Shared::take(&self.root.join("lock"))
     }
 
     /// Waits for the exclusive lock.
+    ///
+    /// # Errors
+    /// In use where this very thread holds it; incompatible where a newer plywood
+    /// made the root and this one may only read it; I/O.
     pub fn exclusive(&self) -> Result<Exclusive> {
-        todo!()
+        if let Some(feature) = unknown(&self.meta.read_only_compatible) {
+            return Err(Error::new(
+                Kind::Incompatible,
+                format!(
+                    "the root {} uses the feature {feature:?}: this plywood can read it, not change it",
+                    self.root.display()
+                ),
+            )
+            .hinted("a newer plywood made it: use that one"));
+        }
+        Exclusive::take(&self.root)
     }
+}
 
+fn unknown(features: &[String]) -> Option<&String> {
+    features
+        .iter()
+        .find(|feature| !KNOWN.contains(&feature.as_str()))
+}
+
+fn read_meta(root: &Path) -> Result<Option<Meta>> {
+    let path = root.join("meta.json");
+    match record::read_file(&path)? {
+        Some(content) => record::decode("root", &content, &path).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// 32 random hexadecimal digits.
+fn new_uuid() -> Result<String> {
+    let mut random = [0; 16];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .context("read random bytes for", "the root's UUID")?;
+    Ok(format!("{:032x}", u128::from_be_bytes(random)))
+}
+
+/// Whether there is a record: then a missing `meta.json` is a loss, not a beginning.
+fn holds_records(root: &Path) -> bool {
+    let Ok(kinds) = std::fs::read_dir(root.join("records")) else {
+        return false;
+    };
+    kinds
+        .flatten()
+        .filter_map(|kind| std::fs::read_dir(kind.path()).ok())
+        .any(|mut records| records.next().is_some())
+}
+
+fn lost_meta(root: &Path) -> Error {
+    Error::corrupt(format!(
+        "{} has records, but its meta.json is missing",
+        root.display()
+    ))
+    .hinted("bring meta.json back from a backup; plywood makes no new root over an old one")
+}
+
+/// A root is made in an empty folder, or in what is left of making one.
+fn refuse_strange(root: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(root).context("list", root)? {
+        let name = entry.context("list", root)?.file_name();
+        if !TOP.iter().any(|known| name == **known) {
+            return Err(Error::invalid(format!(
+                "{} is no plywood root and not empty: it holds {}",
+                root.display(),
+                name.display()
+            ))
+            .hinted("name an empty or new folder with `--root`"));
+        }
+    }
+    Ok(())
+}
+
+impl Store {
     /// The image that a name, an id or a unique id prefix of 6 or more digits stands for.
     ///
     /// # Errors
     /// Not found, with near names in the hint; invalid for an ambiguous prefix.
     pub fn find_image(&self, text: &str) -> Result<ImageRecord> {
-        let _ = text;
-        todo!()
+        crate::find::image(self, text)
     }
 
     /// The container of a name, an id or a unique id prefix.
@@ -129,13 +357,120 @@ impl Store {
     /// # Errors
     /// As for [`Store::find_image`].
     pub fn find_container(&self, text: &str) -> Result<ContainerRecord> {
-        let _ = text;
-        todo!()
+        crate::find::container(self, text)
     }
 
     /// The names of an image, sorted.
-    pub fn names_of(&self, image: &crate::ImageId) -> Result<Vec<Reference>> {
-        let _ = image;
-        todo!()
+    ///
+    /// # Errors
+    /// A damaged record; I/O.
+    pub fn names_of(&self, image: &ImageId) -> Result<Vec<Reference>> {
+        crate::find::names_of(self, image)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::name_key;
+
+    #[test]
+    fn a_root_is_made_once_and_keeps_its_driver() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("a/root");
+        assert!(Store::open(&root).unwrap().is_none());
+        let made = Store::create(&root, Driver::Overlay).unwrap();
+        let again = Store::create(&root, Driver::Overlay).unwrap();
+        assert_eq!(made.meta(), again.meta());
+        assert_eq!(made.meta().uuid.len(), 32);
+        let other = Store::create(&root, Driver::Thin).unwrap_err();
+        assert_eq!(other.kind(), Kind::Incompatible);
+        assert_eq!(
+            root.metadata().unwrap().permissions().mode() & 0o7777,
+            0o700
+        );
+    }
+
+    #[test]
+    fn many_makers_at_once_make_one_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        let uuids: Vec<String> = std::thread::scope(|threads| {
+            let makers: Vec<_> = (0..16)
+                .map(|_| threads.spawn(|| Store::create(&root, Driver::Thin).unwrap().meta.uuid))
+                .collect();
+            makers
+                .into_iter()
+                .map(|maker| maker.join().unwrap())
+                .collect()
+        });
+        assert!(uuids.iter().all(|uuid| *uuid == uuids[0]));
+    }
+
+    #[test]
+    fn a_strange_folder_and_a_lost_meta_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("thesis.tex"), "x").unwrap();
+        let strange = Store::create(folder.path(), Driver::Thin).unwrap_err();
+        assert_eq!(strange.kind(), Kind::Invalid);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path(), Driver::Thin).unwrap();
+        let name = NameRecord {
+            name: "base".parse().unwrap(),
+            image: ImageId(crate::Digest::of(b"x")),
+        };
+        let lock = store.exclusive().unwrap();
+        store.names.put(&lock, &name).unwrap();
+        lock.done().unwrap();
+        assert_eq!(store.names.get(&name_key(&name.name)).unwrap(), Some(name));
+        std::fs::remove_file(folder.path().join("meta.json")).unwrap();
+        for lost in [
+            Store::create(folder.path(), Driver::Thin).map(Some),
+            Store::open(folder.path()),
+        ] {
+            assert_eq!(lost.unwrap_err().kind(), Kind::Corrupt);
+        }
+    }
+
+    #[test]
+    fn features_decide_what_an_older_plywood_may_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path(), Driver::Thin).unwrap();
+        let with = |change: fn(&mut Meta)| {
+            let mut meta = store.meta().clone();
+            change(&mut meta);
+            let text = record::encode("root", &meta).unwrap();
+            std::fs::write(folder.path().join("meta.json"), text).unwrap();
+            Store::open(folder.path()).map(Option::unwrap)
+        };
+        with(|meta| meta.compatible.push("new".into()))
+            .unwrap()
+            .exclusive()
+            .unwrap();
+        let read_only = with(|meta| meta.read_only_compatible.push("new".into())).unwrap();
+        read_only.shared().unwrap();
+        assert_eq!(
+            read_only.exclusive().unwrap_err().kind(),
+            Kind::Incompatible
+        );
+        let refused: [fn(&mut Meta); 2] = [
+            |meta| meta.incompatible.push("new".into()),
+            |meta| meta.version = 2,
+        ];
+        for change in refused {
+            assert_eq!(with(change).unwrap_err().kind(), Kind::Incompatible);
+        }
+    }
+
+    #[test]
+    fn folders_stay_under_the_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path(), Driver::Thin).unwrap();
+        assert!(store.folder("overlay/x").unwrap().is_dir());
+        for bad in ["..", "/etc", "a/../../b"] {
+            assert_eq!(store.folder(bad).unwrap_err().kind(), Kind::Invalid);
+        }
     }
 }
