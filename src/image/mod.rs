@@ -1,1 +1,36 @@
 //! Images: OCI configs and manifests, import and export.
+//!
+//! An image is a config over a stack of layers; its id is the config's digest.
+//!
+//! - [`oci`]: the documents, as types: what is read is capped and checked, what
+//!   is written has the same bytes each time;
+//! - [`change`]: the Dockerfile words that `-c` takes, onto a config;
+//! - [`compose`]: config, manifest, image record, name: in the durable order;
+//! - [`unpack`]: a layer tar into a mounted snapshot, by a child that is
+//!   [confined](confine) to it;
+
+pub mod change;
+pub mod compose;
+pub mod confine;
+pub mod oci;
+pub mod unpack;
+
+/// Where long work tells how far it is. All of it may be called from any thread.
+pub trait Progress: Sync {
+    /// Work on `what` begins; `total` bytes, where that is known.
+    fn begin(&self, what: &str, total: Option<u64>);
+    /// This many bytes more are done.
+    fn advance(&self, bytes: u64);
+    /// The work that began last ends.
+    fn end(&self);
+}
+
+/// Tells nobody.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _what: &str, _total: Option<u64>) {}
+    fn advance(&self, _bytes: u64) {}
+    fn end(&self) {}
+}

@@ -1,3 +1,4 @@
 //! The only unsafe code of plywood: one wrapper, one system call.
 
+pub mod close_range;
 pub mod mount;

@@ -1,0 +1,365 @@
+//! A layer tar into a mounted snapshot, by a throw-away child that can reach nothing else.
+//!
+//! ```text
+//! parent                                child: /proc/self/exe __apply LIMITS, cwd = the snapshot's root
+//!   tar ──────────── pipe, fd 0 ──────────> confine::confine(), then layer::apply onto its own /
+//!   Applied or Error <── pipe, fd 1, JSON ── one Report, at the end
+//!   a panic's last words <── pipe, fd 2
+//! ```
+//!
+//! The snapshot's root is handed over as the working directory, by handle. The
+//! parent hashes while it feeds; it believes nothing of the child's but
+//! success or failure. A parent that dies closes the pipe: the tar ends too
+//! early, and the child fails by itself.
+
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use plywood_store::layer::Limits;
+use plywood_store::layer::apply::Applied;
+use serde::{Deserialize, Serialize};
+
+use super::confine;
+use crate::error::{Context, Error, Kind, Result};
+use crate::explain;
+use crate::snapshot::Mounted;
+
+/// The hidden first argument that makes a plywood process the confined child.
+pub const CHILD_ARGUMENT: &str = "__apply";
+/// Bytes of a pipe between parent and child: a child that waits for a disk should not stop the inflating at once.
+const PIPE_BYTES: usize = 1 << 20;
+/// Bytes that a report may have: a child that was taken over could send without end.
+const REPORT_MAX: u64 = 4 << 20;
+const CHUNK: usize = 256 << 10;
+
+/// Starts confined children.
+#[derive(Debug, Clone)]
+pub struct Unpacker {
+    /// The program that is the child when its first argument is [`CHILD_ARGUMENT`].
+    pub program: PathBuf,
+    /// What a tar may ask for.
+    pub limits: Limits,
+}
+
+impl Default for Unpacker {
+    fn default() -> Self {
+        Self {
+            program: "/proc/self/exe".into(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Unpacker {
+    /// Applies the uncompressed layer tar to the mounted snapshot; `shown` is where a person would find it.
+    ///
+    /// # Errors
+    /// The child's own refusal, which names the entry; how it died; or the tar's read error, which comes first.
+    pub fn unpack(&self, mounted: &Mounted, tar: &mut dyn Read, shown: &Path) -> Result<Applied> {
+        explain::step(|| {
+            format!(
+                "tar --xattrs --xattrs-include='*' --acls --numeric-owner -xpf {} -C {}",
+                explain::quote(shown),
+                explain::quote(mounted.path())
+            )
+        });
+        let mut running = Running::start(self, mounted)?;
+        let fed = running.feed(tar);
+        if let Fed::TarFailed(cause) = fed {
+            return Err(cause);
+        }
+        running.outcome(matches!(fed, Fed::ChildStopped))
+    }
+}
+
+/// Applies a layer tar with the default limits, by this very program.
+///
+/// # Errors
+/// As for [`Unpacker::unpack`].
+pub fn unpack(mounted: &Mounted, tar: &mut dyn Read) -> Result<Applied> {
+    Unpacker::default().unpack(mounted, tar, Path::new("-"))
+}
+
+enum Fed {
+    Whole,
+    ChildStopped,
+    TarFailed(Error),
+}
+
+/// The child, killed and reaped when dropped.
+struct Running {
+    child: Child,
+}
+
+impl Running {
+    fn start(unpacker: &Unpacker, mounted: &Mounted) -> Result<Self> {
+        let limits = serde_json::to_string(&Wire::from(&unpacker.limits))
+            .map_err(|cause| Error::new(Kind::Io, "cannot write the limits as JSON").caused_by(cause))?;
+        let child = Command::new(&unpacker.program)
+            .args([CHILD_ARGUMENT, &limits])
+            // Resolved by the child between fork and exec, while it still has the handle.
+            .current_dir(format!("/proc/self/fd/{}", mounted.dir().as_raw_fd()))
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("start the confined child", &unpacker.program)?;
+        Ok(Self { child })
+    }
+
+    /// Feeds the tar to its end, or until the child stops reading.
+    fn feed(&mut self, tar: &mut dyn Read) -> Fed {
+        let Some(mut pipe) = self.child.stdin.take() else {
+            return Fed::ChildStopped;
+        };
+        // A smaller pipe only costs time.
+        let _ = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE_BYTES);
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let count = match tar.read(&mut chunk) {
+                Ok(0) => return Fed::Whole,
+                Ok(count) => count,
+                Err(cause) if cause.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(cause) => return Fed::TarFailed(of_reader(cause)),
+            };
+            if pipe.write_all(chunk.get(..count).unwrap_or_default()).is_err() {
+                return Fed::ChildStopped;
+            }
+        }
+    }
+
+    /// What the child reports, or how it died.
+    fn outcome(mut self, stopped_early: bool) -> Result<Applied> {
+        let mut report = Vec::new();
+        if let Some(pipe) = self.child.stdout.take() {
+            pipe.take(REPORT_MAX)
+                .read_to_end(&mut report)
+                .context("read the report of", "the confined child")?;
+        }
+        let mut last_words = Vec::new();
+        if let Some(pipe) = self.child.stderr.take() {
+            pipe.take(4096)
+                .read_to_end(&mut last_words)
+                .context("read the last words of", "the confined child")?;
+        }
+        let status = self.child.wait().context("wait for", "the confined child")?;
+        match serde_json::from_slice::<Report>(&report) {
+            Ok(Report::Applied(applied)) if status.success() && !stopped_early => Ok(applied),
+            Ok(Report::Refused(refusal)) => Err(refusal.into()),
+            _ => Err(death(status, &last_words)),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Reaped already: both fail, and that is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The tar's reader may carry an error of ours inside its own.
+pub(crate) fn of_reader(cause: std::io::Error) -> Error {
+    match cause.downcast::<Error>() {
+        Ok(ours) => ours,
+        Err(cause) => match cause.kind() {
+            std::io::ErrorKind::UnexpectedEof => Error::corrupt("the layer ends too early").caused_by(cause),
+            std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput | std::io::ErrorKind::Other
+                if cause.raw_os_error().is_none() =>
+            {
+                Error::corrupt("the layer cannot be unpacked: it is damaged").caused_by(cause)
+            }
+            _ => Error::new(Kind::Io, "cannot read the layer").caused_by(cause),
+        },
+    }
+}
+
+fn death(status: ExitStatus, last_words: &[u8]) -> Error {
+    let words = String::from_utf8_lossy(last_words);
+    let words = words.trim();
+    let error = Error::new(
+        Kind::Io,
+        format!("the confined child that unpacks the layer ended without a report ({status})"),
+    );
+    if words.is_empty() {
+        error
+    } else {
+        error.caused_by(words.escape_debug().to_string())
+    }
+}
+
+/// The child's whole answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Report {
+    /// It is done.
+    Applied(Applied),
+    /// It is not, and nothing of it may be used.
+    Refused(Refusal),
+}
+
+/// An [`Error`] on its way through a pipe.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Refusal {
+    kind: String,
+    message: String,
+    hint: Option<String>,
+    causes: Vec<String>,
+}
+
+const KINDS: [(Kind, &str); 8] = [
+    (Kind::NotFound, "not_found"),
+    (Kind::Exists, "exists"),
+    (Kind::InUse, "in_use"),
+    (Kind::Invalid, "invalid"),
+    (Kind::Corrupt, "corrupt"),
+    (Kind::Incompatible, "incompatible"),
+    (Kind::NoSpace, "no_space"),
+    (Kind::Io, "io"),
+];
+
+impl From<&Error> for Refusal {
+    fn from(error: &Error) -> Self {
+        let mut causes = Vec::new();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            causes.push(cause.to_string());
+            source = cause.source();
+        }
+        let kind = KINDS
+            .iter()
+            .find(|(kind, _)| *kind == error.kind())
+            .map_or("io", |(_, name)| *name);
+        Self {
+            kind: kind.to_owned(),
+            message: error.to_string(),
+            hint: error.hint().map(str::to_owned),
+            causes,
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let kind = KINDS
+            .iter()
+            .find(|(_, name)| *name == refusal.kind)
+            .map_or(Kind::Io, |(kind, _)| *kind);
+        let cause = refusal
+            .causes
+            .into_iter()
+            .rev()
+            .fold(None, |below: Option<Error>, message| {
+                let error = Error::new(kind, message);
+                Some(match below {
+                    Some(below) => error.caused_by(below),
+                    None => error,
+                })
+            });
+        let mut error = Error::new(kind, refusal.message);
+        if let Some(cause) = cause {
+            error = error.caused_by(cause);
+        }
+        match refusal.hint {
+            Some(hint) => error.hinted(hint),
+            None => error,
+        }
+    }
+}
+
+/// [`Limits`] on their way to the child.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Wire {
+    total_bytes: u64,
+    file_bytes: u64,
+    entries: u64,
+    path_bytes: usize,
+    depth: usize,
+    header_bytes: u64,
+}
+
+impl From<&Limits> for Wire {
+    fn from(limits: &Limits) -> Self {
+        let Limits {
+            total_bytes,
+            file_bytes,
+            entries,
+            path_bytes,
+            depth,
+            header_bytes,
+        } = *limits;
+        Self {
+            total_bytes,
+            file_bytes,
+            entries,
+            path_bytes,
+            depth,
+            header_bytes,
+        }
+    }
+}
+
+impl From<Wire> for Limits {
+    fn from(wire: Wire) -> Self {
+        let Wire {
+            total_bytes,
+            file_bytes,
+            entries,
+            path_bytes,
+            depth,
+            header_bytes,
+        } = wire;
+        Self {
+            total_bytes,
+            file_bytes,
+            entries,
+            path_bytes,
+            depth,
+            header_bytes,
+        }
+    }
+}
+
+/// The confined child's whole life. Call it first thing in `main`, before any thread, when the first argument is [`CHILD_ARGUMENT`].
+pub fn child_main() -> std::process::ExitCode {
+    let report = match confine::child(std::env::args().nth(2).as_deref()) {
+        Ok(applied) => Report::Applied(applied),
+        Err(error) => Report::Refused(Refusal::from(&error)),
+    };
+    // Standard output is the pipe to the parent; who does not read it does not need an answer.
+    let sent = serde_json::to_vec(&report).is_ok_and(|bytes| std::io::stdout().write_all(&bytes).is_ok());
+    match (sent, report) {
+        (true, Report::Applied(_)) => std::process::ExitCode::SUCCESS,
+        _ => std::process::ExitCode::FAILURE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_arrives_as_it_was_sent() {
+        let sent = Error::invalid("entry \"x\"")
+            .hinted("do y")
+            .caused_by(Error::new(Kind::Io, "middle").caused_by("root"));
+        let bytes = serde_json::to_vec(&Report::Refused(Refusal::from(&sent))).unwrap();
+        let Report::Refused(refusal) = serde_json::from_slice(&bytes).unwrap() else {
+            panic!("not a refusal")
+        };
+        let got = Error::from(refusal);
+        assert_eq!(
+            (got.kind(), got.to_string(), got.hint()),
+            (Kind::Invalid, "entry \"x\"".to_owned(), Some("do y"))
+        );
+        let cause = std::error::Error::source(&got).unwrap();
+        assert_eq!(
+            (cause.to_string(), cause.source().unwrap().to_string()),
+            ("middle".into(), "root".into())
+        );
+    }
+}
