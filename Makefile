@@ -1,0 +1,39 @@
+# plywood: `make demo` shows it, `make test` proves it. Both install what they need (apt, as root).
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PLYWOOD := $(TARGET)/release/plywood
+export CARGO_TERM_PROGRESS_WHEN ?= never
+
+.DEFAULT_GOAL := help
+.PHONY: help deps deps-test build install demo test lint guest clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
+		printf '  make %-10s %s\n' "$$name" "$$what"; done
+
+deps: ## install what building needs and is missing
+	@scripts/deps build
+
+deps-test: ## install what the tests need besides
+	@scripts/deps test
+
+build: deps ## the release binary, target/release/plywood
+	scripts/cargo build --release --locked
+
+demo: ## play the main job through; DRIVER=thin|overlay|auto (thin: in a guest where this kernel cannot)
+	@scripts/deps demo
+	@$(MAKE) --no-print-directory build
+	scripts/demo $(or $(DRIVER),auto)
+
+test: deps-test ## everything: lint, tests on this kernel, device-mapper tests in the guest
+	tests/run
+
+lint: deps ## format and clippy, warnings are errors
+	scripts/cargo fmt --check
+	scripts/cargo clippy --workspace --all-targets --locked -- -D warnings
+
+guest: deps-test ## run one command in a guest with device-mapper: make guest CMD='dmsetup targets'
+	@tests/guest/boot -- sh -c '$(subst ','\'',$(or $(CMD),dmsetup targets))'
+
+clean: ## remove everything that was built
+	rm -rf $(TARGET)
