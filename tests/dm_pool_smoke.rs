@@ -24,9 +24,7 @@ struct Device<'a> {
 impl<'a> Device<'a> {
     fn create(dm: &'a DM, name: &str, size: u64, target: &str, params: String) -> Self {
         let id = DmName::new(name).expect("a good name");
-        let info = dm
-            .device_create(id, None, DmOptions::default())
-            .expect("device_create");
+        let info = dm.device_create(id, None, DmOptions::default()).expect("device_create");
         let device = Self {
             dm,
             name: name.to_owned(),
@@ -60,9 +58,7 @@ impl<'a> Device<'a> {
 impl Drop for Device<'_> {
     fn drop(&mut self) {
         if let Ok(id) = DmName::new(&self.name) {
-            let _ = self
-                .dm
-                .device_remove(&DevId::Name(id), DmOptions::default());
+            let _ = self.dm.device_remove(&DevId::Name(id), DmOptions::default());
         }
     }
 }
@@ -116,11 +112,7 @@ fn dm_thin_pool_holds_a_volume_and_its_snapshot() {
     let data = Loop::attach(&dir.path().join("data"), DATA);
     let metadata = Loop::attach(&dir.path().join("metadata"), METADATA);
 
-    let params = format!(
-        "{} {} 128 0 1 error_if_no_space",
-        metadata.number(),
-        data.number()
-    );
+    let params = format!("{} {} 128 0 1 error_if_no_space", metadata.number(), data.number());
     let pool = Device::create(&dm, "plywood-smoke-pool", DATA, "thin-pool", params);
     pool.message("create_thin 0");
     let thin = |id: u32| {
