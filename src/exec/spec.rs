@@ -1,14 +1,22 @@
 //! What to run, checked: pure data, kept in the container's record.
 
+use std::path::{Component, Path};
+
 use serde::{Deserialize, Serialize};
 
-/// The network of a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+use super::error::{Error, Result, Stage};
+
+/// Bytes of a host name, the kernel's `__NEW_UTS_LEN`.
+const HOSTNAME_MAX: usize = 64;
+
+/// The network of a container. The default will be a bridge; until there is one, it is the safe choice.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
     /// The host's.
     Host,
     /// A namespace with nothing but a loopback device.
+    #[default]
     None,
 }
 
@@ -50,4 +58,113 @@ pub struct Spec {
     pub binds: Vec<Bind>,
     /// Empty tmpfs mounts, absolute paths.
     pub tmpfs: Vec<String>,
+}
+
+impl Spec {
+    /// Whether this can be run at all; records are read by others than who wrote them.
+    ///
+    /// # Errors
+    /// At stage [`Stage::Request`], naming the value.
+    pub fn check(&self) -> Result<()> {
+        let bad = |what: String| Err(Error::new(Stage::Request, what));
+        if self.args.first().is_none_or(String::is_empty) {
+            return bad("run nothing: no command was given, and the image has none".to_owned());
+        }
+        let texts = self.args.iter().chain(&self.env).chain([&self.working_dir, &self.user]);
+        if let Some(text) = texts.into_iter().find(|text| text.contains('\0')) {
+            return bad(format!("pass {text:?} on: it holds a zero byte"));
+        }
+        if let Some(entry) = self.env.iter().find(|entry| entry.find('=').is_none_or(|at| at == 0)) {
+            return bad(format!("set {entry:?}: a variable is KEY=value"));
+        }
+        if !self.working_dir.starts_with('/') {
+            return bad(format!("work in {:?}: it must be an absolute path", self.working_dir));
+        }
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        if self.hostname.is_empty() || self.hostname.len() > HOSTNAME_MAX || !self.hostname.bytes().all(fits) {
+            return bad(format!(
+                "use the host name {:?}: it has 1 to {HOSTNAME_MAX} letters, digits, - . and _",
+                self.hostname
+            ));
+        }
+        if let Some(bind) = self.binds.iter().find(|bind| !bind.source.is_absolute()) {
+            return bad(format!("mount {}: it must be an absolute path", bind.source.display()));
+        }
+        let targets = self
+            .binds
+            .iter()
+            .map(|bind| bind.target.as_path())
+            .chain(self.tmpfs.iter().map(Path::new));
+        for target in targets {
+            let has_name = target.components().any(|part| matches!(part, Component::Normal(_)));
+            if !target.is_absolute() || !has_name {
+                return bad(format!(
+                    "mount on {}: it must be an absolute path below /",
+                    target.display()
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain() -> Spec {
+        Spec {
+            args: vec!["sh".to_owned()],
+            env: vec!["PATH=/bin".to_owned()],
+            working_dir: "/".to_owned(),
+            user: String::new(),
+            hostname: "box".to_owned(),
+            network: Network::default(),
+            terminal: false,
+            stdin: false,
+            read_only: false,
+            privileged: false,
+            binds: Vec::new(),
+            tmpfs: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused_before_anything_happens() {
+        plain().check().unwrap();
+        let bind = |source: &str, target: &str| Bind {
+            source: source.into(),
+            target: target.into(),
+            read_only: false,
+        };
+        let cases: [fn(&mut Spec); 10] = [
+            |spec| spec.args.clear(),
+            |spec| spec.args = vec![String::new()],
+            |spec| spec.args.push("a\0b".to_owned()),
+            |spec| spec.env.push("=x".to_owned()),
+            |spec| spec.env.push("x".to_owned()),
+            |spec| spec.working_dir = "tmp".to_owned(),
+            |spec| spec.hostname = "a b".to_owned(),
+            |spec| spec.hostname = "h".repeat(65),
+            |spec| spec.tmpfs.push("/".to_owned()),
+            |spec| spec.tmpfs.push("tmp".to_owned()),
+        ];
+        for (number, change) in cases.into_iter().enumerate() {
+            let mut spec = plain();
+            change(&mut spec);
+            assert_eq!(spec.check().unwrap_err().exit_code(), 125, "case {number}");
+        }
+        for bind in [
+            bind("srv", "/srv"),
+            bind("/srv", "srv"),
+            bind("/srv", "/.."),
+            bind("/srv", "/"),
+        ] {
+            let spec = Spec {
+                binds: vec![bind],
+                ..plain()
+            };
+            assert!(spec.check().is_err(), "{:?}", spec.binds);
+        }
+    }
 }

@@ -84,9 +84,7 @@ impl Blobs {
     /// I/O.
     pub fn put(&self, content: &[u8]) -> Result<Stored> {
         let mut writer = self.writer()?;
-        writer
-            .write_all(content)
-            .context("write", writer.temporary.path())?;
+        writer.write_all(content).context("write", writer.temporary.path())?;
         writer.finish(None)
     }
 
@@ -216,11 +214,7 @@ impl BlobWriter {
     ///
     /// # Errors
     /// As [`BlobWriter::finish`].
-    pub fn finish_pinned(
-        mut self,
-        intent: &mut Intent,
-        expected: Option<(&Digest, u64)>,
-    ) -> Result<Stored> {
+    pub fn finish_pinned(mut self, intent: &mut Intent, expected: Option<(&Digest, u64)>) -> Result<Stored> {
         let stored = self.seal(expected)?;
         intent.pin_blob(stored.digest)?;
         self.publish(stored)
@@ -314,11 +308,8 @@ impl Read for BlobReader {
             if found != self.digest {
                 return Err(io::Error::new(
                     ErrorKind::InvalidData,
-                    Error::corrupt(format!(
-                        "blob {} is damaged: its content is {found}",
-                        self.digest
-                    ))
-                    .hinted("importing its image again repairs it"),
+                    Error::corrupt(format!("blob {} is damaged: its content is {found}", self.digest))
+                        .hinted("importing its image again repairs it"),
                 ));
             }
             self.hasher = None;
@@ -344,18 +335,10 @@ mod tests {
             assert!(stored.created);
             assert!(!store.blobs.put(&content).unwrap().created);
             assert_eq!(store.blobs.size(&stored.digest).unwrap(), Some(size as u64));
-            assert_eq!(
-                store.blobs.read(&stored.digest, size as u64).unwrap(),
-                content
-            );
+            assert_eq!(store.blobs.read(&stored.digest, size as u64).unwrap(), content);
         }
         assert_eq!(store.blobs.list().unwrap().len(), 6);
-        assert_eq!(
-            std::fs::read_dir(folder.path().join("tmp"))
-                .unwrap()
-                .count(),
-            0
-        );
+        assert_eq!(std::fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0);
     }
 
     #[test]
@@ -370,12 +353,7 @@ mod tests {
         }
         drop(store.blobs.writer().unwrap());
         assert!(store.blobs.list().unwrap().is_empty());
-        assert_eq!(
-            std::fs::read_dir(folder.path().join("tmp"))
-                .unwrap()
-                .count(),
-            0
-        );
+        assert_eq!(std::fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0);
     }
 
     #[test]
@@ -390,14 +368,8 @@ mod tests {
             store.blobs.put(b"content").unwrap();
             assert_eq!(store.blobs.read(&digest, 100).unwrap(), b"content");
         }
-        assert_eq!(
-            store.blobs.read(&digest, 3).unwrap_err().kind(),
-            Kind::Invalid
-        );
-        assert_eq!(
-            store.blobs.open(&Digest::of(b"")).unwrap_err().kind(),
-            Kind::NotFound
-        );
+        assert_eq!(store.blobs.read(&digest, 3).unwrap_err().kind(), Kind::Invalid);
+        assert_eq!(store.blobs.open(&Digest::of(b"")).unwrap_err().kind(), Kind::NotFound);
     }
 
     #[test]

@@ -20,11 +20,7 @@ pub(crate) fn unique_name() -> Result<String> {
     let mut random = [0; 8];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
         .context("read random bytes for", "a file name")?;
-    Ok(format!(
-        "{}-{:016x}",
-        std::process::id(),
-        u64::from_le_bytes(random)
-    ))
+    Ok(format!("{}-{:016x}", std::process::id(), u64::from_le_bytes(random)))
 }
 
 /// Takes or releases an flock, waiting where `how` waits.
@@ -111,10 +107,7 @@ impl Temporary {
             flock(&file, FlockOperation::LockExclusive).context("lock", &path)?;
             // gc may have seen the file before it was locked, and have removed it.
             if is_still_at(&file, &path)? {
-                return Ok(Self {
-                    file: Some(file),
-                    path,
-                });
+                return Ok(Self { file: Some(file), path });
             }
         }
     }

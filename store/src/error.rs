@@ -75,9 +75,7 @@ impl Error {
     pub fn io(verb: &str, path: impl AsRef<Path>, source: impl Into<std::io::Error>) -> Self {
         use rustix::io::Errno;
         let source = source.into();
-        let ours = source
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<Self>());
+        let ours = source.get_ref().and_then(|inner| inner.downcast_ref::<Self>());
         let kind = match (ours, source.raw_os_error().map(Errno::from_raw_os_error)) {
             (Some(ours), _) => ours.kind,
             (None, Some(Errno::NOSPC | Errno::DQUOT)) => Kind::NoSpace,
@@ -93,10 +91,7 @@ impl Error {
 
     /// Adds the cause.
     #[must_use]
-    pub fn caused_by(
-        mut self,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }

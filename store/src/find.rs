@@ -21,9 +21,7 @@ enum ById {
 /// Whether `text` can be an id or a prefix of one, with or without `sha256:`.
 fn by_id(text: &str) -> Option<ById> {
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
-    let is_hex = hex
-        .bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_hex = hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     match hex.len() {
         64 if is_hex => Some(ById::Whole(hex.to_owned())),
         PREFIX_MIN..64 if is_hex => Some(ById::Prefix(hex.to_owned())),
@@ -118,10 +116,7 @@ pub(crate) fn container(store: &Store, text: &str) -> Result<ContainerRecord> {
         Some(ById::Prefix(hex)) => unique(&ids, &hex, "container id")?,
         None => None,
     };
-    if let Some(found) = containers
-        .iter()
-        .find(|container| Some(&container.id) == id.as_ref())
-    {
+    if let Some(found) = containers.iter().find(|container| Some(&container.id) == id.as_ref()) {
         return Ok(found.clone());
     }
     let error = Error::not_found(format!("no container {text}"));
@@ -189,19 +184,10 @@ mod tests {
 
     #[test]
     fn near_names_are_found() {
-        for (one, two, letters) in [
-            ("", "", 0),
-            ("a", "", 1),
-            ("nginx", "ngnix", 2),
-            ("base", "bases", 1),
-        ] {
+        for (one, two, letters) in [("", "", 0), ("a", "", 1), ("nginx", "ngnix", 2), ("base", "bases", 1)] {
             assert_eq!(distance(one, two), letters, "{one} {two}");
         }
-        let names = || {
-            ["ops-nginx", "website-nginx", "base:12"]
-                .map(str::to_owned)
-                .into_iter()
-        };
+        let names = || ["ops-nginx", "website-nginx", "base:12"].map(str::to_owned).into_iter();
         assert_eq!(near("ops-ngin", names()), Some("ops-nginx".to_owned()));
         assert_eq!(near("base", names()), Some("base:12".to_owned()));
         assert_eq!(near("quite-else", names()), None);

@@ -153,9 +153,7 @@ impl Intents {
     /// I/O.
     pub fn is_live(&self, id: &str) -> Result<bool> {
         let path = self.path(id)?;
-        Ok(path.exists()
-            && take(&path, FlockOperation::NonBlockingLockShared)?.is_none()
-            && path.exists())
+        Ok(path.exists() && take(&path, FlockOperation::NonBlockingLockShared)?.is_none() && path.exists())
     }
 
     fn path(&self, id: &str) -> Result<PathBuf> {
@@ -320,10 +318,7 @@ mod tests {
         let id = intent.id().to_owned();
         intent.pin_blob(Digest::of(b"x")).unwrap();
         assert!(store.intents.is_live(&id).unwrap());
-        assert_eq!(
-            store.intents.live().unwrap(),
-            [(id.clone(), intent.plan().clone())]
-        );
+        assert_eq!(store.intents.live().unwrap(), [(id.clone(), intent.plan().clone())]);
         assert!(store.intents.dead().unwrap().is_empty());
 
         drop(intent);

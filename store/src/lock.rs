@@ -45,15 +45,9 @@ impl Held {
     fn take(path: &Path, exclusive: bool) -> Result<Self> {
         let file = open(path)?;
         let (try_it, wait) = if exclusive {
-            (
-                FlockOperation::NonBlockingLockExclusive,
-                FlockOperation::LockExclusive,
-            )
+            (FlockOperation::NonBlockingLockExclusive, FlockOperation::LockExclusive)
         } else {
-            (
-                FlockOperation::NonBlockingLockShared,
-                FlockOperation::LockShared,
-            )
+            (FlockOperation::NonBlockingLockShared, FlockOperation::LockShared)
         };
         if !durable::try_flock(&file, try_it).context("lock", path)? {
             wait_for(&file, wait, path)?;
@@ -94,11 +88,7 @@ fn wait_for(file: &File, how: FlockOperation, path: &Path) -> Result<()> {
     std::thread::scope(|threads| {
         threads.spawn(move || {
             if waiting.recv_timeout(PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                tracing::info!(
-                    "waiting for {}, which {} holds",
-                    path.display(),
-                    holder(path)
-                );
+                tracing::info!("waiting for {}, which {} holds", path.display(), holder(path));
             }
         });
         let result = durable::flock(file, how).context("lock", path);
@@ -237,10 +227,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let lock = Exclusive::take(root.path()).unwrap();
         Shared::take(&root.path().join("lock")).unwrap();
-        assert_eq!(
-            Exclusive::take(root.path()).unwrap_err().kind(),
-            Kind::InUse
-        );
+        assert_eq!(Exclusive::take(root.path()).unwrap_err().kind(), Kind::InUse);
         drop(lock);
         Exclusive::take(root.path()).unwrap();
     }

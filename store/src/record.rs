@@ -93,11 +93,8 @@ pub fn decode<T: DeserializeOwned>(kind: &str, content: &[u8], path: &Path) -> R
         )));
     }
     let too_new = |what: &str| {
-        Error::new(
-            Kind::Incompatible,
-            format!("the record {} {what}", path.display()),
-        )
-        .hinted("a newer plywood made it: use that one")
+        Error::new(Kind::Incompatible, format!("the record {} {what}", path.display()))
+            .hinted("a newer plywood made it: use that one")
     };
     if envelope.version != VERSION {
         return Err(too_new(&format!(
@@ -435,13 +432,8 @@ macro_rules! record {
     };
 }
 
-record!(LayerRecord, "layer", "layers", |layer| layer
-    .chain_id
-    .0
-    .hex());
-record!(SnapshotRecord, "snapshot", "snapshots", |snapshot| snapshot
-    .key
-    .clone());
+record!(LayerRecord, "layer", "layers", |layer| layer.chain_id.0.hex());
+record!(SnapshotRecord, "snapshot", "snapshots", |snapshot| snapshot.key.clone());
 record!(ImageRecord, "image", "images", |image| image.id.0.hex());
 // A name may hold slashes and colons, and be longer than a file name: its digest is the key.
 record!(NameRecord, "name", "names", |name| name_key(&name.name));
@@ -514,22 +506,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::create(folder.path(), Driver::Thin).unwrap();
         let long = "x".repeat(KEY_MAX + 1);
-        for bad in [
-            "",
-            ".",
-            "..",
-            "../pool/pool",
-            "a/b",
-            ".hidden",
-            "a\0",
-            "ü",
-            &long,
-        ] {
-            assert_eq!(
-                store.pool.get(bad).unwrap_err().kind(),
-                Kind::Invalid,
-                "{bad:?}"
-            );
+        for bad in ["", ".", "..", "../pool/pool", "a/b", ".hidden", "a\0", "ü", &long] {
+            assert_eq!(store.pool.get(bad).unwrap_err().kind(), Kind::Invalid, "{bad:?}");
         }
     }
 

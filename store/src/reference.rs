@@ -62,7 +62,13 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Self> {
         let bad = |why: &str| {
-            Error::invalid(format!("not an image name: {:?}: {why}", text.chars().take(300).collect::<String>())).hinted("names look like [host[:port]/]name[:tag], in lower case, as in ops-nginx or localhost:5000/web:1.2")
+            Error::invalid(format!(
+                "not an image name: {:?}: {why}",
+                text.chars().take(300).collect::<String>()
+            ))
+            .hinted(
+                "names look like [host[:port]/]name[:tag], in lower case, as in ops-nginx or localhost:5000/web:1.2",
+            )
         };
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.parse::<Digest>()?)),
@@ -114,9 +120,9 @@ fn component_is_valid(component: &str) -> bool {
     if !alphanumeric(*first) || !alphanumeric(*last) {
         return false;
     }
-    bytes.split(|byte| alphanumeric(*byte)).all(|separator| {
-        matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|byte| *byte == b'-')
-    })
+    bytes
+        .split(|byte| alphanumeric(*byte))
+        .all(|separator| matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|byte| *byte == b'-'))
 }
 
 fn host_is_valid(host: &str) -> bool {
@@ -127,12 +133,9 @@ fn host_is_valid(host: &str) -> bool {
         !label.is_empty()
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
-    name.split('.').all(label)
-        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+    name.split('.').all(label) && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 fn tag_is_valid(tag: &str) -> bool {
@@ -151,9 +154,7 @@ impl Serialize for Reference {
 
 impl<'de> Deserialize<'de> for Reference {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        String::deserialize(from)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

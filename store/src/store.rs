@@ -11,9 +11,7 @@ use crate::blob::Blobs;
 use crate::error::Context;
 use crate::intent::Intents;
 use crate::lock::{Exclusive, Shared};
-use crate::record::{
-    ContainerRecord, ImageRecord, LayerRecord, NameRecord, PoolRecord, Records, SnapshotRecord,
-};
+use crate::record::{ContainerRecord, ImageRecord, LayerRecord, NameRecord, PoolRecord, Records, SnapshotRecord};
 use crate::{Error, ImageId, Kind, Reference, Result, durable, record};
 
 /// What keeps the layers' content.
@@ -149,10 +147,7 @@ impl Store {
                     store.meta.driver
                 ),
             )
-            .hinted(format!(
-                "use `--driver {}`, or another `--root`",
-                store.meta.driver
-            )));
+            .hinted(format!("use `--driver {}`, or another `--root`", store.meta.driver)));
         }
         Ok(store)
     }
@@ -174,8 +169,7 @@ impl Store {
         if holds_records(&root) {
             return Err(lost_meta(&root));
         }
-        std::fs::set_permissions(&root, Permissions::from_mode(0o700))
-            .context("set the mode of", &root)?;
+        std::fs::set_permissions(&root, Permissions::from_mode(0o700)).context("set the mode of", &root)?;
         for folder in FOLDERS {
             durable::make_folder(&root.join(folder))?;
         }
@@ -201,11 +195,8 @@ impl Store {
 
     fn with(root: PathBuf, meta: Meta) -> Result<Self> {
         let too_new = |what: String| {
-            Error::new(
-                Kind::Incompatible,
-                format!("the root {} {what}", root.display()),
-            )
-            .hinted("a newer plywood made it: use that one")
+            Error::new(Kind::Incompatible, format!("the root {} {what}", root.display()))
+                .hinted("a newer plywood made it: use that one")
         };
         if meta.version != VERSION {
             return Err(too_new(format!(
@@ -248,9 +239,7 @@ impl Store {
         let mut folder = self.root.clone();
         for part in Path::new(name).components() {
             let Component::Normal(part) = part else {
-                return Err(Error::invalid(format!(
-                    "not a folder under the root: {name:?}"
-                )));
+                return Err(Error::invalid(format!("not a folder under the root: {name:?}")));
             };
             folder.push(part);
             durable::make_folder(&folder)?;
@@ -287,9 +276,7 @@ impl Store {
 }
 
 fn unknown(features: &[String]) -> Option<&String> {
-    features
-        .iter()
-        .find(|feature| !KNOWN.contains(&feature.as_str()))
+    features.iter().find(|feature| !KNOWN.contains(&feature.as_str()))
 }
 
 fn read_meta(root: &Path) -> Result<Option<Meta>> {
@@ -320,11 +307,8 @@ fn holds_records(root: &Path) -> bool {
 }
 
 fn lost_meta(root: &Path) -> Error {
-    Error::corrupt(format!(
-        "{} has records, but its meta.json is missing",
-        root.display()
-    ))
-    .hinted("bring meta.json back from a backup; plywood makes no new root over an old one")
+    Error::corrupt(format!("{} has records, but its meta.json is missing", root.display()))
+        .hinted("bring meta.json back from a backup; plywood makes no new root over an old one")
 }
 
 /// A root is made in an empty folder, or in what is left of making one.
@@ -385,10 +369,7 @@ mod tests {
         assert_eq!(made.meta().uuid.len(), 32);
         let other = Store::create(&root, Driver::Thin).unwrap_err();
         assert_eq!(other.kind(), Kind::Incompatible);
-        assert_eq!(
-            root.metadata().unwrap().permissions().mode() & 0o7777,
-            0o700
-        );
+        assert_eq!(root.metadata().unwrap().permissions().mode() & 0o7777, 0o700);
     }
 
     #[test]
@@ -399,10 +380,7 @@ mod tests {
             let makers: Vec<_> = (0..16)
                 .map(|_| threads.spawn(|| Store::create(&root, Driver::Thin).unwrap().meta.uuid))
                 .collect();
-            makers
-                .into_iter()
-                .map(|maker| maker.join().unwrap())
-                .collect()
+            makers.into_iter().map(|maker| maker.join().unwrap()).collect()
         });
         assert!(uuids.iter().all(|uuid| *uuid == uuids[0]));
     }
@@ -451,14 +429,8 @@ mod tests {
             .unwrap();
         let read_only = with(|meta| meta.read_only_compatible.push("new".into())).unwrap();
         read_only.shared().unwrap();
-        assert_eq!(
-            read_only.exclusive().unwrap_err().kind(),
-            Kind::Incompatible
-        );
-        let refused: [fn(&mut Meta); 2] = [
-            |meta| meta.incompatible.push("new".into()),
-            |meta| meta.version = 2,
-        ];
+        assert_eq!(read_only.exclusive().unwrap_err().kind(), Kind::Incompatible);
+        let refused: [fn(&mut Meta); 2] = [|meta| meta.incompatible.push("new".into()), |meta| meta.version = 2];
         for change in refused {
             assert_eq!(with(change).unwrap_err().kind(), Kind::Incompatible);
         }

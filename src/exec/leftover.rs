@@ -1,0 +1,105 @@
+//! Mount targets that an image does not have, and how they go away again.
+//!
+//! plywood mounts `/proc`, `/etc/resolv.conf` and the like; where the image has
+//! nothing there, the child makes an empty folder or file to mount on. It is
+//! not the command's change, so it is not to be in a layer: after the run the
+//! parent removes it, if it is still the same one and empty, and gives its
+//! folder the time it had, if nobody else changed the folder.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::explain;
+
+/// Seconds and nanoseconds of a modification.
+type Modified = (i64, i64);
+
+/// One empty file or folder that plywood made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Made {
+    /// Its folder's path from the root, free of symbolic links; bytes.
+    pub(super) folder: Vec<u8>,
+    /// Its name; bytes.
+    pub(super) name: Vec<u8>,
+    /// A folder, not a file.
+    pub(super) is_folder: bool,
+    /// Its inode number.
+    pub(super) inode: u64,
+    /// When its folder was changed last, before it was made.
+    pub(super) folder_before: Modified,
+    /// The same, afterwards.
+    pub(super) folder_after: Modified,
+}
+
+/// When a file was changed last.
+pub(super) fn modified(stat: &Stat) -> Modified {
+    (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or_default())
+}
+
+/// Removes what was made, the latest first. What is not as it was made stays.
+pub(super) fn remove(root: impl AsFd, made: &[Made]) {
+    for one in made.iter().rev() {
+        if let Err(error) = remove_one(root.as_fd(), one) {
+            tracing::debug!(name = %OsStr::from_bytes(&one.name).display(), %error, "a mount target stays");
+        }
+    }
+}
+
+fn remove_one(root: impl AsFd, made: &Made) -> Result<(), Errno> {
+    let name = OsStr::from_bytes(&made.name);
+    let folder = open_folder(root, &made.folder)?;
+    let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let is_untouched = stat.st_ino == made.inode && (made.is_folder || stat.st_size == 0);
+    if !is_untouched {
+        return Err(Errno::EXIST);
+    }
+    let before = modified(&rustix::fs::fstat(&folder)?);
+    explain::step(|| {
+        let path = OsStr::from_bytes(&made.folder).to_string_lossy().into_owned() + "/" + &name.to_string_lossy();
+        format!(
+            "{} .{}",
+            if made.is_folder { "rmdir" } else { "rm" },
+            explain::quote(path)
+        )
+    });
+    let flags = if made.is_folder {
+        AtFlags::REMOVEDIR
+    } else {
+        AtFlags::empty()
+    };
+    // A folder that holds something refuses to go, and is right.
+    rustix::fs::unlinkat(&folder, name, flags)?;
+    if before == made.folder_after {
+        let (tv_sec, tv_nsec) = made.folder_before;
+        let now_or_then = Timestamps {
+            last_access: Timespec {
+                tv_sec: 0,
+                tv_nsec: rustix::fs::UTIME_OMIT,
+            },
+            last_modification: Timespec { tv_sec, tv_nsec },
+        };
+        rustix::fs::utimensat(&folder, ".", &now_or_then, AtFlags::empty())?;
+    }
+    Ok(())
+}
+
+fn open_folder(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    rustix::fs::openat2(root, OsStr::from_bytes(path), flags, Mode::empty(), resolve)
+}
+
+/// A handle on the directory `path` of the host.
+pub(super) fn open_host_folder(path: &std::path::Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(
+        CWD,
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}

@@ -1,0 +1,450 @@
+//! The container's root filesystem: pivot_root first, then everything else
+//! happens inside, where no path can lead out.
+//!
+//! Devices: the root, `/dev` and every other mount are `nodev`, so a device
+//! node that an image brings or a container makes opens nothing. The few that
+//! a container may have are made in a small tmpfs that no name reaches, and
+//! each is bind-mounted to its place; they are the container's own inodes, so
+//! a `chmod /dev/null` stays in it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, FileType, FsWord, Gid, Mode, OFlags, PROC_SUPER_MAGIC, Uid};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
+
+use super::error::{Attempt, Error, Result, Stage};
+use super::mounts::{Copy, DATA_ONLY, New, flag_words};
+use super::tree::{Target, Tree};
+use crate::explain;
+
+/// Where the devices and generated files are made, until each is in its place.
+const STAGE_NAME: &str = ".plywood";
+const STAGE: &str = "/dev/.plywood";
+
+/// Devices of a container: name, major, minor. All are harmless, and for everybody.
+const DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+const DEVICE_MODE: u32 = 0o666;
+
+/// Links that programs expect in `/dev`.
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Kernel facts that are none of a container's business, as Docker has them.
+const MASKED: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+
+/// Kernel switches that a container may see.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Makes `root` this process's root directory and lets go of the old one. To
+/// be called in a mount namespace of this process's own.
+pub(super) fn enter(root: &Path, privileged: bool) -> Result<()> {
+    let at = |verb: &str| format!("{verb} the root filesystem {}", root.display());
+    explain::step(|| "mount --make-rprivate /".to_owned());
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+        .attempt(Stage::Root, || "make the mounts private".to_owned())?;
+
+    let quoted = explain::quote(root);
+    explain::step(|| format!("mount --bind {quoted} {quoted}"));
+    let folder = super::leftover::open_host_folder(root).attempt(Stage::Root, || at("open"))?;
+    let copy = Copy::of_handle(&folder).attempt(Stage::Root, || at("bind-mount"))?;
+    if !privileged {
+        explain::step(|| format!("mount -o remount,bind,nodev {quoted}"));
+        copy.flag(MountAttrFlags::MOUNT_ATTR_NODEV)
+            .attempt(Stage::Root, || at("forbid devices in"))?;
+    }
+    copy.attach(&folder).attempt(Stage::Root, || at("bind-mount"))?;
+
+    explain::step(|| format!("cd {quoted} && pivot_root . . && umount -l . && cd /"));
+    rustix::process::fchdir(&copy).attempt(Stage::Root, || at("change into"))?;
+    rustix::process::pivot_root(".", ".").attempt(Stage::Root, || at("pivot into"))?;
+    // The old root lies over the new one now; "." is what is beneath, and lookup takes the topmost mount.
+    unmount(".", UnmountFlags::DETACH).attempt(Stage::Root, || "let go of the host's root".to_owned())?;
+    rustix::process::chdir("/").attempt(Stage::Root, || at("change into"))
+}
+
+/// `/proc`, `/sys` and `/dev`, with the stage for [`bind_generated`] still in it.
+pub(super) fn mount_kernel(tree: &mut Tree, privileged: bool) -> Result<Devices> {
+    let proc = tree.mount_point("proc")?;
+    New {
+        kind: "proc",
+        options: &[],
+        flags: DATA_ONLY,
+    }
+    .mount_on(proc, "/proc")?;
+
+    let sys = tree.mount_point("sys")?;
+    let read_only = if privileged {
+        MountAttrFlags::empty()
+    } else {
+        MountAttrFlags::MOUNT_ATTR_RDONLY
+    };
+    New {
+        kind: "sysfs",
+        options: &[],
+        flags: DATA_ONLY | read_only,
+    }
+    .mount_on(sys, "/sys")?;
+
+    let target = tree.mount_point("dev")?;
+    let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+    let no_devices = if privileged {
+        MountAttrFlags::empty()
+    } else {
+        MountAttrFlags::MOUNT_ATTR_NODEV
+    };
+    let dev = New {
+        kind: "tmpfs",
+        options: &[("mode", "0755"), ("size", "65536k")],
+        flags: flags | no_devices,
+    }
+    .mount_on(target, "/dev")?;
+    Devices::make(dev)
+}
+
+/// The container's `/dev`, while it is being furnished.
+#[derive(Debug)]
+pub(super) struct Devices {
+    dev: OwnedFd,
+    stage: OwnedFd,
+    pts: OwnedFd,
+}
+
+impl Devices {
+    fn make(dev: OwnedFd) -> Result<Self> {
+        for (name, to) in LINKS {
+            explain::step(|| format!("ln -s {to} /dev/{name}"));
+            rustix::fs::symlinkat(to, &dev, name).attempt(Stage::Mounts, || format!("make the link /dev/{name}"))?;
+        }
+        let pts = New {
+            kind: "devpts",
+            options: &[
+                ("newinstance", ""),
+                ("ptmxmode", "0666"),
+                ("mode", "0620"),
+                ("gid", "5"),
+            ],
+            flags: MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+        };
+        let pts = pts.mount_on(make_folder(&dev, "pts")?, "/dev/pts")?;
+        New {
+            kind: "tmpfs",
+            options: &[("mode", "1777"), ("size", "65536k")],
+            flags: DATA_ONLY,
+        }
+        .mount_on(make_folder(&dev, "shm")?, "/dev/shm")?;
+        let mqueue = New {
+            kind: "mqueue",
+            options: &[],
+            flags: DATA_ONLY,
+        };
+        match mqueue.try_mount_on(make_folder(&dev, "mqueue")?, "/dev/mqueue") {
+            // A kernel may be built without POSIX message queues.
+            Ok(_) | Err(Errno::NODEV) => {}
+            Err(error) => return Err(Error::system(Stage::Mounts, "mount mqueue on /dev/mqueue", error)),
+        }
+        let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let stage = New {
+            kind: "tmpfs",
+            options: &[("mode", "0700"), ("size", "4096k")],
+            flags,
+        }
+        .mount_on(make_folder(&dev, STAGE_NAME)?, STAGE)?;
+        let devices = Self { dev, stage, pts };
+        for (name, major, minor) in DEVICES {
+            devices.make_device(name, major, minor)?;
+        }
+        Ok(devices)
+    }
+
+    fn make_device(&self, name: &str, major: u32, minor: u32) -> Result<()> {
+        let at = |verb: &str| format!("{verb} the device /dev/{name}");
+        explain::step(|| format!("mknod -m {DEVICE_MODE:o} {STAGE}/{name} c {major} {minor}"));
+        let device = rustix::fs::makedev(major, minor);
+        rustix::fs::mknodat(
+            &self.stage,
+            name,
+            FileType::CharacterDevice,
+            Mode::from_raw_mode(DEVICE_MODE),
+            device,
+        )
+        .attempt(Stage::Mounts, || at("make"))?;
+        // mknod minds the umask.
+        rustix::fs::chmodat(&self.stage, name, Mode::from_raw_mode(DEVICE_MODE), AtFlags::empty())
+            .attempt(Stage::Mounts, || at("open up"))?;
+        let copy = Copy::of(&self.stage, name).attempt(Stage::Mounts, || at("bind-mount"))?;
+        self.bind(&copy, name)
+    }
+
+    /// Bind-mounts `copy` on a new file `/dev/<name>`.
+    fn bind(&self, copy: &Copy, name: &str) -> Result<()> {
+        explain::step(|| format!("touch /dev/{name} && mount --bind {STAGE}/{name} /dev/{name}"));
+        let target = make_file(&self.dev, name, &[])?;
+        copy.attach(target)
+            .attempt(Stage::Mounts, || format!("bind-mount on /dev/{name}"))
+    }
+
+    /// A new terminal of the container's own devpts, which is `/dev/console` too: master, slave.
+    pub(super) fn open_terminal(&self, owner: Uid) -> Result<(OwnedFd, OwnedFd)> {
+        let at = || "open a terminal".to_owned();
+        let flags =
+            rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC;
+        let master = rustix::fs::openat(
+            &self.pts,
+            "ptmx",
+            OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .attempt(Stage::Terminal, at)?;
+        rustix::pty::unlockpt(&master).attempt(Stage::Terminal, at)?;
+        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).attempt(Stage::Terminal, at)?;
+        rustix::fs::fchown(&slave, Some(owner), None::<Gid>)
+            .attempt(Stage::Terminal, || "give the terminal to the user".to_owned())?;
+        explain::step(|| "touch /dev/console && mount --bind /dev/pts/0 /dev/console".to_owned());
+        let copy = Copy::of_handle(&slave)
+            .attempt(Stage::Terminal, || "bind-mount the terminal on /dev/console".to_owned())?;
+        copy.attach(make_file(&self.dev, "console", &[])?)
+            .attempt(Stage::Terminal, || "bind-mount the terminal on /dev/console".to_owned())?;
+        Ok((master, slave))
+    }
+
+    /// Shows `content` as the image's `path`, without touching the image's own file.
+    pub(super) fn bind_generated(&self, tree: &mut Tree, path: &str, content: &[u8]) -> Result<()> {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        explain::step(|| format!("cat > {STAGE}/{name}"));
+        make_file(&self.stage, name, content)?;
+        let target = tree.target(Path::new(path), Target::File)?;
+        explain::step(|| format!("mount --bind {STAGE}/{name} {path}"));
+        let at = || format!("bind-mount on {path}");
+        let copy = Copy::of(&self.stage, name).attempt(Stage::Mounts, at)?;
+        copy.flag(DATA_ONLY).attempt(Stage::Mounts, at)?;
+        copy.attach(target).attempt(Stage::Mounts, at)
+    }
+
+    /// The container's null device, for reading.
+    pub(super) fn open_null(&self) -> Result<OwnedFd> {
+        rustix::fs::openat(&self.dev, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .attempt(Stage::Mounts, || "open /dev/null".to_owned())
+    }
+
+    /// Hides what the kernel would tell, and forbids what it would let change.
+    pub(super) fn mask(&self) -> Result<()> {
+        let throttles = cpu_folders().into_iter().map(|cpu| format!("{cpu}/thermal_throttle"));
+        for path in MASKED.into_iter().map(str::to_owned).chain(throttles) {
+            let Some(target) = open_kernel_path(&path)? else {
+                continue;
+            };
+            if target.1 == FileType::Directory {
+                New {
+                    kind: "tmpfs",
+                    options: &[("size", "0")],
+                    flags: DATA_ONLY | MountAttrFlags::MOUNT_ATTR_RDONLY,
+                }
+                .mount_on(target.0, &path)?;
+            } else {
+                explain::step(|| format!("mount --bind {STAGE}/null {path}"));
+                let copy = Copy::of(&self.stage, "null").attempt(Stage::Mounts, || format!("hide {path}"))?;
+                copy.attach(target.0)
+                    .attempt(Stage::Mounts, || format!("hide {path}"))?;
+            }
+        }
+        for path in READ_ONLY {
+            let Some((target, _)) = open_kernel_path(path)? else {
+                continue;
+            };
+            explain::step(|| format!("mount --bind {path} {path} && mount -o remount,bind,ro {path}"));
+            let at = || format!("make {path} read-only");
+            let copy = Copy::of_handle(&target).attempt(Stage::Mounts, at)?;
+            copy.flag(DATA_ONLY | MountAttrFlags::MOUNT_ATTR_RDONLY)
+                .attempt(Stage::Mounts, at)?;
+            copy.attach(target).attempt(Stage::Mounts, at)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the stage away: what was bind-mounted from it stays, the rest is out of reach.
+    pub(super) fn finish(self) -> Result<()> {
+        explain::step(|| format!("umount -l {STAGE} && rmdir {STAGE}"));
+        unmount(STAGE, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+            .attempt(Stage::Mounts, || format!("unmount {STAGE}"))?;
+        rustix::fs::unlinkat(&self.dev, STAGE_NAME, AtFlags::REMOVEDIR)
+            .attempt(Stage::Mounts, || format!("remove {STAGE}"))
+    }
+}
+
+/// A bind mount of the host's, opened while the host's tree was still there.
+#[derive(Debug)]
+pub(super) struct HostMount {
+    copy: Copy,
+    kind: Target,
+}
+
+impl HostMount {
+    /// Opens `bind`'s source once; nobody can change afterwards what it is.
+    pub(super) fn open(root: &Path, bind: &super::spec::Bind, privileged: bool) -> Result<Self> {
+        let at = |verb: &str| format!("{verb} {} for mounting", bind.source.display());
+        let mut flags = if privileged {
+            MountAttrFlags::empty()
+        } else {
+            MountAttrFlags::MOUNT_ATTR_NODEV
+        };
+        if bind.read_only {
+            flags |= MountAttrFlags::MOUNT_ATTR_RDONLY;
+        }
+        explain::step(|| {
+            let target = root.join(bind.target.strip_prefix("/").unwrap_or(&bind.target));
+            let words = flag_words(flags);
+            let options = if words.is_empty() {
+                String::new()
+            } else {
+                format!(" -o {}", words.join(","))
+            };
+            format!(
+                "mount --rbind{options} {} {}",
+                explain::quote(&bind.source),
+                explain::quote(target)
+            )
+        });
+        let copy = Copy::of_host(&bind.source).attempt(Stage::Mounts, || at("open"))?;
+        copy.flag(flags).attempt(Stage::Mounts, || at("flag"))?;
+        let stat = rustix::fs::fstat(&copy).attempt(Stage::Mounts, || at("look at"))?;
+        let kind = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            Target::Folder
+        } else {
+            Target::File
+        };
+        Ok(Self { copy, kind })
+    }
+
+    /// Mounts it on `path` of the container.
+    pub(super) fn mount_on(&self, tree: &mut Tree, path: &Path) -> Result<()> {
+        let target = tree.target(path, self.kind)?;
+        refuse_kernel_target(&target, path)?;
+        self.copy
+            .attach(target)
+            .attempt(Stage::Mounts, || format!("mount on {}", path.display()))
+    }
+}
+
+/// An empty tmpfs on `path` of the container.
+pub(super) fn mount_tmpfs(tree: &mut Tree, path: &Path) -> Result<()> {
+    let target = tree.target(path, Target::Folder)?;
+    refuse_kernel_target(&target, path)?;
+    New {
+        kind: "tmpfs",
+        options: &[("mode", "1777")],
+        flags: DATA_ONLY,
+    }
+    .mount_on(target, &path.to_string_lossy())?;
+    Ok(())
+}
+
+/// Makes the root itself unwritable; what is mounted in it stays as it is.
+pub(super) fn make_read_only(tree: &Tree) -> Result<()> {
+    explain::step(|| "mount -o remount,bind,ro /".to_owned());
+    crate::sys::mount_setattr::add_flags(tree.root(), MountAttrFlags::MOUNT_ATTR_RDONLY, false)
+        .attempt(Stage::Mounts, || "make the root read-only".to_owned())
+}
+
+/// What is mounted over `/proc` or `/sys` could stand in for the kernel's word.
+fn refuse_kernel_target(target: &OwnedFd, path: &Path) -> Result<()> {
+    const SYSFS_MAGIC: FsWord = 0x6265_6572;
+    let found = rustix::fs::fstatfs(target).attempt(Stage::Mounts, || format!("look at {}", path.display()))?;
+    match found.f_type {
+        PROC_SUPER_MAGIC | SYSFS_MAGIC => Err(Error::new(
+            Stage::Mounts,
+            format!("mount on {}: it is the kernel's", path.display()),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A handle on a path of our own, fresh `/proc` or `/sys`; none where this kernel does not have it.
+fn open_kernel_path(path: &str) -> Result<Option<(OwnedFd, FileType)>> {
+    let handle = match rustix::fs::openat(
+        CWD,
+        path,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    ) {
+        Ok(handle) => handle,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(error) => return Err(Error::system(Stage::Mounts, format!("open {path}"), error)),
+    };
+    let stat = rustix::fs::fstat(&handle).attempt(Stage::Mounts, || format!("look at {path}"))?;
+    Ok(Some((handle, FileType::from_raw_mode(stat.st_mode))))
+}
+
+/// `/sys/devices/system/cpu/cpu<n>` of each processor.
+fn cpu_folders() -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir("/sys/devices/system/cpu") else {
+        return Vec::new();
+    };
+    let is_cpu = |name: &str| {
+        name.strip_prefix("cpu")
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_cpu(name))
+        .map(|name| format!("/sys/devices/system/cpu/{name}"))
+        .collect()
+}
+
+/// A new folder in a tmpfs of our own.
+fn make_folder(folder: impl AsFd, name: &str) -> Result<OwnedFd> {
+    let at = || format!("make the folder /dev/{name}");
+    explain::step(|| format!("mkdir /dev/{name}"));
+    rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o755)).attempt(Stage::Mounts, at)?;
+    rustix::fs::openat(
+        &folder,
+        name,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .attempt(Stage::Mounts, at)
+}
+
+/// A new file in a tmpfs of our own.
+fn make_file(folder: impl AsFd, name: &str, content: &[u8]) -> Result<OwnedFd> {
+    let at = || format!("make the file {name}");
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&folder, name, flags, Mode::from_raw_mode(0o644)).attempt(Stage::Mounts, at)?;
+    let mut file = std::fs::File::from(file);
+    std::io::Write::write_all(&mut file, content).attempt(Stage::Mounts, at)?;
+    drop(file);
+    rustix::fs::openat(
+        &folder,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .attempt(Stage::Mounts, at)
+}
