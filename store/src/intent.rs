@@ -131,20 +131,29 @@ impl Intents {
         Ok(dead)
     }
 
+    /// Every intent: its id, its plan, and whether its owner lives.
+    ///
+    /// # Errors
+    /// A damaged intent; I/O.
+    pub fn list(&self) -> Result<Vec<(String, Plan, bool)>> {
+        let mut intents = Vec::new();
+        for id in self.ids()? {
+            // First whether it lives: one that ends in between is gone, not dead.
+            let live = self.is_live(&id)?;
+            if let Some(plan) = read(&self.path(&id)?)? {
+                intents.push((id, plan, live));
+            }
+        }
+        Ok(intents)
+    }
+
     /// The plans of live owners, by intent id.
     ///
     /// # Errors
     /// A damaged intent; I/O.
     pub fn live(&self) -> Result<Vec<(String, Plan)>> {
-        let mut live = Vec::new();
-        for id in self.ids()? {
-            if self.is_live(&id)?
-                && let Some(plan) = read(&self.path(&id)?)?
-            {
-                live.push((id, plan));
-            }
-        }
-        Ok(live)
+        let all = self.list()?.into_iter();
+        Ok(all.filter_map(|(id, plan, live)| live.then_some((id, plan))).collect())
     }
 
     /// Whether the intent of this id has a live owner.

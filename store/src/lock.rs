@@ -2,15 +2,14 @@
 //!
 //! Long work (unpack, diff, compress) holds none. [`Exclusive`] is the proof,
 //! in a type, that a change is allowed: every method that changes a record
-//! wants one. Dropping it without [`Exclusive::done`] leaves the index marked
-//! dirty, so the next command rebuilds it from the records.
+//! wants one.
 //!
 //! The lock is an flock on `ROOT/lock`: the kernel lets go of it when its
 //! holder dies. Its holder's process id stands in the file, for messages only.
 //! A thread that holds the exclusive lock may ask for the shared one (it has
 //! it already); asking for the exclusive one twice is an error, not a hang.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::marker::PhantomData;
@@ -138,12 +137,11 @@ fn held_by_this_thread(path: &Path) -> Result<bool> {
     Ok(HELD.with_borrow(|held| held.contains(&identity)))
 }
 
-/// Holds the exclusive lock until dropped, and remembers what it changed.
+/// Holds the exclusive lock until dropped: this process alone changes records.
 #[derive(Debug)]
 pub struct Exclusive {
     root: PathBuf,
     identity: (u64, u64),
-    marked: Cell<bool>,
     _held: Held,
 }
 
@@ -167,25 +165,20 @@ impl Exclusive {
         Ok(Self {
             root: root.to_owned(),
             identity,
-            marked: Cell::new(false),
             _held: held,
         })
     }
 
-    /// Marks the index dirty before the first change.
-    pub(crate) fn mark_dirty(&self) -> Result<()> {
-        if !self.marked.get() {
-            let mark = self.root.join("index.dirty");
-            File::create(&mark).context("create", &mark)?;
-            self.marked.set(true);
-        }
-        Ok(())
+    /// Notes which record is about to change, for the index.
+    pub(crate) fn note(&self, folder: &str, key: &str) -> Result<()> {
+        crate::index::note(&self.root, folder, key)
     }
 
-    /// Brings the index up to date with what changed, and lets go.
+    /// Lets go of the lock. What changed is durable already; the index catches up
+    /// by itself when it is next asked.
     ///
     /// # Errors
-    /// Nothing is lost by one: the records are the truth and already durable.
+    /// None today; a lock that cannot be released would be one.
     pub fn done(self) -> Result<()> {
         Ok(())
     }

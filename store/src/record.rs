@@ -37,6 +37,50 @@ pub trait Record: Serialize + DeserializeOwned {
     const FOLDER: &'static str;
     /// The record's file name without `.json`: letters, digits, `-`, `_` and `.`.
     fn key(&self) -> String;
+    /// What the record refers to, as the index can be asked for it backwards.
+    fn links(&self) -> Vec<Link> {
+        Vec::new()
+    }
+}
+
+/// How a record refers to something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Relation {
+    /// It stands directly on this layer (the hex of its ChainID).
+    StandsOn,
+    /// It names this blob (the hex of its digest).
+    Blob,
+    /// It is a name or a container of this image (the hex of its id).
+    Image,
+    /// It has this name, as containers have.
+    Named,
+}
+
+impl std::fmt::Display for Relation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::StandsOn => "stands-on",
+            Self::Blob => "blob",
+            Self::Image => "image",
+            Self::Named => "named",
+        })
+    }
+}
+
+/// One reference from a record to something else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// How.
+    pub relation: Relation,
+    /// To what.
+    pub target: String,
+}
+
+fn link(relation: Relation, target: impl Into<String>) -> Link {
+    Link {
+        relation,
+        target: target.into(),
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -240,7 +284,7 @@ impl<T: Record> Records<T> {
     pub fn put(&self, lock: &Exclusive, record: &T) -> Result<()> {
         let path = self.path(&record.key())?;
         let content = encode(T::KIND, record)?;
-        lock.mark_dirty()?;
+        lock.note(T::FOLDER, &record.key())?;
         durable::write(&self.tmp, &path, &content)?;
         tracing::debug!(kind = T::KIND, key = record.key(), "record written");
         Ok(())
@@ -252,7 +296,7 @@ impl<T: Record> Records<T> {
     /// Invalid key, I/O.
     pub fn remove(&self, lock: &Exclusive, key: &str) -> Result<bool> {
         let path = self.path(key)?;
-        lock.mark_dirty()?;
+        lock.note(T::FOLDER, key)?;
         let removed = durable::remove(&path)?;
         tracing::debug!(kind = T::KIND, key, removed, "record removed");
         Ok(removed)
@@ -420,7 +464,7 @@ pub enum PoolDevices {
 }
 
 macro_rules! record {
-    ($type:ty, $kind:literal, $folder:literal, |$this:ident| $key:expr) => {
+    ($type:ty, $kind:literal, $folder:literal, |$this:ident| $key:expr, $links:expr) => {
         impl Record for $type {
             const KIND: &'static str = $kind;
             const FOLDER: &'static str = $folder;
@@ -428,19 +472,56 @@ macro_rules! record {
                 let $this = self;
                 $key
             }
+            fn links(&self) -> Vec<Link> {
+                let $this = self;
+                $links
+            }
         }
     };
 }
 
-record!(LayerRecord, "layer", "layers", |layer| layer.chain_id.0.hex());
-record!(SnapshotRecord, "snapshot", "snapshots", |snapshot| snapshot.key.clone());
-record!(ImageRecord, "image", "images", |image| image.id.0.hex());
-// A name may hold slashes and colons, and be longer than a file name: its digest is the key.
-record!(NameRecord, "name", "names", |name| name_key(&name.name));
-record!(ContainerRecord, "container", "containers", |container| {
-    container.id.clone()
+record!(LayerRecord, "layer", "layers", |layer| layer.chain_id.0.hex(), {
+    let parent = layer.parent.map(|parent| link(Relation::StandsOn, parent.0.hex()));
+    parent
+        .into_iter()
+        .chain([link(Relation::Blob, layer.blob.digest.hex())])
+        .collect()
 });
-record!(PoolRecord, "pool", "pool", |_pool| POOL_KEY.to_owned());
+record!(
+    SnapshotRecord,
+    "snapshot",
+    "snapshots",
+    |snapshot| snapshot.key.clone(),
+    {
+        let parent = snapshot.parent.map(|parent| link(Relation::StandsOn, parent.0.hex()));
+        parent.into_iter().collect()
+    }
+);
+// The lower layers are reached through their children.
+record!(ImageRecord, "image", "images", |image| image.id.0.hex(), {
+    let top = image.layers.last().map(|top| link(Relation::StandsOn, top.0.hex()));
+    let blobs = [&image.config, &image.manifest].map(|blob| link(Relation::Blob, blob.digest.hex()));
+    top.into_iter().chain(blobs).collect()
+});
+// A name may hold slashes and colons, and be longer than a file name: its digest is the key.
+record!(
+    NameRecord,
+    "name",
+    "names",
+    |name| name_key(&name.name),
+    vec![link(Relation::Image, name.image.0.hex())]
+);
+record!(
+    ContainerRecord,
+    "container",
+    "containers",
+    |container| container.id.clone(),
+    vec![
+        link(Relation::Named, container.name.clone()),
+        link(Relation::Image, container.image.0.hex())
+    ]
+);
+record!(PoolRecord, "pool", "pool", |_pool| POOL_KEY.to_owned(), Vec::new());
 
 /// The key of the one pool record.
 pub const POOL_KEY: &str = "pool";

@@ -65,7 +65,7 @@ const TOP: &[&str] = &[
     "records",
     "intents",
     "index",
-    "index.dirty",
+    "index.pending",
     "index.lock",
     "tmp",
     "pool",
