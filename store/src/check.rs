@@ -1,11 +1,25 @@
 //! Verifies the store against itself: records, blobs, names, index.
+//!
+//! It reads and changes nothing. Every finding is an [`Error`] that names its
+//! object; that the list is empty is the proof that what was acknowledged is there.
 
-use crate::{Error, Result, Store};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::io::Read;
+
+use crate::blob::Descriptor;
+use crate::compress;
+use crate::digest::Hasher;
+use crate::error::Context;
+use crate::index::{self, Index};
+use crate::lock::Shared;
+use crate::record::{ContainerRecord, ImageRecord, LayerRecord, NameRecord, Phase, Record, Records, SnapshotRecord};
+use crate::{ChainId, DiffId, Error, Kind, Result, Store, gc};
 
 /// How deep to look.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Depth {
-    /// Read every blob and compare it with its digest.
+    /// Read every blob and compare it with its digest, and each layer's with its DiffID.
     pub data: bool,
 }
 
@@ -22,11 +36,290 @@ pub struct Report {
     pub findings: Vec<Error>,
 }
 
+impl Report {
+    fn find(&mut self, what: impl Into<String>) {
+        self.findings.push(Error::corrupt(what));
+    }
+
+    /// Takes a failure into the findings.
+    fn keep<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.findings.push(error)).ok()
+    }
+}
+
 /// Verifies records against each other, blobs against records, the index against both.
+/// `progress` is told the bytes hashed so far.
+///
+/// Records are compared under the shared lock; blobs, which never change, are read without one.
 ///
 /// # Errors
 /// Only where the check itself cannot run.
 pub fn check(store: &Store, depth: Depth, progress: &dyn Fn(u64)) -> Result<Report> {
-    let _ = (store, depth, progress);
-    todo!()
+    let mut report = Report::default();
+    let still = store.shared()?;
+    let all = All::read(store, &mut report)?;
+    let readable = report.findings.is_empty();
+    all.check_layers(&mut report);
+    all.check_images(store, &mut report);
+    all.check_references(&mut report);
+    check_sizes(store, &all, &mut report)?;
+    stray_files(store, &mut report)?;
+    // Over records that cannot be read there is no index to compare with.
+    if readable {
+        check_index(store, &still, &mut report);
+    }
+    drop(still);
+    if depth.data {
+        check_blobs(store, &mut report, progress)?;
+        check_diff_ids(store, &all, &mut report, progress);
+    }
+    Ok(report)
+}
+
+/// The records that can be read.
+struct All {
+    layers: BTreeMap<ChainId, LayerRecord>,
+    snapshots: Vec<SnapshotRecord>,
+    images: Vec<ImageRecord>,
+    names: Vec<NameRecord>,
+    containers: Vec<ContainerRecord>,
+}
+
+impl All {
+    fn read(store: &Store, report: &mut Report) -> Result<Self> {
+        let layers = readable(&store.layers, report)?;
+        readable(&store.pool, report)?;
+        let intents = store.intents.list();
+        report.keep(intents);
+        Ok(Self {
+            layers: layers.into_iter().map(|layer| (layer.chain_id, layer)).collect(),
+            snapshots: readable(&store.snapshots, report)?,
+            images: readable(&store.images, report)?,
+            names: readable(&store.names, report)?,
+            containers: readable(&store.containers, report)?,
+        })
+    }
+
+    /// Each layer's ChainID is its parent's and its own DiffID, and its parent is there.
+    fn check_layers(&self, report: &mut Report) {
+        for layer in self.layers.values() {
+            let chain = ChainId::new(layer.parent, layer.diff_id);
+            if chain != layer.chain_id {
+                report.find(format!("the layer {} says it is {chain}", layer.chain_id));
+            }
+            if layer.phase == Phase::Ready {
+                self.must_have_layer(layer.parent, format_args!("the layer {}", layer.chain_id), report);
+            }
+        }
+    }
+
+    /// Each image's manifest and config are blobs, and its layers are one stack.
+    fn check_images(&self, store: &Store, report: &mut Report) {
+        for image in &self.images {
+            if image.config.digest != image.id.0 {
+                report.find(format!("the image {} has the config {}", image.id, image.config.digest));
+            }
+            let mut below = None;
+            for chain in &image.layers {
+                self.must_have_layer(Some(*chain), format_args!("the image {}", image.id), report);
+                if let Some(layer) = self.layers.get(chain)
+                    && layer.parent != below
+                {
+                    report.find(format!(
+                        "the layers of image {} are no stack, from {chain} on",
+                        image.id
+                    ));
+                }
+                below = Some(*chain);
+            }
+            if let Some(blobs) = report.keep(gc::blobs_of_image(store, image)) {
+                for blob in blobs {
+                    if matches!(store.blobs.size(&blob), Ok(None)) {
+                        report.find(format!(
+                            "the image {} needs the blob {blob}, which is not there",
+                            image.id
+                        ));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What names, containers and snapshots refer to is there.
+    fn check_references(&self, report: &mut Report) {
+        let images: BTreeSet<_> = self.images.iter().map(|image| image.id).collect();
+        for name in &self.names {
+            if !images.contains(&name.image) {
+                report.find(format!(
+                    "the name {} stands for image {}, which is not there",
+                    name.name, name.image
+                ));
+            }
+        }
+        let mut taken = BTreeSet::new();
+        for container in &self.containers {
+            if !images.contains(&container.image) {
+                report.find(format!(
+                    "the container {} is made from image {}, which is not there",
+                    container.name, container.image
+                ));
+            }
+            if !taken.insert(&container.name) {
+                report.find(format!("two containers have the name {}", container.name));
+            }
+        }
+        for snapshot in self.snapshots.iter().filter(|one| one.phase == Phase::Ready) {
+            self.must_have_layer(snapshot.parent, format_args!("the snapshot {}", snapshot.key), report);
+        }
+    }
+
+    fn must_have_layer(&self, layer: Option<ChainId>, who: impl Display, report: &mut Report) {
+        let Some(chain) = layer else { return };
+        match self.layers.get(&chain).map(|layer| layer.phase) {
+            Some(Phase::Ready) => {}
+            Some(Phase::Deleting) => report.find(format!("{who} needs the layer {chain}, which is being deleted")),
+            None => report.find(format!("{who} needs the layer {chain}, which is not there")),
+        }
+    }
+
+    /// Every blob that a record names, with the length that it must have.
+    fn descriptors(&self) -> impl Iterator<Item = &Descriptor> {
+        let layers = self.layers.values().filter(|layer| layer.phase == Phase::Ready);
+        let images = self.images.iter().flat_map(|image| [&image.config, &image.manifest]);
+        layers.map(|layer| &layer.blob).chain(images)
+    }
+}
+
+/// Reads every record of a kind; what cannot be read is a finding.
+fn readable<T: Record>(records: &Records<T>, report: &mut Report) -> Result<Vec<T>> {
+    let mut readable = Vec::new();
+    for key in records.keys()? {
+        report.records += 1;
+        readable.extend(report.keep(records.get(&key)).flatten());
+    }
+    Ok(readable)
+}
+
+fn check_sizes(store: &Store, all: &All, report: &mut Report) -> Result<()> {
+    let there: BTreeMap<_, _> = store.blobs.list()?.into_iter().collect();
+    report.blobs = there.len() as u64;
+    for blob in all.descriptors() {
+        match there.get(&blob.digest) {
+            Some(size) if *size == blob.size => {}
+            Some(size) => report.find(format!(
+                "the blob {} has {size} bytes instead of {}",
+                blob.digest, blob.size
+            )),
+            None => report.findings.push(
+                Error::corrupt(format!("the blob {} is not there", blob.digest))
+                    .hinted("importing its image again brings it back"),
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// Files in the store's own folders that nothing of plywood's would make.
+fn stray_files(store: &Store, report: &mut Report) -> Result<()> {
+    let is_hex = |name: &str| format!("sha256:{name}").parse::<crate::Digest>().is_ok();
+    let is_record = |name: &str| name.strip_suffix(".json").is_some_and(crate::record::key_is_valid);
+    let mut folders = vec![("blobs/sha256".to_owned(), &is_hex as &dyn Fn(&str) -> bool)];
+    for kind in ["layers", "snapshots", "images", "names", "containers", "pool"] {
+        folders.push((format!("records/{kind}"), &is_record));
+    }
+    folders.push(("intents".to_owned(), &is_record));
+    for (folder, known) in folders {
+        let folder = store.root().join(folder);
+        for entry in std::fs::read_dir(&folder).context("list", &folder)? {
+            let entry = entry.context("list", &folder)?;
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            if !is_file || !entry.file_name().to_str().is_some_and(known) {
+                report.findings.push(
+                    Error::invalid(format!("{} is none of plywood's files", entry.path().display()))
+                        .hinted("move it away: plywood neither reads nor removes it"),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where there is an index, it holds what the records say, and no more.
+fn check_index(store: &Store, _still: &Shared, report: &mut Report) {
+    if !store.root().join("index").exists() {
+        return;
+    }
+    let compared = Index::look(store).and_then(|index| Ok((index.all()?, index::expected(store)?)));
+    match compared {
+        Ok((held, expected)) if held == expected => {}
+        Ok((held, expected)) => report.findings.push(
+            Error::corrupt(format!(
+                "the index holds {} links that it should not, and lacks {}",
+                held.difference(&expected).count(),
+                expected.difference(&held).count()
+            ))
+            .hinted("`plywood check --rebuild` makes it again; nothing is lost"),
+        ),
+        // Held by another process: not a finding.
+        Err(error) if error.kind() == Kind::InUse => tracing::warn!("the index was not checked: {error}"),
+        Err(error) => report
+            .findings
+            .push(error.hinted("`plywood check --rebuild` makes the index again; nothing is lost")),
+    }
+}
+
+/// Reads to the end; tells how many bytes there were, block by block.
+fn drain(mut from: impl Read, mut each: impl FnMut(&[u8])) -> std::io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(()),
+            count => each(buffer.get(..count).unwrap_or_default()),
+        }
+    }
+}
+
+fn check_blobs(store: &Store, report: &mut Report, progress: &dyn Fn(u64)) -> Result<()> {
+    for (digest, _) in store.blobs.list()? {
+        let read = store.blobs.open(&digest).and_then(|blob| {
+            drain(blob, |bytes| {
+                report.bytes_hashed += bytes.len() as u64;
+                progress(report.bytes_hashed);
+            })
+            .context("read blob", store.blobs.path(&digest))
+        });
+        match read {
+            // Collected meanwhile: it was garbage.
+            Err(error) if error.kind() == Kind::NotFound => {}
+            other => {
+                report.keep(other);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_diff_ids(store: &Store, all: &All, report: &mut Report, progress: &dyn Fn(u64)) {
+    for layer in all.layers.values().filter(|layer| layer.phase == Phase::Ready) {
+        if !matches!(store.blobs.size(&layer.blob.digest), Ok(Some(_))) {
+            continue;
+        }
+        let mut hasher = Hasher::default();
+        let unpacked = store.blobs.open(&layer.blob.digest).and_then(|blob| {
+            let (_, tar) = compress::decoder(Box::new(blob))?;
+            drain(tar, |bytes| hasher.update(bytes)).context("unpack blob", store.blobs.path(&layer.blob.digest))
+        });
+        progress(report.bytes_hashed);
+        if report.keep(unpacked).is_none() {
+            continue;
+        }
+        let size = hasher.bytes();
+        let found = DiffId(hasher.digest());
+        if (found, size) != (layer.diff_id, layer.size) {
+            report.find(format!(
+                "the layer {} should unpack to {} of {} bytes, but unpacks to {found} of {size}",
+                layer.chain_id, layer.diff_id, layer.size
+            ));
+        }
+    }
 }

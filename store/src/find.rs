@@ -1,11 +1,15 @@
 //! From what a person types to a record: names, ids, unique id prefixes.
 //!
-//! A name is a key and an id is a file name, so neither needs a search: what a
-//! person names exactly costs one file. Only what is not found is searched
-//! for, to name what is near.
+//! An image's name is a key and an id is a file name, so neither needs a search:
+//! what a person names exactly costs one file. What must be searched for (a
+//! container's name, what stands on a layer) the index finds where there are
+//! many records; where there are few, or the index cannot be had, they are read.
 
-use crate::record::{ContainerRecord, ImageRecord, name_key};
-use crate::{Error, ImageId, Reference, Result, Store};
+use std::collections::BTreeMap;
+
+use crate::index::{self, Index};
+use crate::record::{ContainerRecord, ImageRecord, LayerRecord, Record, Records, Relation, SnapshotRecord, name_key};
+use crate::{ChainId, Error, ImageId, Reference, Result, Store};
 
 /// Digits that an id prefix must have at least.
 const PREFIX_MIN: usize = 6;
@@ -106,37 +110,191 @@ fn shown(name: &Reference) -> String {
 }
 
 pub(crate) fn container(store: &Store, text: &str) -> Result<ContainerRecord> {
-    let containers = store.containers.list()?;
-    if let Some(found) = containers.iter().find(|container| container.name == text) {
-        return Ok(found.clone());
+    if let Some(found) = container_by_name(store, text)? {
+        return Ok(found);
     }
-    let ids: Vec<String> = containers.iter().map(|one| one.id.clone()).collect();
-    let id = match by_id(text) {
+    let key = match by_id(text) {
         Some(ById::Whole(hex)) => Some(hex),
-        Some(ById::Prefix(hex)) => unique(&ids, &hex, "container id")?,
+        Some(ById::Prefix(hex)) => unique(&store.containers.keys()?, &hex, "container id")?,
         None => None,
     };
-    if let Some(found) = containers.iter().find(|container| Some(&container.id) == id.as_ref()) {
-        return Ok(found.clone());
+    if let Some(key) = key
+        && let Some(container) = store.containers.get(&key)?
+    {
+        return Ok(container);
     }
+    let names = store.containers.list().unwrap_or_default();
+    let names = names.into_iter().map(|container| container.name);
     let error = Error::not_found(format!("no container {text}"));
-    let names = containers.iter().map(|container| container.name.clone());
     Err(match near(text, names) {
         Some(near) => error.hinted(format!("there is {near}")),
         None => error.hinted("`plywood ps -a` lists what there is"),
     })
 }
 
+fn container_by_name(store: &Store, name: &str) -> Result<Option<ContainerRecord>> {
+    let found = users(store, &store.containers, Relation::Named, name)?;
+    Ok(found.into_iter().find(|container| container.name == name))
+}
+
+/// The records of one kind that stand in `relation` to `target`: from the index
+/// where reading them all would take longer, or else by reading them all.
+fn users<T: Record>(store: &Store, records: &Records<T>, relation: Relation, target: &str) -> Result<Vec<T>> {
+    let fits = |record: &T| {
+        let mut links = record.links().into_iter();
+        links.any(|link| link.relation == relation && link.target == target)
+    };
+    if records.keys()?.len() >= index::WORTH_IT {
+        match ask_index(store, records, relation, target) {
+            // Each answer was read as a record: one that does not fit shows an index that errs.
+            Ok(found) if found.iter().all(fits) => return Ok(found),
+            Ok(_) => tracing::warn!("the index errs: `plywood check --rebuild` makes it again"),
+            Err(error) => tracing::debug!("reading all records, for {error}"),
+        }
+    }
+    let mut all = records.list()?;
+    all.retain(fits);
+    Ok(all)
+}
+
+fn ask_index<T: Record>(store: &Store, records: &Records<T>, relation: Relation, target: &str) -> Result<Vec<T>> {
+    let users = Index::open(store)?.users(relation, target)?;
+    let mut found = Vec::new();
+    for (folder, key) in users {
+        if folder == T::FOLDER {
+            found.extend(records.get(&key)?);
+        }
+    }
+    Ok(found)
+}
+
 pub(crate) fn names_of(store: &Store, image: &ImageId) -> Result<Vec<Reference>> {
-    let mut names: Vec<Reference> = store
-        .names
-        .list()?
-        .into_iter()
-        .filter(|record| record.image == *image)
-        .map(|record| record.name)
-        .collect();
+    let names = users(store, &store.names, Relation::Image, &image.0.hex())?;
+    let mut names: Vec<Reference> = names.into_iter().map(|record| record.name).collect();
     names.sort_unstable();
     Ok(names)
+}
+
+/// What stands directly on a layer.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct LayerUsers {
+    /// Layers whose parent it is.
+    pub layers: Vec<LayerRecord>,
+    /// Images whose top layer it is.
+    pub images: Vec<ImageRecord>,
+    /// Snapshots over it.
+    pub snapshots: Vec<SnapshotRecord>,
+}
+
+impl LayerUsers {
+    /// Whether nothing stands on it.
+    pub fn is_empty(&self) -> bool {
+        self.layers.is_empty() && self.images.is_empty() && self.snapshots.is_empty()
+    }
+}
+
+/// An image with what lists show of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSummary {
+    /// The image.
+    pub record: ImageRecord,
+    /// Its names, sorted.
+    pub names: Vec<Reference>,
+    /// Bytes of its layers' uncompressed tars, all together.
+    pub size: u64,
+    /// Of these, bytes of layers that no other image has.
+    pub own: u64,
+}
+
+impl Store {
+    /// The image that a name, an id or a unique id prefix of 6 or more digits stands for.
+    ///
+    /// # Errors
+    /// Not found, with near names in the hint; invalid for an ambiguous prefix.
+    pub fn find_image(&self, text: &str) -> Result<ImageRecord> {
+        image(self, text)
+    }
+
+    /// The container of a name, an id or a unique id prefix.
+    ///
+    /// # Errors
+    /// As for [`Store::find_image`].
+    pub fn find_container(&self, text: &str) -> Result<ContainerRecord> {
+        container(self, text)
+    }
+
+    /// The names of an image, sorted.
+    ///
+    /// # Errors
+    /// A damaged record; I/O.
+    pub fn names_of(&self, image: &ImageId) -> Result<Vec<Reference>> {
+        names_of(self, image)
+    }
+
+    /// The containers that were made from an image.
+    ///
+    /// # Errors
+    /// A damaged record; I/O.
+    pub fn containers_of(&self, image: &ImageId) -> Result<Vec<ContainerRecord>> {
+        users(self, &self.containers, Relation::Image, &image.0.hex())
+    }
+
+    /// What stands directly on a layer. Images that stand on it through other
+    /// layers are found through these.
+    ///
+    /// # Errors
+    /// A damaged record; I/O.
+    pub fn users_of_layer(&self, layer: &ChainId) -> Result<LayerUsers> {
+        let hex = layer.0.hex();
+        Ok(LayerUsers {
+            layers: users(self, &self.layers, Relation::StandsOn, &hex)?,
+            images: users(self, &self.images, Relation::StandsOn, &hex)?,
+            snapshots: users(self, &self.snapshots, Relation::StandsOn, &hex)?,
+        })
+    }
+
+    /// All images with their names and sizes, newest first.
+    ///
+    /// # Errors
+    /// A damaged record; I/O.
+    pub fn image_summaries(&self) -> Result<Vec<ImageSummary>> {
+        let mut names: BTreeMap<ImageId, Vec<Reference>> = BTreeMap::new();
+        for record in self.names.list()? {
+            names.entry(record.image).or_default().push(record.name);
+        }
+        let sizes: BTreeMap<ChainId, u64> = self
+            .layers
+            .list()?
+            .into_iter()
+            .map(|layer| (layer.chain_id, layer.size))
+            .collect();
+        let images = self.images.list()?;
+        let mut sharers: BTreeMap<ChainId, usize> = BTreeMap::new();
+        for layer in images.iter().flat_map(|image| &image.layers) {
+            *sharers.entry(*layer).or_default() += 1;
+        }
+        let sum = |layers: &[ChainId], only_own: bool| {
+            let counted = layers
+                .iter()
+                .filter(|layer| !only_own || sharers.get(layer) == Some(&1));
+            counted.filter_map(|layer| sizes.get(layer)).sum()
+        };
+        let mut summaries: Vec<ImageSummary> = images
+            .into_iter()
+            .map(|record| {
+                let mut names = names.remove(&record.id).unwrap_or_default();
+                names.sort_unstable();
+                ImageSummary {
+                    names,
+                    size: sum(&record.layers, false),
+                    own: sum(&record.layers, true),
+                    record,
+                }
+            })
+            .collect();
+        summaries.sort_by_key(|summary| std::cmp::Reverse(summary.record.stored_at));
+        Ok(summaries)
+    }
 }
 
 /// Up to three names that are nearly `text`, nearest first, joined for a hint.

@@ -19,45 +19,40 @@
 //! are small); one process opens it at a time (our lock waits, then gives up,
 //! and the caller reads the records).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod links;
+mod notes;
+
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::ErrorKind;
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::FlockOperation;
-use serde::{Deserialize, Serialize};
-
+pub(crate) use self::links::expected;
+pub use self::links::parse_any;
+use self::links::{
+    FORMAT, LINK, STATE, State, all_links, link_key, link_prefix, links_of, owner_key, parse_links, parse_state,
+    parse_user, stamps,
+};
+use self::notes::Pending;
+pub(crate) use self::notes::note;
 use crate::error::Context;
 use crate::lock::Shared;
-use crate::record::{Link, Record, Records, Relation};
+use crate::record::{Link, Relation};
 use crate::{Error, Kind, Result, Store, durable};
+use rustix::fs::FlockOperation;
 
 /// Records from which on the index answers faster than reading them all.
 /// Measured: opening sled takes 2 to 3 ms, reading 1000 records 8 to 11 ms.
 pub const WORTH_IT: usize = 400;
-/// The version of what is in the index; another one is rebuilt.
-const FORMAT: u32 = 1;
 /// How long to wait for another reader of the index.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long sled's own threads may take to let go of its files.
 const GRACE: Duration = Duration::from_millis(500);
-/// Bytes of notes beyond which rebuilding is cheaper.
-const PENDING_MAX: u64 = 1 << 20;
 /// Bytes of memory that sled may cache.
 const CACHE: u64 = 8 << 20;
-/// Where the index keeps what it was built from.
-const STATE: &[u8] = b"state";
-
-/// What the index was built from.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct State {
-    format: u32,
-    /// Each records folder's mtime in nanoseconds.
-    stamps: BTreeMap<String, i128>,
-}
 
 /// The index, opened and in step with the records. It is opened and closed
 /// within one call, and never held across a fork.
@@ -76,38 +71,39 @@ impl Index {
     /// # Errors
     /// In use where another process has it for too long; I/O. The caller then reads the records.
     pub fn open(store: &Store) -> Result<Self> {
+        match Self::look(store) {
+            Err(error) if error.kind() == Kind::Corrupt => {
+                tracing::warn!("the index is made again: {}", told(&error));
+                Self::make(store)
+            }
+            other => other,
+        }
+    }
+
+    /// The same, but says what is wrong with an index instead of making it again.
+    ///
+    /// # Errors
+    /// Corrupt where only making it again would help.
+    pub(crate) fn look(store: &Store) -> Result<Self> {
         let still = store.shared()?;
         let lock = lock(store.root())?;
         let folder = store.root().join("index");
-        let fresh = !folder.exists();
-        let db = match open_sled(&folder) {
-            Err(error) if error.kind() == Kind::Corrupt => {
-                tracing::warn!("the index is damaged and is made again: {}", told(&error));
-                discard(&folder)?;
-                open_sled(&folder)?
-            }
-            other => other?,
-        };
+        if !folder.exists() {
+            drop(lock);
+            return Self::make(store);
+        }
         let index = Self {
-            db,
+            db: open_sled(&folder)?,
             folder,
             _lock: lock,
             _still: still,
         };
-        if fresh {
-            index.fill(store)?;
-        } else if let Err(error) = index.catch_up(store) {
-            tracing::warn!("the index is out of step and is made again: {}", told(&error));
-            index.fill(store)?;
-        }
+        index.catch_up(store)?;
         Ok(index)
     }
 
-    /// Throws the index away and makes it from the records; says how many links it holds.
-    ///
-    /// # Errors
-    /// A damaged record; in use; I/O.
-    pub fn rebuild(store: &Store) -> Result<usize> {
+    /// Makes the index from the records, whatever was there.
+    fn make(store: &Store) -> Result<Self> {
         let still = store.shared()?;
         let lock = lock(store.root())?;
         let folder = store.root().join("index");
@@ -118,7 +114,16 @@ impl Index {
             _lock: lock,
             _still: still,
         };
-        index.fill(store)
+        index.fill(store)?;
+        Ok(index)
+    }
+
+    /// Throws the index away and makes it from the records.
+    ///
+    /// # Errors
+    /// A damaged record; in use; I/O.
+    pub fn rebuild(store: &Store) -> Result<()> {
+        Self::make(store).map(drop)
     }
 
     /// The records that stand in `relation` to `target`: their folders and keys.
@@ -148,21 +153,15 @@ impl Index {
         Ok(links)
     }
 
-    /// Reads all records and replaces whatever the index held.
-    fn fill(&self, store: &Store) -> Result<usize> {
-        // Whatever a kill leaves of this: without its state an index is not believed.
-        self.db.remove(STATE).map_err(sled_error)?;
-        self.db.flush().map_err(sled_error)?;
-        self.db.clear().map_err(sled_error)?;
+    /// Reads all records into an empty index. Its state comes last: what a kill
+    /// leaves of this has none, and is not believed.
+    fn fill(&self, store: &Store) -> Result<()> {
         let records = all_links(store)?;
-        let mut count = 0;
         for ((folder, key), links) in &records {
             self.set(folder, key, links)?;
-            count += links.len();
         }
-        self.seal(store)?;
-        tracing::debug!(records = records.len(), links = count, "index rebuilt");
-        Ok(count)
+        tracing::debug!(records = records.len(), "index made");
+        self.seal(store)
     }
 
     /// Reads again what writers noted since the last time.
@@ -229,208 +228,8 @@ impl Index {
             }
         }
         durable::sync_folder(&self.folder)?;
-        durable::remove(&store.root().join(PENDING))?;
-        Ok(())
+        notes::forget(store.root())
     }
-}
-
-/// The notes' file under the root.
-const PENDING: &str = "index.pending";
-
-/// Notes, before a record changes, that the index must look at it again.
-/// Without an index there is nothing to note.
-pub(crate) fn note(root: &Path, folder: &str, key: &str) -> Result<()> {
-    if !root.join("index").exists() {
-        return Ok(());
-    }
-    let path = root.join(PENDING);
-    let mut file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(&path)
-        .context("open", &path)?;
-    let length = file.metadata().context("look at", &path)?.len();
-    let line = match length {
-        0 => format!("{}\n{folder}/{key}\n", boot_id()),
-        1..PENDING_MAX => format!("{folder}/{key}\n"),
-        // Too much to catch up with: lost notes make a rebuild.
-        _ => {
-            file.set_len(0).context("shorten", &path)?;
-            "rebuild\n".to_owned()
-        }
-    };
-    file.write_all(line.as_bytes()).context("write", &path)
-}
-
-/// What writers noted since the index was last in step.
-enum Pending {
-    /// Nothing.
-    None,
-    /// Some may be missing.
-    Lost,
-    /// These records, by folder and key.
-    Noted(BTreeSet<(String, String)>),
-}
-
-impl Pending {
-    fn read(root: &Path) -> Result<Self> {
-        let path = root.join(PENDING);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::None),
-            Err(error) => return Err(Error::io("open", path, error)),
-        };
-        let mut lines = BufReader::new(file).lines();
-        match lines.next().transpose() {
-            Ok(Some(boot)) if boot == boot_id() => {}
-            _ => return Ok(Self::Lost),
-        }
-        let mut noted = BTreeSet::new();
-        for line in lines {
-            match line.ok().as_deref().and_then(|line| line.split_once('/')) {
-                Some((folder, key)) => noted.insert((folder.to_owned(), key.to_owned())),
-                None => return Ok(Self::Lost),
-            };
-        }
-        Ok(Self::Noted(noted))
-    }
-}
-
-/// Tells one run of the kernel from another; where it cannot be told, nothing equals it.
-fn boot_id() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    match id.trim() {
-        "" => format!("unknown-{}", std::process::id()),
-        id => id.to_owned(),
-    }
-}
-
-/// Each kind of record that has links, read in one way for all.
-macro_rules! for_each_kind {
-    ($store:expr, |$records:ident| $body:expr) => {{
-        {
-            let $records = &$store.layers;
-            $body
-        }
-        {
-            let $records = &$store.snapshots;
-            $body
-        }
-        {
-            let $records = &$store.images;
-            $body
-        }
-        {
-            let $records = &$store.names;
-            $body
-        }
-        {
-            let $records = &$store.containers;
-            $body
-        }
-    }};
-}
-
-type Linked = BTreeMap<(String, String), Vec<Link>>;
-
-fn add_links<T: Record>(records: &Records<T>, to: &mut Linked) -> Result<()> {
-    for record in records.list()? {
-        to.insert((T::FOLDER.to_owned(), record.key()), record.links());
-    }
-    Ok(())
-}
-
-fn all_links(store: &Store) -> Result<Linked> {
-    let mut all = Linked::new();
-    for_each_kind!(store, |records| add_links(records, &mut all)?);
-    Ok(all)
-}
-
-/// The links of every record as the index keeps them, for `check`.
-pub(crate) fn expected(store: &Store) -> Result<BTreeSet<Vec<u8>>> {
-    let all = all_links(store)?;
-    let keys = all
-        .iter()
-        .flat_map(|((folder, key), links)| links.iter().map(move |link| link_key(link, folder, key).into_bytes()));
-    Ok(keys.collect())
-}
-
-fn links_in<T: Record>(records: &Records<T>, folder: &str, key: &str) -> Result<Option<Vec<Link>>> {
-    if T::FOLDER != folder {
-        return Ok(None);
-    }
-    Ok(Some(records.get(key)?.map(|record| record.links()).unwrap_or_default()))
-}
-
-/// The links of one record, none where it is gone.
-fn links_of(store: &Store, folder: &str, key: &str) -> Result<Vec<Link>> {
-    for_each_kind!(store, |records| {
-        if let Some(links) = links_in(records, folder, key)? {
-            return Ok(links);
-        }
-    });
-    Ok(Vec::new())
-}
-
-fn stamps(store: &Store) -> Result<BTreeMap<String, i128>> {
-    let mut stamps = BTreeMap::new();
-    for_each_kind!(store, |records| {
-        let folder = records.folder();
-        let metadata = folder.metadata().context("look at", folder)?;
-        let stamp = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-        stamps.insert(folder.display().to_string(), stamp);
-    });
-    Ok(stamps)
-}
-
-/// Where links begin.
-const LINK: &[u8] = b"link/";
-
-/// `link/<relation>/<target>\0`: a target may hold anything but NUL.
-fn link_prefix(relation: Relation, target: &str) -> String {
-    format!("link/{relation}/{target}\0")
-}
-
-fn link_key(link: &Link, folder: &str, key: &str) -> String {
-    let prefix = link_prefix(link.relation, &link.target.replace(['\0', '\n'], ""));
-    format!("{prefix}{folder}/{key}")
-}
-
-/// Where the links of one record are listed, to be taken away with it.
-fn owner_key(folder: &str, key: &str) -> String {
-    format!("record/{folder}/{key}")
-}
-
-/// `<folder>/<key>` at the end of a link's key.
-fn parse_user(bytes: &[u8]) -> Option<(String, String)> {
-    let (folder, key) = std::str::from_utf8(bytes).ok()?.split_once('/')?;
-    Some((folder.to_owned(), key.to_owned()))
-}
-
-/// The list of links of one record.
-fn parse_links(bytes: &[u8]) -> Option<Vec<&str>> {
-    let links: Vec<&str> = std::str::from_utf8(bytes).ok()?.split('\n').collect();
-    links
-        .iter()
-        .all(|link| link.as_bytes().starts_with(LINK))
-        .then_some(links)
-}
-
-fn parse_state(bytes: &[u8]) -> Option<State> {
-    serde_json::from_slice::<State>(bytes)
-        .ok()
-        .filter(|state| state.format == FORMAT)
-}
-
-/// Parses `bytes` as each kind of value that the index holds: for the fuzzer.
-#[doc(hidden)]
-pub fn parse_any(bytes: &[u8]) -> (bool, bool, bool) {
-    (
-        parse_user(bytes).is_some(),
-        parse_links(bytes).is_some(),
-        parse_state(bytes).is_some(),
-    )
 }
 
 /// Takes the index's own lock: sled refuses a second opener instead of waiting.

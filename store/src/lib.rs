@@ -7,7 +7,7 @@
 //! ├── blobs/sha256/<hex>      content under its own digest: layer tars, configs, manifests
 //! ├── records/<kind>/<key>    one checksummed JSON record per layer, snapshot, image, name, container, pool
 //! ├── intents/<id>            what a live process is about to do; owned through an flock
-//! ├── index/                  sled: look-ups over the records, disposable
+//! ├── index/, index.pending   sled: look-ups over the records, disposable; what it must look at again
 //! ├── tmp/                    blobs that are being written
 //! ├── pool/                   the thin driver's loop files
 //! ├── overlay/                the overlay driver's folders
@@ -26,7 +26,7 @@ pub mod compress;
 pub mod digest;
 mod durable;
 pub mod error;
-mod find;
+pub mod find;
 pub mod gc;
 pub mod index;
 pub mod intent;

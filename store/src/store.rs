@@ -12,7 +12,7 @@ use crate::error::Context;
 use crate::intent::Intents;
 use crate::lock::{Exclusive, Shared};
 use crate::record::{ContainerRecord, ImageRecord, LayerRecord, NameRecord, PoolRecord, Records, SnapshotRecord};
-use crate::{Error, ImageId, Kind, Reference, Result, durable, record};
+use crate::{Error, Kind, Result, durable, record};
 
 /// What keeps the layers' content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -327,35 +327,10 @@ fn refuse_strange(root: &Path) -> Result<()> {
     Ok(())
 }
 
-impl Store {
-    /// The image that a name, an id or a unique id prefix of 6 or more digits stands for.
-    ///
-    /// # Errors
-    /// Not found, with near names in the hint; invalid for an ambiguous prefix.
-    pub fn find_image(&self, text: &str) -> Result<ImageRecord> {
-        crate::find::image(self, text)
-    }
-
-    /// The container of a name, an id or a unique id prefix.
-    ///
-    /// # Errors
-    /// As for [`Store::find_image`].
-    pub fn find_container(&self, text: &str) -> Result<ContainerRecord> {
-        crate::find::container(self, text)
-    }
-
-    /// The names of an image, sorted.
-    ///
-    /// # Errors
-    /// A damaged record; I/O.
-    pub fn names_of(&self, image: &ImageId) -> Result<Vec<Reference>> {
-        crate::find::names_of(self, image)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ImageId;
     use crate::record::name_key;
 
     #[test]

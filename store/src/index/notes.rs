@@ -1,0 +1,94 @@
+//! Notes for the index: which records changed since it was last in step.
+//!
+//! One line `<folder>/<key>` per change in `index.pending`, written before the
+//! change and under the exclusive lock; the first line is the kernel's boot id,
+//! because the notes are not synced and a power cut may eat some.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use crate::error::Context;
+use crate::{Error, Result, durable};
+
+/// Bytes of notes beyond which rebuilding is cheaper.
+const PENDING_MAX: u64 = 1 << 20;
+/// The notes' file under the root.
+const PENDING: &str = "index.pending";
+
+/// Notes, before a record changes, that the index must look at it again.
+/// Without an index there is nothing to note.
+pub(crate) fn note(root: &Path, folder: &str, key: &str) -> Result<()> {
+    if !root.join("index").exists() {
+        return Ok(());
+    }
+    let path = root.join(PENDING);
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&path)
+        .context("open", &path)?;
+    let length = file.metadata().context("look at", &path)?.len();
+    let line = match length {
+        0 => format!("{}\n{folder}/{key}\n", boot_id()),
+        1..PENDING_MAX => format!("{folder}/{key}\n"),
+        // Too much to catch up with: lost notes make a rebuild.
+        _ => {
+            file.set_len(0).context("shorten", &path)?;
+            "rebuild\n".to_owned()
+        }
+    };
+    file.write_all(line.as_bytes()).context("write", &path)
+}
+
+/// What writers noted since the index was last in step.
+pub(super) enum Pending {
+    /// Nothing.
+    None,
+    /// Some may be missing.
+    Lost,
+    /// These records, by folder and key.
+    Noted(BTreeSet<(String, String)>),
+}
+
+impl Pending {
+    /// Reads the notes of the root.
+    pub(super) fn read(root: &Path) -> Result<Self> {
+        let path = root.join(PENDING);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::None),
+            Err(error) => return Err(Error::io("open", path, error)),
+        };
+        let mut lines = BufReader::new(file).lines();
+        match lines.next().transpose() {
+            Ok(Some(boot)) if boot == boot_id() => {}
+            _ => return Ok(Self::Lost),
+        }
+        let mut noted = BTreeSet::new();
+        for line in lines {
+            match line.ok().as_deref().and_then(|line| line.split_once('/')) {
+                Some((folder, key)) => noted.insert((folder.to_owned(), key.to_owned())),
+                None => return Ok(Self::Lost),
+            };
+        }
+        Ok(Self::Noted(noted))
+    }
+}
+
+/// Tells one run of the kernel from another; where it cannot be told, nothing equals it.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    match id.trim() {
+        "" => format!("unknown-{}", std::process::id()),
+        id => id.to_owned(),
+    }
+}
+
+/// Drops the notes: the index is in step.
+pub(super) fn forget(root: &Path) -> Result<()> {
+    durable::remove(&root.join(PENDING)).map(drop)
+}
