@@ -6,13 +6,23 @@
 //!   is written has the same bytes each time;
 //! - [`change`]: the Dockerfile words that `-c` takes, onto a config;
 //! - [`compose`]: config, manifest, image record, name: in the durable order;
+//! - [`source`]: what kind of archive a file, folder or stream is, by content;
+//!   [`archive`]: one in a tar, indexed;
+//! - [`import`]: an archive into the store, nothing visible before all is verified;
+//!   `layout` and `docker` read the two kinds, `pipeline` brings in a layer in one pass;
 //! - [`unpack`]: a layer tar into a mounted snapshot, by a child that is
-//!   [confined](confine) to it;
+//!   [confined](confine) to it.
 
+pub mod archive;
 pub mod change;
 pub mod compose;
 pub mod confine;
+mod docker;
+pub mod import;
+mod layout;
 pub mod oci;
+mod pipeline;
+pub mod source;
 pub mod unpack;
 
 /// Where long work tells how far it is. All of it may be called from any thread.

@@ -262,6 +262,12 @@ impl Manifest {
         })
     }
 
+    /// Whether all parts are of OCI's own media types, not of Docker's.
+    pub fn is_oci(&self) -> bool {
+        let oci = |blob: &Descriptor| blob.media_type.starts_with("application/vnd.oci.");
+        oci(&self.config) && self.layers.iter().all(oci)
+    }
+
     /// The manifest's bytes as plywood writes them.
     ///
     /// # Errors

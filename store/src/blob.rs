@@ -220,6 +220,15 @@ impl BlobWriter {
         self.publish(stored)
     }
 
+    /// The digest and length in bytes of what was written so far.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn so_far(&mut self) -> Result<(Digest, u64)> {
+        self.write_out().context("write", self.temporary.path())?;
+        Ok((self.hasher.clone().digest(), self.hasher.bytes()))
+    }
+
     /// Writes out what is gathered, and says what the content is.
     fn seal(&mut self, expected: Option<(&Digest, u64)>) -> Result<Stored> {
         self.write_out().context("write", self.temporary.path())?;

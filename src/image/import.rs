@@ -1,0 +1,458 @@
+//! Archives into the store: nothing is visible before all of it is verified.
+//!
+//! Each kind of archive is first read as [`Foreign`] images: config, names, and
+//! where each layer's bytes are. What is missing is told before any work
+//! begins. Then each layer that the store does not have is brought in, in one
+//! pass ([`super::pipeline`]), checked against digest and DiffID; last, under
+//! one short lock, image records, then names. A failure takes out again what
+//! was made on the way, as far as nobody else uses it by now.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use plywood_store::blob::Descriptor;
+use plywood_store::intent::{Intent, Plan};
+use plywood_store::record::{ImageRecord, LayerRecord, NameRecord, Phase};
+use plywood_store::{ChainId, DiffId, Digest, Reference, Store};
+
+use super::compose::{self, ImageDraft, Step};
+use super::oci::{self, ImageConfig};
+use super::pipeline::{Incoming, Loader, Made};
+use super::source::{Parts, Source, Tree};
+use super::unpack::Unpacker;
+use super::{Progress, docker, layout};
+use crate::error::{Error, Kind, Result, with_failed_undo};
+use crate::snapshot::Snapshotter;
+
+/// Brings images into a store.
+#[derive(Clone, Copy)]
+pub struct Importer<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// Its driver.
+    pub snapshotter: &'a dyn Snapshotter,
+    /// Starts the confined children.
+    pub unpacker: &'a Unpacker,
+    /// Where to tell how far it is.
+    pub progress: &'a dyn Progress,
+}
+
+impl std::fmt::Debug for Importer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Importer")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is to become of an archive.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// The one image's name, instead of the archive's own.
+    pub name: Option<Reference>,
+    /// Message and changes for the config.
+    pub step: Step,
+}
+
+/// An image that came in.
+#[derive(Debug, Clone)]
+pub struct Imported {
+    /// The image.
+    pub image: ImageRecord,
+    /// Its names from this import.
+    pub names: Vec<Reference>,
+}
+
+/// An image in an archive: read and checked, nothing of it in the store yet.
+#[derive(Debug)]
+pub(super) struct Foreign {
+    /// The config's bytes as they came.
+    pub(super) config: Vec<u8>,
+    /// The config, read.
+    pub(super) parsed: ImageConfig,
+    /// The manifest as it came, where it is an OCI one.
+    pub(super) manifest: Option<(Vec<u8>, String)>,
+    /// Base first; as many as the config has DiffIDs.
+    pub(super) layers: Vec<ForeignLayer>,
+    /// The names that it has in the archive.
+    pub(super) names: Vec<Reference>,
+}
+
+/// A layer of an image in an archive.
+#[derive(Debug, Clone)]
+pub(super) struct ForeignLayer {
+    /// The name of its file in the archive.
+    pub(super) file: String,
+    /// What the file must be, where the archive says so.
+    pub(super) blob: Option<(Digest, u64)>,
+}
+
+impl Importer<'_> {
+    /// Imports whatever `source` is.
+    ///
+    /// # Errors
+    /// Invalid, corrupt or not found, with the store as it was.
+    pub fn import(&self, source: Source, request: &Request) -> Result<Vec<Imported>> {
+        match source {
+            Source::Tree(tree) => Ok(vec![self.import_tree(tree, None, request)?]),
+            Source::Oci(parts) => self.import_images(&parts, layout::read(&parts)?, request),
+            Source::Docker(parts) => self.import_images(&parts, docker::read(&parts)?, request),
+        }
+    }
+
+    /// Imports one tar as a new image, or as one layer on top of `parent`.
+    ///
+    /// # Errors
+    /// As for [`Importer::import`].
+    pub fn import_tree(&self, tree: Tree, parent: Option<&ImageRecord>, request: &Request) -> Result<Imported> {
+        let layers = parent.map(|parent| parent.layers.clone()).unwrap_or_default();
+        self.undoing(vec![], layers.clone(), |intent, made| {
+            let base = parent.map(|parent| oci::read_config(self.store, parent)).transpose()?;
+            let mut records = layers
+                .iter()
+                .map(|chain| {
+                    self.layer(chain)?
+                        .ok_or_else(|| Error::not_found(format!("layer {chain} of the parent is not in the store")))
+                })
+                .collect::<Result<Vec<_>>>()?;
+            // Values that the config would refuse are told before the long work.
+            compose::next_config(base.as_ref(), None, &request.step)?;
+            let shown = tree.path.clone();
+            let title = shown.file_name().map_or_else(
+                || "standard input".to_owned(),
+                |name| name.to_string_lossy().into_owned(),
+            );
+            let incoming = Incoming {
+                reader: tree.reader,
+                size: tree.size,
+                blob: None,
+                diff_id: None,
+                shown: &shown,
+                title: format!("importing {title}"),
+            };
+            let layer = self.loader().load(intent, layers.last(), incoming, made)?;
+            let config = compose::next_config(base.as_ref(), Some(&layer), &request.step)?;
+            records.push(layer);
+            let draft = ImageDraft::new(&config, records)?;
+            let image = compose::publish_image(self.store, &draft, request.name.as_ref())?;
+            Ok(Imported {
+                image,
+                names: request.name.iter().cloned().collect(),
+            })
+        })
+    }
+
+    fn import_images(&self, parts: &Parts, images: Vec<Foreign>, request: &Request) -> Result<Vec<Imported>> {
+        if request.name.is_some() && images.len() > 1 {
+            return Err(Error::invalid(format!(
+                "the archive holds {} images: one name cannot be all of theirs",
+                images.len()
+            ))
+            .hinted("leave out NAME, and give the images other names with plywood tag"));
+        }
+        let blobs = images
+            .iter()
+            .flat_map(|image| &image.layers)
+            .filter_map(|layer| layer.blob.map(|(digest, _)| digest))
+            .collect();
+        let chains = images
+            .iter()
+            .flat_map(|image| ChainId::stack(&image.parsed.rootfs.diff_ids))
+            .collect();
+        self.undoing(blobs, chains, |intent, made| {
+            images
+                .iter()
+                .try_for_each(|image| self.nothing_is_missing(parts, image))?;
+            let mut drafts = Vec::new();
+            for image in &images {
+                let layers = self.load_layers(parts, image, intent, made)?;
+                drafts.push((self.draft(image, layers, &request.step)?, names(image, request)));
+            }
+            self.publish(&drafts)
+        })
+    }
+
+    fn publish(&self, drafts: &[(ImageDraft, Vec<Reference>)]) -> Result<Vec<Imported>> {
+        let lock = self.store.exclusive()?;
+        let mut imported = Vec::new();
+        for (draft, names) in drafts {
+            let image = compose::put_image(self.store, &lock, draft)?;
+            imported.push(Imported {
+                image,
+                names: names.clone(),
+            });
+        }
+        for Imported { image, names } in &imported {
+            for name in names {
+                self.store.names.put(
+                    &lock,
+                    &NameRecord {
+                        name: name.clone().without_digest(),
+                        image: image.id,
+                    },
+                )?;
+            }
+        }
+        lock.done()?;
+        Ok(imported)
+    }
+
+    /// The image as it came; or, with changes, a new one whose config stands on it.
+    fn draft(&self, image: &Foreign, layers: Vec<LayerRecord>, step: &Step) -> Result<ImageDraft> {
+        if step.changes.is_empty() && step.message.is_none() {
+            // A foreign manifest is kept only where the store has the very blobs that it names.
+            let same = image
+                .layers
+                .iter()
+                .map(|layer| layer.blob)
+                .eq(layers.iter().map(|layer| Some((layer.blob.digest, layer.blob.size))));
+            return Ok(ImageDraft {
+                config: image.config.clone(),
+                layers,
+                manifest: image.manifest.clone().filter(|_| same),
+            });
+        }
+        ImageDraft::new(&compose::next_config(Some(&image.parsed), None, step)?, layers)
+    }
+
+    fn load_layers(
+        &self,
+        parts: &Parts,
+        image: &Foreign,
+        intent: &mut Intent,
+        made: &mut Made,
+    ) -> Result<Vec<LayerRecord>> {
+        let diff_ids = &image.parsed.rootfs.diff_ids;
+        let mut records: Vec<LayerRecord> = Vec::new();
+        for (index, (layer, (chain, diff_id))) in image
+            .layers
+            .iter()
+            .zip(ChainId::stack(diff_ids).iter().zip(diff_ids))
+            .enumerate()
+        {
+            let record = match self.layer(chain)? {
+                Some(there) => there,
+                None => {
+                    let title = format!("layer {}/{} {}", index + 1, diff_ids.len(), diff_id.0.short());
+                    self.load_layer(
+                        parts,
+                        layer,
+                        *diff_id,
+                        records.last().map(|parent| &parent.chain_id),
+                        title,
+                        intent,
+                        made,
+                    )?
+                }
+            };
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one call site, each a different type")]
+    fn load_layer(
+        &self,
+        parts: &Parts,
+        layer: &ForeignLayer,
+        diff_id: DiffId,
+        parent: Option<&ChainId>,
+        title: String,
+        intent: &mut Intent,
+        made: &mut Made,
+    ) -> Result<LayerRecord> {
+        let digest = layer.blob.map_or(diff_id.0, |(digest, _)| digest);
+        let shown: PathBuf = self.store.blobs.path(&digest);
+        let (reader, size): (Box<dyn std::io::Read + Send>, u64) = match parts.open(&layer.file)? {
+            Some(part) => (part.reader, part.size),
+            None => {
+                let stored = self.store.blobs.open(&digest)?;
+                let size = stored.size();
+                (Box::new(stored), size)
+            }
+        };
+        let incoming = Incoming {
+            reader,
+            size: Some(size),
+            blob: layer.blob,
+            diff_id: Some(diff_id),
+            shown: &shown,
+            title,
+        };
+        self.loader().load(intent, parent, incoming, made)
+    }
+
+    /// Tells of every layer that is neither in the archive nor in the store.
+    fn nothing_is_missing(&self, parts: &Parts, image: &Foreign) -> Result<()> {
+        let diff_ids = &image.parsed.rootfs.diff_ids;
+        let mut missing = Vec::new();
+        for (index, (layer, (chain, diff_id))) in image
+            .layers
+            .iter()
+            .zip(ChainId::stack(diff_ids).iter().zip(diff_ids))
+            .enumerate()
+        {
+            let digest = layer.blob.map_or(diff_id.0, |(digest, _)| digest);
+            if self.layer(chain)?.is_none()
+                && parts.open(&layer.file)?.is_none()
+                && self.store.blobs.size(&digest)?.is_none()
+            {
+                missing.push(format!("layer {} of {} ({diff_id})", index + 1, diff_ids.len()));
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let whose = image
+            .names
+            .first()
+            .map_or_else(|| Digest::of(&image.config).to_string(), ToString::to_string);
+        Err(Error::not_found(format!("{whose} is not whole: {} is neither in the archive nor in the store", missing.join(", ")))
+            .hinted("it was exported with --since: import the image that it builds on first, or export it again without --since"))
+    }
+
+    fn layer(&self, chain: &ChainId) -> Result<Option<LayerRecord>> {
+        Ok(self
+            .store
+            .layers
+            .get(&chain.0.hex())?
+            .filter(|layer| layer.phase == Phase::Ready))
+    }
+
+    fn loader(&self) -> Loader<'_> {
+        Loader {
+            store: self.store,
+            snapshotter: self.snapshotter,
+            unpacker: self.unpacker,
+            progress: self.progress,
+        }
+    }
+
+    /// Runs `work` under an intent that pins what it needs; where it fails, takes out what it made.
+    fn undoing<T>(
+        &self,
+        blobs: Vec<Digest>,
+        layers: Vec<ChainId>,
+        work: impl FnOnce(&mut Intent, &mut Made) -> Result<T>,
+    ) -> Result<T> {
+        let mut intent = self.store.intents.begin(Plan::Work {
+            verb: "import".to_owned(),
+            blobs,
+            layers,
+        })?;
+        let mut made = Made::default();
+        match work(&mut intent, &mut made) {
+            Ok(done) => {
+                // What was acknowledged is there; a left-over intent only keeps a dead owner's name.
+                if let Err(error) = intent.done() {
+                    tracing::warn!("cannot remove the import's intent: {error}");
+                }
+                Ok(done)
+            }
+            Err(cause) => match intent.done().and_then(|()| self.take_out(&made)) {
+                Ok(()) => Err(cause),
+                Err(undo) => Err(with_failed_undo(cause, &undo)),
+            },
+        }
+    }
+
+    /// Removes what was made, where nothing needs it. Somebody else may by now.
+    fn take_out(&self, made: &Made) -> Result<()> {
+        if !made.layers.is_empty() {
+            let lock = self.store.shared()?;
+            let garbage = plywood_store::gc::mark(self.store)?;
+            drop(lock);
+            for layer in garbage
+                .layers
+                .iter()
+                .filter(|layer| made.layers.contains(&layer.chain_id))
+            {
+                self.snapshotter.remove_layer(&layer.chain_id)?;
+            }
+        }
+        if !made.blobs.is_empty() {
+            let lock = self.store.exclusive()?;
+            let garbage: HashMap<Digest, u64> = plywood_store::gc::mark(self.store)?.blobs.into_iter().collect();
+            for blob in made.blobs.iter().filter(|blob| garbage.contains_key(blob)) {
+                self.store.blobs.remove(&lock, blob)?;
+            }
+            lock.done()?;
+        }
+        Ok(())
+    }
+}
+
+fn names(image: &Foreign, request: &Request) -> Vec<Reference> {
+    match &request.name {
+        Some(name) => vec![name.clone()],
+        None => image.names.clone(),
+    }
+}
+
+/// Reads a config that an archive names, and checks that its layers are as many as the archive's.
+pub(super) fn config_of(bytes: &[u8], layers: usize) -> Result<ImageConfig> {
+    let config = ImageConfig::parse(bytes)?;
+    if config.rootfs.diff_ids.len() != layers {
+        return Err(Error::invalid(format!(
+            "the config has {} layers, but the manifest {layers}",
+            config.rootfs.diff_ids.len()
+        ))
+        .hinted("the archive was put together wrongly: export it again"));
+    }
+    Ok(config)
+}
+
+/// Reads and verifies a document that a descriptor names.
+pub(super) fn document(parts: &Parts, blob: &Descriptor, what: &str) -> Result<Vec<u8>> {
+    let file = blob_file(&blob.digest);
+    if blob.size > oci::DOCUMENT_MAX {
+        return Err(Error::invalid(format!(
+            "the {what} {} has {} bytes, more than the {} that are allowed",
+            blob.digest,
+            blob.size,
+            oci::DOCUMENT_MAX
+        )));
+    }
+    let bytes = parts.read(&file, oci::DOCUMENT_MAX)?.ok_or_else(|| {
+        Error::not_found(format!("the {what} {} is not in the archive", blob.digest))
+            .hinted("the archive is not whole: export it again")
+    })?;
+    let found = Digest::of(&bytes);
+    if found != blob.digest || bytes.len() as u64 != blob.size {
+        return Err(Error::corrupt(format!(
+            "the {what} {} of {} bytes came as {found} of {} bytes",
+            blob.digest,
+            blob.size,
+            bytes.len()
+        ))
+        .hinted("the archive is damaged: fetch or export it again"));
+    }
+    Ok(bytes)
+}
+
+/// Where an OCI layout keeps a blob.
+pub(super) fn blob_file(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+/// Reads a name of the archive's own.
+pub(super) fn own_name(text: &str) -> Result<Reference> {
+    text.parse().map_err(|cause: Error| {
+        Error::new(Kind::Invalid, "the archive names an image in a way that plywood cannot")
+            .hinted("import a single image under a NAME of your own")
+            .caused_by(cause)
+    })
+}
+
+/// A folder for unnamed temporary files.
+///
+/// # Errors
+/// I/O.
+pub fn spool_folder(store: &Store) -> Result<PathBuf> {
+    store.folder("tmp")
+}
+
+/// Whether `path` is standard input.
+pub fn is_standard_input(path: &Path) -> bool {
+    path == Path::new("-")
+}

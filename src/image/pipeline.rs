@@ -1,0 +1,296 @@
+//! One pass over a layer: copy, hash, inflate, hash, unpack.
+//!
+//! ```text
+//! copier thread           reader ─> sha256 ─> blob file        (the original, as it came)
+//!                            └────> bounded channel
+//! this thread             channel ─> inflate ─> sha256 ─> confined child
+//! ```
+//!
+//! Each stage is bounded, so memory does not grow with the layer. Nothing
+//! becomes a layer before all of it was read and both digests are right; until
+//! then it is a temporary file and a leased snapshot.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use plywood_store::blob::{BlobWriter, Descriptor};
+use plywood_store::compress::{self, Compression};
+use plywood_store::digest::Hashing;
+use plywood_store::intent::Intent;
+use plywood_store::record::LayerRecord;
+use plywood_store::{ChainId, DiffId, Digest, Store};
+
+use super::Progress;
+use super::unpack::{Unpacker, of_reader};
+use crate::error::{Context, Error, Kind, Result, with_failed_undo};
+use crate::snapshot::{Access, NewLayer, Snapshotter};
+
+const CHUNK: usize = 256 << 10;
+/// Chunks that the copier may be ahead of the inflating.
+const AHEAD: usize = 8;
+
+/// What unpacks layers into a store.
+pub(super) struct Loader<'a> {
+    pub(super) store: &'a Store,
+    pub(super) snapshotter: &'a dyn Snapshotter,
+    pub(super) unpacker: &'a Unpacker,
+    pub(super) progress: &'a dyn Progress,
+}
+
+/// A layer as it comes from outside.
+pub(super) struct Incoming<'a> {
+    /// The packed bytes.
+    pub(super) reader: Box<dyn Read + Send + 'a>,
+    /// Their number, where it is known before.
+    pub(super) size: Option<u64>,
+    /// What the packed bytes must be.
+    pub(super) blob: Option<(Digest, u64)>,
+    /// What the unpacked bytes must be.
+    pub(super) diff_id: Option<DiffId>,
+    /// Where a person would find the tar.
+    pub(super) shown: &'a Path,
+    /// For the progress bar.
+    pub(super) title: String,
+}
+
+/// What is in the store now that was not before, to be taken out again where the import fails.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    pub(super) blobs: Vec<Digest>,
+    pub(super) layers: Vec<ChainId>,
+}
+
+impl Loader<'_> {
+    /// Makes `incoming` a layer on `parent`, durably.
+    pub(super) fn load(
+        &self,
+        intent: &mut Intent,
+        parent: Option<&ChainId>,
+        incoming: Incoming<'_>,
+        made: &mut Made,
+    ) -> Result<LayerRecord> {
+        let key = random_key()?;
+        self.snapshotter.prepare(&key, parent, Some(intent))?;
+        self.fill_and_commit(&key, intent, parent, incoming, made)
+            .map_err(|cause| match self.snapshotter.remove(&key) {
+                Ok(()) => cause,
+                Err(undo) => with_failed_undo(cause, &undo),
+            })
+    }
+
+    fn fill_and_commit(
+        &self,
+        key: &str,
+        intent: &mut Intent,
+        parent: Option<&ChainId>,
+        incoming: Incoming<'_>,
+        made: &mut Made,
+    ) -> Result<LayerRecord> {
+        let (expected_blob, expected_diff) = (incoming.blob, incoming.diff_id);
+        let mounted = self.snapshotter.mount(key, Access::ReadWrite)?;
+        let shown = incoming.shown;
+        let writer = self.store.blobs.writer()?;
+        self.progress.begin(&incoming.title, incoming.size);
+        let passed = one_pass(incoming, writer, self.progress, &mut |tar| {
+            self.unpacker.unpack(&mounted, tar, shown).map(drop)
+        });
+        self.progress.end();
+        let Passed {
+            writer,
+            compression,
+            diff_id,
+            size,
+        } = passed?;
+        if let Some(expected) = expected_diff.filter(|expected| *expected != diff_id) {
+            return Err(Error::corrupt(format!(
+                "layer {expected} came as {diff_id}: its content is not what the config says"
+            )));
+        }
+        mounted.close()?;
+        let stored = writer.finish_pinned(intent, expected_blob.as_ref().map(|(digest, size)| (digest, *size)))?;
+        if stored.created {
+            made.blobs.push(stored.digest);
+        }
+        let chain = ChainId::new(parent.copied(), diff_id);
+        intent.pin_layer(chain)?;
+        let is_new = self.store.layers.get(&chain.0.hex())?.is_none();
+        let blob = Descriptor {
+            media_type: compression.layer_media_type().to_owned(),
+            digest: stored.digest,
+            size: stored.size,
+        };
+        let layer = self.snapshotter.commit(key, &NewLayer { diff_id, blob, size })?;
+        if is_new {
+            made.layers.push(chain);
+        }
+        Ok(layer)
+    }
+}
+
+/// A layer that was read to its end, unpacked, and is not yet a blob.
+struct Passed {
+    writer: BlobWriter,
+    compression: Compression,
+    diff_id: DiffId,
+    size: u64,
+}
+
+fn one_pass(
+    incoming: Incoming<'_>,
+    writer: BlobWriter,
+    progress: &dyn Progress,
+    unpack: &mut dyn FnMut(&mut dyn Read) -> Result<()>,
+) -> Result<Passed> {
+    let (send, receive) = sync_channel(AHEAD);
+    let given_up = AtomicBool::new(false);
+    let expected = incoming.blob;
+    std::thread::scope(|threads| {
+        let copier = Copier {
+            send,
+            given_up: &given_up,
+            progress,
+            expected,
+        };
+        let copying = threads.spawn(move || copier.copy(incoming.reader, writer));
+        let unpacked = inflate_and_unpack(receive, unpack);
+        if unpacked.is_err() && expected.is_none() {
+            given_up.store(true, Ordering::Relaxed);
+        }
+        let mut writer = copying
+            .join()
+            .unwrap_or_else(|_| Err(Error::new(Kind::Io, "the thread that copies the layer panicked")))?;
+        // What came is not what was promised: that explains why it could not be unpacked.
+        let (digest, bytes) = writer.so_far()?;
+        if let Some(expected) = expected.filter(|expected| *expected != (digest, bytes)) {
+            return Err(mismatch(expected, &format!("{digest} of {bytes} bytes")));
+        }
+        let Unpacked { compression, content } = unpacked?;
+        let (diff_id, size) = content.unwrap_or((DiffId(digest), bytes));
+        Ok(Passed {
+            writer,
+            compression,
+            diff_id,
+            size,
+        })
+    })
+}
+
+struct Unpacked {
+    compression: Compression,
+    /// What was inside; none where nothing was packed, and inside and outside are the same.
+    content: Option<(DiffId, u64)>,
+}
+
+fn inflate_and_unpack(
+    receive: Receiver<Chunk>,
+    unpack: &mut dyn FnMut(&mut dyn Read) -> Result<()>,
+) -> Result<Unpacked> {
+    let packed = ChannelReader {
+        receive,
+        chunk: Arc::default(),
+        at: 0,
+        ended: false,
+    };
+    let (compression, mut tar) = compress::decoder(Box::new(packed))?;
+    if compression == Compression::None {
+        unpack(&mut tar)?;
+        return Ok(Unpacked {
+            compression,
+            content: None,
+        });
+    }
+    let mut hashing = Hashing::new(tar);
+    unpack(&mut hashing)?;
+    let (_, digest, size) = hashing.finish();
+    Ok(Unpacked {
+        compression,
+        content: Some((DiffId(digest), size)),
+    })
+}
+
+fn mismatch((digest, size): (Digest, u64), got: &str) -> Error {
+    Error::corrupt(format!("blob {digest} of {size} bytes came as {got}"))
+        .hinted("the archive is damaged: fetch or export it again")
+}
+
+/// A piece of the stream, or the copier's failure, which ends it.
+type Chunk = io::Result<Arc<[u8]>>;
+
+/// Reads the original, keeps it, and passes it on.
+struct Copier<'a> {
+    send: SyncSender<Chunk>,
+    given_up: &'a AtomicBool,
+    progress: &'a dyn Progress,
+    expected: Option<(Digest, u64)>,
+}
+
+impl Copier<'_> {
+    /// Copies to the end, also when nobody listens any more: whether the blob is
+    /// damaged is the better message then. Without a digest to compare with it stops early.
+    fn copy(self, mut reader: Box<dyn Read + Send + '_>, mut writer: BlobWriter) -> Result<BlobWriter> {
+        let mut buffer = vec![0; CHUNK];
+        let mut listening = true;
+        let mut copied = 0;
+        while !self.given_up.load(Ordering::Relaxed) {
+            let count = match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
+                Err(cause) => return Err(self.fail(of_reader(cause))),
+            };
+            copied += count as u64;
+            if let Some(expected) = self.expected.filter(|(_, size)| copied > *size) {
+                return Err(self.fail(mismatch(expected, "more bytes")));
+            }
+            let bytes = buffer.get(..count).unwrap_or_default();
+            if let Err(cause) = writer.write_all(bytes) {
+                return Err(self.fail(Error::io("write", "a blob", cause)));
+            }
+            self.progress.advance(count as u64);
+            listening = listening && self.send.send(Ok(bytes.into())).is_ok();
+        }
+        Ok(writer)
+    }
+
+    /// Ends the stream with an error, so that nobody takes its end for the layer's.
+    fn fail(&self, cause: Error) -> Error {
+        let _ = self.send.send(Err(io::Error::other(cause.to_string())));
+        cause
+    }
+}
+
+struct ChannelReader {
+    receive: Receiver<Chunk>,
+    chunk: Arc<[u8]>,
+    at: usize,
+    ended: bool,
+}
+
+impl Read for ChannelReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.at >= self.chunk.len() && !self.ended {
+            match self.receive.recv() {
+                Ok(chunk) => (self.chunk, self.at) = (chunk?, 0),
+                // The copier is done: this is the end.
+                Err(_) => self.ended = true,
+            }
+        }
+        let rest = self.chunk.get(self.at..).unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        if let (Some(to), Some(from)) = (buffer.get_mut(..count), rest.get(..count)) {
+            to.copy_from_slice(from);
+        }
+        self.at += count;
+        Ok(count)
+    }
+}
+
+/// A key for a leased snapshot.
+pub(super) fn random_key() -> Result<String> {
+    let mut random = [0; 8];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).context("read", "random numbers")?;
+    Ok(format!("import-{:016x}", u64::from_ne_bytes(random)))
+}
