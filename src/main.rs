@@ -5,10 +5,15 @@ use std::process::ExitCode;
 use clap::Parser;
 use plywood::cli::Cli;
 use plywood::commands::{Session, dispatch};
+use plywood::image::unpack;
 use plywood::output::{self, Output};
 use plywood::{explain, failure};
 
 fn main() -> ExitCode {
+    // Not a verb: the child that unpacks a layer, confined before anything else.
+    if std::env::args_os().nth(1).is_some_and(|word| word == unpack::CHILD_ARGUMENT) {
+        return unpack::child_main();
+    }
     let cli = Cli::parse();
     trace(cli.global.verbose);
     if cli.global.explain {

@@ -190,6 +190,20 @@ impl Bars {
     }
 }
 
+impl crate::image::Progress for Bars {
+    fn begin(&self, what: &str, total: Option<u64>) {
+        self.begin(what, total);
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.advance(bytes);
+    }
+
+    fn end(&self) {
+        self.end();
+    }
+}
+
 /// Bytes for people: `12.34 MiB`.
 pub fn bytes(count: u64) -> String {
     BinaryBytes(count).to_string()

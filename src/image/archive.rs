@@ -45,6 +45,7 @@ impl Archive {
         let mut is_image_alone = true;
         let view = View {
             file: Arc::clone(&file),
+            start,
             at: start,
             end: length,
         };
@@ -59,7 +60,7 @@ impl Archive {
                 continue;
             }
             is_image_alone &= is_archive_name(&name);
-            let (at, size) = (entry.raw_file_position(), entry.size());
+            let (at, size) = (start.saturating_add(entry.raw_file_position()), entry.size());
             let found = match entry.header().entry_type() {
                 tar::EntryType::Regular | tar::EntryType::Continuous => {
                     if at.checked_add(size).is_none_or(|end| end > length) {
@@ -115,6 +116,7 @@ impl Archive {
                 Some(Entry::File { at, size }) => {
                     let view = View {
                         file: Arc::clone(&self.file),
+                        start: *at,
                         at: *at,
                         end: at + size,
                     };
@@ -207,6 +209,7 @@ pub fn is_archive_name(name: &str) -> bool {
 #[derive(Debug, Clone)]
 struct View {
     file: Arc<File>,
+    start: u64,
     at: u64,
     end: u64,
 }
@@ -226,12 +229,13 @@ impl Read for View {
 impl io::Seek for View {
     fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
         let target = match to {
-            io::SeekFrom::Start(at) => Some(at),
+            io::SeekFrom::Start(at) => self.start.checked_add(at),
             io::SeekFrom::Current(by) => self.at.checked_add_signed(by),
             io::SeekFrom::End(by) => self.end.checked_add_signed(by),
         };
+        let target = target.filter(|target| *target >= self.start);
         self.at = target.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        Ok(self.at)
+        Ok(self.at - self.start)
     }
 }
 

@@ -65,6 +65,7 @@ fn image(parts: &Parts, entry: Entry) -> Result<Foreign> {
     Ok(Foreign {
         config,
         parsed,
+        digest: found,
         manifest: None,
         layers,
         names,

@@ -8,7 +8,7 @@
 //! was made on the way, as far as nobody else uses it by now.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use plywood_store::blob::Descriptor;
 use plywood_store::intent::{Intent, Plan};
@@ -52,6 +52,8 @@ pub struct Request {
     pub name: Option<Reference>,
     /// Message and changes for the config.
     pub step: Step,
+    /// What a layout folder's one manifest (or its image's id) must be; a file or stream was compared when it was opened.
+    pub digest: Option<Digest>,
 }
 
 /// An image that came in.
@@ -70,6 +72,8 @@ pub(super) struct Foreign {
     pub(super) config: Vec<u8>,
     /// The config, read.
     pub(super) parsed: ImageConfig,
+    /// The digest that the archive knows it by.
+    pub(super) digest: Digest,
     /// The manifest as it came, where it is an OCI one.
     pub(super) manifest: Option<(Vec<u8>, String)>,
     /// Base first; as many as the config has DiffIDs.
@@ -95,7 +99,13 @@ impl Importer<'_> {
     pub fn import(&self, source: Source, request: &Request) -> Result<Vec<Imported>> {
         match source {
             Source::Tree(tree) => Ok(vec![self.import_tree(tree, None, request)?]),
-            Source::Oci(parts) => self.import_images(&parts, layout::read(&parts)?, request),
+            Source::Oci(parts) => {
+                let images = layout::read(&parts)?;
+                if matches!(parts, Parts::Folder(_)) {
+                    is_expected(&images, request.digest)?;
+                }
+                self.import_images(&parts, images, request)
+            }
             Source::Docker(parts) => self.import_images(&parts, docker::read(&parts)?, request),
         }
     }
@@ -382,6 +392,21 @@ impl Importer<'_> {
     }
 }
 
+/// A folder has no digest of its own, but its one image has.
+fn is_expected(images: &[Foreign], expected: Option<Digest>) -> Result<()> {
+    let Some(expected) = expected else { return Ok(()) };
+    match images
+        .iter()
+        .find(|image| image.digest != expected && Digest::of(&image.config) != expected)
+    {
+        Some(other) => Err(Error::corrupt(format!(
+            "the layout holds the image {}, not {expected}",
+            other.digest
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn names(image: &Foreign, request: &Request) -> Vec<Reference> {
     match &request.name {
         Some(name) => vec![name.clone()],
@@ -442,17 +467,4 @@ pub(super) fn own_name(text: &str) -> Result<Reference> {
             .hinted("import a single image under a NAME of your own")
             .caused_by(cause)
     })
-}
-
-/// A folder for unnamed temporary files.
-///
-/// # Errors
-/// I/O.
-pub fn spool_folder(store: &Store) -> Result<PathBuf> {
-    store.folder("tmp")
-}
-
-/// Whether `path` is standard input.
-pub fn is_standard_input(path: &Path) -> bool {
-    path == Path::new("-")
 }

@@ -141,6 +141,7 @@ fn image_of_manifest(parts: &Parts, entry: &IndexEntry) -> Result<Foreign> {
     Ok(Foreign {
         config,
         parsed,
+        digest: entry.blob.digest,
         manifest: keep.then(|| (bytes, entry.blob.media_type.clone())),
         layers,
         names: Vec::new(),

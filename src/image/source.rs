@@ -263,7 +263,10 @@ fn spooled(stream: Box<dyn Read + '_>, spool: &Path) -> Result<(File, u64)> {
 }
 
 /// Bytes that may be written into the filesystem of `folder`: what is free, less a sixteenth.
-pub(super) fn room_in(folder: &Path) -> Result<u64> {
+///
+/// # Errors
+/// I/O.
+pub fn room_in(folder: &Path) -> Result<u64> {
     let status = rustix::fs::statvfs(folder).context("look at", folder)?;
     let free = status.f_bavail.saturating_mul(status.f_frsize);
     Ok(free - free / 16)
