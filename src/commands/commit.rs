@@ -1,13 +1,225 @@
-//! `plywood commit`.
+//! `plywood commit`: a container's changes as one layer more.
+//!
+//! The container's snapshot is captured, the copy compared with its parent, the
+//! difference streamed through sha256 into a blob, the copy made the layer's
+//! content, config and manifest written, the name moved. Until that last step
+//! nothing of it can be seen; a kill before leaves what the next command clears.
 
-use crate::cli::CommitArgs;
-use crate::commands::Session;
-use crate::failure::{Failure, Outcome};
+use std::io::Write;
 
-/// Runs the verb.
+use plywood_store::blob::Descriptor;
+use plywood_store::compress::Compression;
+use plywood_store::digest::Hashing;
+use plywood_store::intent::{Intent, Plan};
+use plywood_store::layer::diff::{Everything, Options, Written, write_layer};
+use plywood_store::record::{ContainerRecord, ImageRecord, LayerRecord};
+use plywood_store::{DiffId, Digest};
+
+use crate::cli::{CommitArgs, DiffChoice};
+use crate::commands::{Host, Session, container, random_key, tag};
+use crate::error::{Error, Result};
+use crate::failure::{OK, Outcome};
+use crate::image::change::Change;
+use crate::image::compose::{self, ImageDraft, Step};
+use crate::image::oci;
+use crate::output::Bars;
+use crate::snapshot::{Comparison, NewLayer};
+
+/// Commits, and prints the new image's id.
 ///
 /// # Errors
-/// Its failure.
-pub fn run(_args: &CommitArgs, _session: &Session) -> Outcome {
-    Err(Failure::usage("not there yet"))
+/// No such container, one that runs, a change that is none, a full disk or pool.
+pub fn run(args: &CommitArgs, session: &Session) -> Outcome {
+    let changes = args
+        .changes
+        .iter()
+        .map(|change| Change::parse(change))
+        .collect::<Result<Vec<_>>>()
+        .map_err(|error| crate::failure::Failure::from(error).with_code(crate::failure::USAGE))?;
+    if session.store()?.is_none() {
+        return Err(tag::no_image(&args.container).into());
+    }
+    let host = session.host()?;
+    let container = host.store.find_container(&args.container)?;
+    let _hold = container::hold(&host.store, &container)?;
+    let base = host.store.images.get(&container.image.0.hex())?.ok_or_else(|| {
+        Error::corrupt(format!(
+            "container {} stands on image {}, which has no record",
+            container.name, container.image
+        ))
+    })?;
+    let mut intent = host.store.intents.begin(Plan::Work {
+        verb: "commit".to_owned(),
+        blobs: Vec::new(),
+        layers: base.layers.clone(),
+    })?;
+    session
+        .output
+        .bars()
+        .begin(&format!("committing {}", container.name), None);
+    let layer = commit_layer(&host, &container, args.diff, &mut intent, session.output.bars());
+    session.output.bars().end();
+    let layer = layer?;
+    for note in &layer.notes {
+        session.output.note(format!("left out: {note}"));
+    }
+    let image = compose_image(&host, args, &container, &base, layer.record.as_ref(), changes)?;
+    intent.done()?;
+    session.output.line(image.id.to_string())?;
+    Ok(OK)
+}
+
+/// What became of the changes.
+struct Committed {
+    /// None where nothing changed: no layer is needed for it.
+    record: Option<LayerRecord>,
+    notes: Vec<String>,
+}
+
+fn commit_layer(
+    host: &Host,
+    container: &ContainerRecord,
+    how: DiffChoice,
+    intent: &mut Intent,
+    bars: &Bars,
+) -> Result<Committed> {
+    let copy = random_key("commit");
+    host.snapshotter.capture(&container.id, &copy, intent)?;
+    let comparison = host.snapshotter.compare(&copy)?;
+    let (written, layer) = write_blob(host, &comparison, how, intent, bars)?;
+    let Comparison { parent, child, .. } = comparison;
+    child.close()?;
+    if let Some(parent) = parent {
+        parent.close()?;
+    }
+    if written.entries == 0 {
+        host.snapshotter.remove(&copy)?;
+        return Ok(Committed {
+            record: None,
+            notes: written.notes,
+        });
+    }
+    let record = host.snapshotter.commit(&copy, &layer)?;
+    intent.pin_layer(record.chain_id)?;
+    Ok(Committed {
+        record: Some(record),
+        notes: written.notes,
+    })
+}
+
+/// Streams the difference into a blob: stored as it is, so its digest is the DiffID.
+fn write_blob(
+    host: &Host,
+    comparison: &Comparison,
+    how: DiffChoice,
+    intent: &mut Intent,
+    bars: &Bars,
+) -> Result<(Written, NewLayer)> {
+    let options = Options {
+        clamp_mtime: oci::source_date_epoch()?,
+        ..Options::default()
+    };
+    let parent = comparison.parent.as_ref().map(|parent| parent.dir());
+    let child = comparison.child.dir();
+    let mut out = Counting {
+        inner: host.store.blobs.writer()?,
+        bars,
+    };
+    let written = match how {
+        DiffChoice::Walk => write_layer(parent, child, &Everything, &options, &mut out)?,
+        DiffChoice::Auto | DiffChoice::Verify => {
+            write_layer(parent, child, comparison.scope.as_ref(), &options, &mut out)?
+        }
+    };
+    if written.entries == 0 {
+        let nothing = Descriptor {
+            media_type: Compression::None.layer_media_type().to_owned(),
+            digest: Digest::of(b""),
+            size: 0,
+        };
+        return Ok((
+            written,
+            NewLayer {
+                diff_id: DiffId(nothing.digest),
+                size: 0,
+                blob: nothing,
+            },
+        ));
+    }
+    let stored = out.inner.finish_pinned(intent, None)?;
+    if how == DiffChoice::Verify {
+        let thorough = Options {
+            thorough: true,
+            ..options
+        };
+        let mut oracle = Hashing::new(std::io::sink());
+        write_layer(parent, child, &Everything, &thorough, &mut oracle)?;
+        let (_, digest, _) = oracle.finish();
+        if digest != stored.digest {
+            return Err(Error::corrupt(format!(
+                "the differs disagree: {} by the driver's own, {digest} by a walk that reads everything",
+                stored.digest
+            ))
+            .hinted("this is a bug in plywood; --diff=walk commits what the walk found"));
+        }
+    }
+    let blob = Descriptor {
+        media_type: Compression::None.layer_media_type().to_owned(),
+        digest: stored.digest,
+        size: stored.size,
+    };
+    Ok((
+        written,
+        NewLayer {
+            diff_id: DiffId(stored.digest),
+            size: stored.size,
+            blob,
+        },
+    ))
+}
+
+fn compose_image(
+    host: &Host,
+    args: &CommitArgs,
+    container: &ContainerRecord,
+    base: &ImageRecord,
+    layer: Option<&LayerRecord>,
+    changes: Vec<Change>,
+) -> Result<ImageRecord> {
+    let words = container
+        .spec
+        .get("args")
+        .and_then(|args| serde_json::from_value::<Vec<String>>(args.clone()).ok());
+    let step = Step {
+        created_by: words.map(|words| words.join(" ")),
+        message: args.message.clone(),
+        author: args.author.clone(),
+        changes,
+    };
+    let config = compose::next_config(Some(&oci::read_config(&host.store, base)?), layer, &step)?;
+    let mut layers = Vec::with_capacity(base.layers.len() + 1);
+    for chain in &base.layers {
+        let record = host.store.layers.get(&chain.0.hex())?;
+        layers.push(record.ok_or_else(|| Error::corrupt(format!("layer {chain} of image {} has no record", base.id)))?);
+    }
+    layers.extend(layer.cloned());
+    compose::publish_image(&host.store, &ImageDraft::new(&config, layers)?, args.name.as_ref())
+}
+
+/// Tells the bar what passes.
+struct Counting<'a, W> {
+    inner: W,
+    bars: &'a Bars,
+}
+
+impl<W: Write> Write for Counting<'_, W> {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        let count = self.inner.write(buffer)?;
+        self.bars.advance(count as u64);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
 }

@@ -1,13 +1,90 @@
-//! `plywood inspect`.
+//! `plywood inspect`: everything about images and containers, down to device and file.
+
+use plywood_store::error::Kind;
+use plywood_store::record::{ContainerRecord, ContainerState, ImageRecord, Place};
+use serde_json::{Value, json};
 
 use crate::cli::InspectArgs;
-use crate::commands::Session;
-use crate::failure::{Failure, Outcome};
+use crate::commands::{Host, Session, tag};
+use crate::error::{Error, Result};
+use crate::exec::state;
+use crate::failure::{OK, Outcome};
+use crate::image::oci;
 
-/// Runs the verb.
+/// Prints a list with one document per name; that is its text form too.
 ///
 /// # Errors
-/// Its failure.
-pub fn run(_args: &InspectArgs, _session: &Session) -> Outcome {
-    Err(Failure::usage("not there yet"))
+/// Where a name is neither an image nor a container.
+pub fn run(args: &InspectArgs, session: &Session) -> Outcome {
+    if session.store()?.is_none() {
+        return Err(tag::no_image(&args.names[0]).into());
+    }
+    let host = session.host()?;
+    let documents = args
+        .names
+        .iter()
+        .map(|name| one(&host, name))
+        .collect::<Result<Vec<_>>>()?;
+    session.output.json(&documents)?;
+    Ok(OK)
+}
+
+fn one(host: &Host, name: &str) -> Result<Value> {
+    let container = match host.store.find_container(name) {
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid) => None,
+        found => Some(found?),
+    };
+    match (container, host.store.find_image(name)) {
+        (Some(container), _) => of_container(host, &container),
+        (None, Ok(image)) => of_image(host, &image),
+        (None, Err(error)) if error.kind() == Kind::NotFound => {
+            Err(Error::not_found(format!("no image and no container {name}")).hinted(
+                error
+                    .hint()
+                    .unwrap_or("plywood images and plywood ps -a list what there is"),
+            ))
+        }
+        (None, Err(error)) => Err(error),
+    }
+}
+
+fn of_image(host: &Host, image: &ImageRecord) -> Result<Value> {
+    let store = &host.store;
+    let config = oci::read_config(store, image)?;
+    let mut layers = Vec::new();
+    for chain in &image.layers {
+        let Some(layer) = store.layers.get(&chain.0.hex())? else {
+            return Err(Error::corrupt(format!(
+                "layer {chain} of image {} has no record",
+                image.id
+            )));
+        };
+        let mut shown = json!({
+            "diff_id": layer.diff_id, "chain_id": layer.chain_id, "blob": layer.blob, "size": layer.size,
+            "stack": host.snapshotter.layer_stack(chain)?,
+        });
+        if let Place::Thin(id) = layer.place {
+            shown["thin_id"] = json!(id);
+        }
+        layers.push(shown);
+    }
+    Ok(json!({
+        "id": image.id, "names": store.names_of(&image.id)?, "manifest": image.manifest, "created": image.created,
+        "driver": host.snapshotter.driver(), "config": config.config, "author": config.author,
+        "architecture": config.architecture, "os": config.os, "layers": layers, "history": config.history,
+    }))
+}
+
+fn of_container(host: &Host, record: &ContainerRecord) -> Result<Value> {
+    let (state, pid, exit_code) = match state::settled(&record.state) {
+        ContainerState::Created => ("created", None, None),
+        ContainerState::Running { pid, .. } => ("running", Some(pid), None),
+        ContainerState::Exited { code, .. } => ("exited", None, Some(code)),
+    };
+    let driver = host.snapshotter.driver();
+    Ok(json!({
+        "id": record.id, "name": record.name, "image": record.image, "image_name": record.image_name,
+        "created": record.created_at, "state": state, "pid": pid, "exit_code": exit_code,
+        "driver": driver, "writable": driver, "spec": record.spec, "stack": host.snapshotter.stack(&record.id)?,
+    }))
 }

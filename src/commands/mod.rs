@@ -1,8 +1,10 @@
 //! The verbs, one a file, and what each begins with: [`Host`], the opened root.
 
 pub mod check;
+pub mod collect;
 pub mod commit;
 pub mod completion;
+pub mod container;
 pub mod df;
 pub mod diff;
 pub mod doctor;
@@ -23,7 +25,6 @@ pub mod tag;
 pub mod tree;
 pub mod umount;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use plywood_store::{Driver, Store};
@@ -94,7 +95,9 @@ impl Session {
             DriverChoice::Overlay => Driver::Overlay,
         };
         if asked != kept {
-            return Err(Error::new(Kind::Incompatible, format!("{} keeps its layers with the {kept} driver, not {asked}", self.global.root.display())).hinted(format!("leave out --driver (and PLYWOOD_DRIVER), or name another --root; plywood export and import carry images from one driver to the other")));
+            return Err(Error::new(Kind::Incompatible, format!("{} keeps its layers with the {kept} driver, not {asked}", self.global.root.display())).hinted(
+                "leave out --driver (and PLYWOOD_DRIVER), or name another --root; plywood export and import carry images from one driver to the other",
+            ));
         }
         Ok(Some(Arc::new(store)))
     }
@@ -180,44 +183,15 @@ fn open_driver(store: &Arc<Store>) -> Result<Box<dyn Snapshotter>> {
     }
 }
 
-/// Seconds since 1970, or `SOURCE_DATE_EPOCH` where that is set: the date that configs carry.
-///
-/// # Errors
-/// Where `SOURCE_DATE_EPOCH` is not a number.
-pub fn epoch() -> Result<Epoch> {
-    match std::env::var("SOURCE_DATE_EPOCH") {
-        Ok(text) if !text.is_empty() => {
-            let seconds = text
-                .trim()
-                .parse()
-                .map_err(|_| Error::invalid(format!("SOURCE_DATE_EPOCH is {text:?}, not a number of seconds")))?;
-            Ok(Epoch {
-                now: seconds,
-                clamp: Some(seconds),
-            })
-        }
-        _ => Ok(Epoch {
-            now: now(),
-            clamp: None,
-        }),
-    }
-}
-
-/// The date of this invocation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Epoch {
-    /// Seconds since 1970 for what is made now.
-    pub now: i64,
-    /// `SOURCE_DATE_EPOCH`: later file times become this one.
-    pub clamp: Option<i64>,
-}
-
 /// Seconds since 1970 by the clock.
 pub fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-/// A folder under the root for one invocation's mounts.
-pub fn absolute(path: &std::path::Path) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(|error| Error::io("resolve", path, error))
+/// A key for a snapshot that lives no longer than this invocation.
+pub fn random_key(verb: &str) -> String {
+    let mut bytes = [0u8; 8];
+    // Not a secret, only unlike all others: a short answer is as good.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    format!("{verb}-{:016x}", u64::from_le_bytes(bytes))
 }

@@ -1,13 +1,103 @@
-//! `plywood mount`.
+//! `plywood mount`: an image or a container in the host's tree, read-only.
+
+use std::path::{Path, PathBuf};
+
+use plywood_store::error::Kind;
+use plywood_store::{Digest, Store};
 
 use crate::cli::MountArgs;
-use crate::commands::Session;
-use crate::failure::{Failure, Outcome};
+use crate::commands::{Session, tag};
+use crate::error::{Context, Error, Result};
+use crate::failure::{OK, Outcome};
 
-/// Runs the verb.
+/// Mounts, and prints where.
 ///
 /// # Errors
-/// Its failure.
-pub fn run(_args: &MountArgs, _session: &Session) -> Outcome {
-    Err(Failure::usage("not there yet"))
+/// No such object, a folder that is not empty, something mounted already.
+pub fn run(args: &MountArgs, session: &Session) -> Outcome {
+    if session.store()?.is_none() {
+        return Err(tag::no_image(&args.object).into());
+    }
+    let host = session.host()?;
+    let key = key(&host.store, &args.object)?;
+    let target = target(&host.store, args.dir.as_deref(), &key)?;
+    if let Some(mounted) = host.store.snapshots.get(&key)?.and_then(|snapshot| snapshot.mounted_at) {
+        return Err(Error::new(
+            Kind::InUse,
+            format!("{} is mounted at {}", args.object, mounted.display()),
+        )
+        .hinted(format!("plywood umount {}", args.object))
+        .into());
+    }
+    if let Object::Image(chain) = object(&host.store, &args.object)? {
+        host.snapshotter.view(&key, &chain, None)?;
+    }
+    if let Err(error) = host.snapshotter.mount_at(&key, &target) {
+        if key.starts_with(VIEW) {
+            host.snapshotter
+                .remove(&key)
+                .map_err(|undo| crate::error::with_failed_undo(Error::new(error.kind(), error.to_string()), &undo))?;
+        }
+        return Err(error.into());
+    }
+    session.output.line(target.display().to_string())?;
+    Ok(OK)
+}
+
+/// Keys of the views that `mount` makes begin with this.
+pub const VIEW: &str = "mount-";
+
+/// What is mounted.
+enum Object {
+    Image(plywood_store::ChainId),
+    Container,
+}
+
+fn object(store: &Store, name: &str) -> Result<Object> {
+    if container(store, name)?.is_some() {
+        return Ok(Object::Container);
+    }
+    let image = store.find_image(name)?;
+    match image.layers.last() {
+        Some(top) => Ok(Object::Image(*top)),
+        None => Err(Error::invalid(format!(
+            "image {name} has no layers: there is nothing to mount"
+        ))),
+    }
+}
+
+/// The key of the snapshot that shows `name`: the container's own, or the view of the image's top layer.
+///
+/// # Errors
+/// Where it is neither.
+pub fn key(store: &Store, name: &str) -> Result<String> {
+    if let Some(id) = container(store, name)? {
+        return Ok(id);
+    }
+    Ok(format!("{VIEW}{}", store.find_image(name)?.id.0.hex()))
+}
+
+fn container(store: &Store, name: &str) -> Result<Option<String>> {
+    match store.find_container(name) {
+        Ok(container) => Ok(Some(container.id)),
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Invalid) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn target(store: &Store, dir: Option<&Path>, key: &str) -> Result<PathBuf> {
+    let target = match dir {
+        Some(dir) => std::fs::canonicalize(dir).context("use as mount point", dir)?,
+        None => {
+            let target = store.folder("mounted")?.join(Digest::of(key.as_bytes()).short());
+            std::fs::create_dir_all(&target).context("make", &target)?;
+            target
+        }
+    };
+    if std::fs::read_dir(&target).context("read", &target)?.next().is_some() {
+        return Err(
+            Error::invalid(format!("{} is not empty", target.display())).hinted("name an empty folder, or none")
+        );
+    }
+    Ok(target)
 }

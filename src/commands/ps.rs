@@ -1,13 +1,110 @@
-//! `plywood ps`.
+//! `plywood ps`: the containers.
+
+use plywood_store::record::{ContainerRecord, ContainerState};
+use serde::Serialize;
 
 use crate::cli::PsArgs;
-use crate::commands::Session;
-use crate::failure::{Failure, Outcome};
+use crate::commands::{Session, now};
+use crate::exec::state;
+use crate::failure::{OK, Outcome};
+use crate::output;
 
-/// Runs the verb.
+/// One container, as `--json` shows it.
+#[derive(Debug, Serialize)]
+struct Row {
+    id: String,
+    name: String,
+    image: String,
+    command: Vec<String>,
+    created: i64,
+    state: &'static str,
+    pid: Option<u32>,
+    exit_code: Option<i32>,
+}
+
+/// Lists running containers, or all.
 ///
 /// # Errors
-/// Its failure.
-pub fn run(_args: &PsArgs, _session: &Session) -> Outcome {
-    Err(Failure::usage("not there yet"))
+/// A damaged record.
+pub fn run(args: &PsArgs, session: &Session) -> Outcome {
+    let mut rows = Vec::new();
+    if let Some(store) = session.store()? {
+        let mut containers = store.containers.list()?;
+        containers.sort_by_key(|container| std::cmp::Reverse(container.created_at));
+        for container in &containers {
+            let row = row(container);
+            if args.all || row.state == "running" {
+                rows.push(row);
+            }
+        }
+    }
+    if session.output.is_json() {
+        session.output.json(&rows)?;
+    } else if args.ids {
+        for row in &rows {
+            session.output.line(if args.no_trunc {
+                &row.id
+            } else {
+                &row.id[..row.id.len().min(12)]
+            })?;
+        }
+    } else {
+        let cells = rows.iter().map(|row| cells(row, args.no_trunc)).collect();
+        session
+            .output
+            .table(&["CONTAINER", "NAME", "IMAGE", "COMMAND", "CREATED", "STATUS"], cells)?;
+    }
+    Ok(OK)
+}
+
+fn row(record: &ContainerRecord) -> Row {
+    let (state, pid, exit_code) = match state::settled(&record.state) {
+        ContainerState::Created => ("created", None, None),
+        ContainerState::Running { pid, .. } => ("running", Some(pid), None),
+        ContainerState::Exited { code, .. } => ("exited", None, Some(code)),
+    };
+    let command = record
+        .spec
+        .get("args")
+        .and_then(|args| serde_json::from_value(args.clone()).ok())
+        .unwrap_or_default();
+    Row {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        image: record.image_name.clone(),
+        command,
+        created: record.created_at,
+        state,
+        pid,
+        exit_code,
+    }
+}
+
+fn cells(row: &Row, whole: bool) -> Vec<String> {
+    let status = match (row.state, row.exit_code, row.pid) {
+        (_, Some(code), _) => format!("exited ({code})"),
+        (state, _, Some(pid)) => format!("{state} (pid {pid})"),
+        (state, ..) => state.to_owned(),
+    };
+    let command = row.command.join(" ");
+    let cut = |text: &str, length: usize| {
+        if whole || text.chars().count() <= length {
+            text.to_owned()
+        } else {
+            format!("{}…", text.chars().take(length - 1).collect::<String>())
+        }
+    };
+    let id = if whole {
+        row.id.clone()
+    } else {
+        row.id.chars().take(12).collect()
+    };
+    vec![
+        id,
+        row.name.clone(),
+        row.image.clone(),
+        cut(&command, 30),
+        output::ago(row.created, now()),
+        status,
+    ]
 }

@@ -1,13 +1,104 @@
-//! `plywood rm`.
+//! `plywood rm`: removes containers: the snapshot first, then the record.
+
+use plywood_store::error::Kind;
+use plywood_store::record::{ContainerRecord, ContainerState};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::cli::RmArgs;
-use crate::commands::Session;
-use crate::failure::{Failure, Outcome};
+use crate::commands::{Host, Session, container};
+use crate::error::{Context, Error, Result};
+use crate::exec::state;
+use crate::explain;
+use crate::failure::{Failure, OK, Outcome};
 
-/// Runs the verb.
+/// How long a killed container may take to end.
+const KILL_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Removes each container, and says for each what became of it.
 ///
 /// # Errors
-/// Its failure.
-pub fn run(_args: &RmArgs, _session: &Session) -> Outcome {
-    Err(Failure::usage("not there yet"))
+/// Where one could not be removed; the others are.
+pub fn run(args: &RmArgs, session: &Session) -> Outcome {
+    let host = session.host()?;
+    let mut failed = false;
+    for name in &args.containers {
+        match remove(&host, name, args.force) {
+            Ok(()) => session.output.line(name)?,
+            Err(error) if args.force && error.kind() == Kind::NotFound => {}
+            Err(error) => {
+                failed = true;
+                if let Some(report) = Failure::from(error).report() {
+                    session.output.error(report);
+                }
+            }
+        }
+    }
+    if failed { Err(Failure::told()) } else { Ok(OK) }
+}
+
+fn remove(host: &Host, name: &str, force: bool) -> Result<()> {
+    let record = host.store.find_container(name)?;
+    if force {
+        kill(host, &record)?;
+    }
+    let hold = container::hold(&host.store, &record)?;
+    remove_held(host, &record, hold)
+}
+
+/// Removes a container that the caller holds.
+///
+/// # Errors
+/// Where its snapshot or record cannot be removed; doing it again is safe.
+pub fn remove_held(host: &Host, record: &ContainerRecord, hold: container::Hold) -> Result<()> {
+    // The record goes last: until then the snapshot has an owner that can be found and removed again.
+    host.snapshotter.unmount_at(&record.id)?;
+    host.snapshotter.remove(&record.id)?;
+    let lock = host.store.exclusive()?;
+    host.store.containers.remove(&lock, &record.id)?;
+    lock.done()?;
+    container::forget(&host.store, record, hold)
+}
+
+/// Kills the container's first process, and so all of it, and waits until its plywood let go.
+fn kill(host: &Host, record: &ContainerRecord) -> Result<()> {
+    let ContainerState::Running { pid, start_ticks, .. } = record.state else {
+        return Ok(());
+    };
+    if container::try_hold(&host.store, record)?.is_some() {
+        return Ok(());
+    }
+    signal_kill(pid, start_ticks, record)?;
+    let end = std::time::Instant::now() + KILL_WAIT;
+    while container::try_hold(&host.store, record)?.is_none() {
+        if std::time::Instant::now() > end {
+            return Err(Error::new(
+                Kind::InUse,
+                format!(
+                    "container {} did not end within {} seconds of being killed",
+                    record.name,
+                    KILL_WAIT.as_secs()
+                ),
+            ));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Sends SIGKILL to exactly that process: the handle is taken first, then its start time compared.
+fn signal_kill(pid: u32, start_ticks: u64, record: &ContainerRecord) -> Result<()> {
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let process = process.ok_or_else(|| Error::corrupt(format!("container {} has process {pid}", record.name)))?;
+    let handle = match pidfd_open(process, PidfdFlags::empty()) {
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        handle => handle.context("find process", pid.to_string())?,
+    };
+    if state::start_ticks(pid) != Some(start_ticks) {
+        return Ok(());
+    }
+    explain::step(|| format!("kill -KILL {pid}"));
+    match pidfd_send_signal(handle, Signal::KILL) {
+        Err(rustix::io::Errno::SRCH) => Ok(()),
+        sent => sent.context("kill process", pid.to_string()),
+    }
 }

@@ -1,0 +1,286 @@
+//! What the tests on the binary share: a store of their own, and a small base system.
+
+#![allow(dead_code, reason = "each test crate uses its own part of this")]
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// `SOURCE_DATE_EPOCH` of every test that compares ids: 2020-01-01.
+pub const EPOCH: &str = "1577836800";
+
+/// The plywood binary on a store of its own, which ends with it.
+#[derive(Debug)]
+pub struct Plywood {
+    folder: TempDir,
+    driver: &'static str,
+}
+
+impl Plywood {
+    /// An empty store with this driver, on the filesystem of `TMPDIR`.
+    pub fn new(driver: &'static str) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("plywood-test-")
+            .tempdir()
+            .expect("a folder in TMPDIR");
+        Self { folder, driver }
+    }
+
+    /// The root folder.
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    /// A path beside the root, for archives and the like.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The command, not started.
+    pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plywood"));
+        command
+            .arg("--root")
+            .arg(self.root())
+            .arg("--driver")
+            .arg(self.driver)
+            .args(args);
+        command
+            .env("SOURCE_DATE_EPOCH", EPOCH)
+            .env_remove("PLYWOOD_ROOT")
+            .env_remove("PLYWOOD_DRIVER")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it, whatever comes of it.
+    pub fn run<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        self.command(args).output().expect("plywood starts")
+    }
+
+    /// Runs it, wants success, gives its standard output without the last newline.
+    #[track_caller]
+    pub fn ok<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> String {
+        let command = &mut self.command(args);
+        let output = command.output().expect("plywood starts");
+        assert!(
+            output.status.success(),
+            "{command:?}: {}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout)
+            .expect("UTF-8 on stdout")
+            .trim_end()
+            .to_owned()
+    }
+
+    /// Runs it, wants this exit code, gives its standard error.
+    #[track_caller]
+    pub fn fails<S: AsRef<OsStr>>(&self, code: i32, args: impl IntoIterator<Item = S>) -> String {
+        let command = &mut self.command(args);
+        let output = command.output().expect("plywood starts");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{command:?}\n{}\n{error}",
+            String::from_utf8_lossy(&output.stdout)
+        );
+        error
+    }
+
+    /// Runs it with something on its standard input, wants success.
+    #[track_caller]
+    pub fn fed<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>, input: &[u8]) -> String {
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("plywood starts");
+        child
+            .stdin
+            .take()
+            .expect("a pipe")
+            .write_all(input)
+            .expect("plywood reads");
+        let output = child.wait_with_output().expect("plywood ends");
+        assert!(output.status.success(), "{}", output.status);
+        String::from_utf8(output.stdout)
+            .expect("UTF-8 on stdout")
+            .trim_end()
+            .to_owned()
+    }
+
+    /// The store's JSON document for these arguments.
+    #[track_caller]
+    pub fn json<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> serde_json::Value {
+        let args =
+            std::iter::once(OsStr::new("--json").to_owned()).chain(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        serde_json::from_str(&self.ok(args)).expect("JSON on stdout")
+    }
+
+    /// Wants `check --data` to find nothing.
+    #[track_caller]
+    pub fn sound(&self) {
+        let output = self.run(["check", "--data"]);
+        assert!(
+            output.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+impl Drop for Plywood {
+    fn drop(&mut self) {
+        if self.driver == "thin" && self.root().exists() {
+            // The pool's devices would outlive their files.
+            let _ = self.run(["umount", "--all"]);
+            let _ = self.run(["pool", "detach"]);
+        }
+    }
+}
+
+/// A base system with a shell: busybox (Debian's busybox-static), as a tar with fixed times.
+pub fn busybox_tar(path: &Path) {
+    let busybox = std::fs::read("/bin/busybox").expect("Debian's busybox-static");
+    let list = Command::new("/bin/busybox")
+        .arg("--list")
+        .output()
+        .expect("busybox runs")
+        .stdout;
+    let applets = String::from_utf8(list).expect("UTF-8");
+    let mut tar = tar::Builder::new(std::fs::File::create(path).expect("a file"));
+    let mut entry = |path: &str, kind: tar::EntryType, mode: u32, content: &[u8], link: Option<&str>| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(content.len() as u64);
+        header.set_mtime(1_500_000_000);
+        match link {
+            Some(link) => tar.append_link(&mut header, path, link).expect("an entry"),
+            None => tar.append_data(&mut header, path, content).expect("an entry"),
+        }
+    };
+    for (folder, mode) in [
+        ("./", 0o755),
+        ("bin/", 0o755),
+        ("dev/", 0o755),
+        ("etc/", 0o755),
+        ("home/", 0o755),
+        ("proc/", 0o755),
+        ("root/", 0o700),
+        ("run/", 0o755),
+        ("sys/", 0o755),
+        ("tmp/", 0o1777),
+        ("usr/", 0o755),
+        ("usr/share/", 0o755),
+        ("usr/share/doc/", 0o755),
+        ("var/", 0o755),
+        ("var/log/", 0o755),
+    ] {
+        entry(folder, tar::EntryType::Directory, mode, b"", None);
+    }
+    entry("bin/busybox", tar::EntryType::Regular, 0o755, &busybox, None);
+    for applet in applets.lines().filter(|applet| *applet != "busybox") {
+        entry(
+            &format!("bin/{applet}"),
+            tar::EntryType::Link,
+            0o755,
+            b"",
+            Some("bin/busybox"),
+        );
+    }
+    entry(
+        "etc/passwd",
+        tar::EntryType::Regular,
+        0o644,
+        b"root:x:0:0:root:/root:/bin/sh\nops:x:1000:1000:ops:/home:/bin/sh\n",
+        None,
+    );
+    entry(
+        "etc/group",
+        tar::EntryType::Regular,
+        0o644,
+        b"root:x:0:\nops:x:1000:\nadm:x:4:ops\n",
+        None,
+    );
+    entry("etc/resolv.conf", tar::EntryType::Regular, 0o644, b"", None);
+    entry("etc/hostname", tar::EntryType::Regular, 0o644, b"base\n", None);
+    entry(
+        "etc/hosts",
+        tar::EntryType::Regular,
+        0o644,
+        b"127.0.0.1 localhost\n",
+        None,
+    );
+    for name in ["a", "b", "c", "d"] {
+        entry(
+            &format!("usr/share/doc/{name}"),
+            tar::EntryType::Regular,
+            0o644,
+            format!("document {name}\n").repeat(1000).as_bytes(),
+            None,
+        );
+    }
+    entry(
+        "usr/share/twin",
+        tar::EntryType::Link,
+        0o644,
+        b"",
+        Some("usr/share/doc/a"),
+    );
+    entry("usr/share/link", tar::EntryType::Symlink, 0o777, b"", Some("doc/b"));
+    tar.finish().expect("an archive");
+}
+
+/// The fixed edits of "same edits, same ids": one shell script per layer.
+pub const EDITS: [&str; 3] = [
+    // New things of every kind, a changed twin, a removal, a moved folder.
+    "set -e
+     mkdir -p /srv/site/img /var/log/web; echo '<h1>plywood</h1>' > /srv/site/index.html
+     dd if=/dev/zero of=/srv/site/img/zeros bs=1k count=100 2>/dev/null; echo end >> /srv/site/img/zeros
+     echo more >> /usr/share/doc/a; rm /usr/share/doc/b; mv /usr/share/doc/c /usr/share/c-moved
+     ln /srv/site/index.html /srv/site/home.html; ln -s ../index.html /srv/site/img/up
+     mkfifo /srv/fifo; mknod /srv/null c 1 3; chmod 4755 /bin/busybox; chown 1000:1000 /home; chmod 1777 /srv
+     ln /usr/share/doc/d /usr/share/doc/dd; touch -d '2001-02-03 04:05:06' /srv/site/old",
+    // Kinds change places, a twin is cut, a folder is made anew.
+    "set -e
+     rm -r /srv/site/img; echo file > /srv/site/img; rm /srv/site/home.html; mkdir /srv/site/home.html
+     rm -r /var/log/web; mkdir /var/log/web; echo new > /var/log/web/access
+     cp /usr/share/twin /usr/share/t; rm /usr/share/twin; mv /usr/share/t /usr/share/twin
+     chmod 600 /usr/share/doc/d; rm /usr/share/link; ln -s doc/d /usr/share/link",
+    // Deep removals, and a change that is undone.
+    "set -e
+     mv /usr/share/doc /usr/share/papers; mkdir /usr/share/doc; echo again > /usr/share/doc/a
+     echo x > /srv/x; rm /srv/x; rm /srv/fifo /srv/null; chown 0:0 /home",
+];
+
+/// Imports the base system and commits every edit on top of the last: the images' ids, base first.
+pub fn story(plywood: &Plywood) -> Vec<String> {
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    let mut ids = vec![plywood.ok([
+        OsStr::new("import"),
+        OsStr::new("-c"),
+        OsStr::new("CMD [\"/bin/sh\"]"),
+        base.as_os_str(),
+        OsStr::new("step0"),
+    ])];
+    for (index, edit) in EDITS.iter().enumerate() {
+        let (from, to, name) = (
+            format!("step{index}"),
+            format!("step{}", index + 1),
+            format!("c{index}"),
+        );
+        plywood.ok(["run", "--name", &name, &from, "sh", "-c", edit]);
+        ids.push(plywood.ok(["commit", "--diff", "verify", "-m", "an edit", &name, &to]));
+    }
+    ids
+}

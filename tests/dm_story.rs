@@ -1,0 +1,71 @@
+//! The main job on a real thin pool, and that both drivers make the same of it.
+
+mod common;
+
+use common::{Plywood, busybox_tar, story};
+
+#[test]
+fn dm_the_same_edits_give_the_same_ids_on_thin_and_on_overlay() {
+    let (thin, overlay) = (Plywood::new("thin"), Plywood::new("overlay"));
+    assert_eq!(story(&thin), story(&overlay));
+    thin.sound();
+    overlay.sound();
+}
+
+#[test]
+fn dm_layers_are_removed_and_come_back_the_same() {
+    let plywood = Plywood::new("thin");
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    let base_id = plywood.ok(["import", base.to_str().expect("UTF-8"), "base"]);
+    plywood.ok(["run", "--name", "c", "base", "sh", "-c", "echo hello > /srv-file"]);
+    let id = plywood.ok(["commit", "c", "site"]);
+    let archive = plywood.beside("site.tar");
+    let archive = archive.to_str().expect("UTF-8");
+    let since = plywood.beside("since.tar");
+    let since = since.to_str().expect("UTF-8");
+    plywood.ok(["export", "-o", archive, "site"]);
+    plywood.ok(["export", "--since", "base", "-o", since, "site"]);
+    plywood.ok(["rm", "c"]);
+    plywood.ok(["rmi", "site"]);
+    assert_eq!(plywood.ok(["import", since]), id);
+    plywood.ok(["rmi", "site", "base"]);
+    let error = plywood.fails(1, ["import", since]);
+    assert!(error.contains("sha256:"), "the missing layer is named: {error}");
+    assert_eq!(plywood.ok(["import", archive]), id);
+    assert_eq!(plywood.ok(["import", base.to_str().expect("UTF-8"), "base"]), base_id);
+    assert_eq!(plywood.ok(["run", "--rm", "site", "cat", "/srv-file"]), "hello");
+    plywood.sound();
+}
+
+#[test]
+fn dm_the_pool_is_there_again_after_it_was_taken_out_of_the_kernel() {
+    let plywood = Plywood::new("thin");
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    plywood.ok(["import", base.to_str().expect("UTF-8"), "base"]);
+    plywood.ok(["pool", "detach"]);
+    assert_eq!(
+        plywood.ok(["run", "--rm", "base", "cat", "/etc/hosts"]),
+        "127.0.0.1 localhost"
+    );
+    plywood.sound();
+}
+
+#[test]
+fn dm_the_stack_of_an_image_reaches_down_to_its_file() {
+    let plywood = Plywood::new("thin");
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    plywood.ok(["import", base.to_str().expect("UTF-8"), "base"]);
+    let document = plywood.json(["inspect", "base"]);
+    let layer = &document[0]["layers"][0];
+    assert!(layer["thin_id"].is_u64(), "{document}");
+    let kinds: Vec<&str> = layer["stack"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|item| item["kind"].as_str())
+        .collect();
+    assert!(kinds.contains(&"pool") && kinds.contains(&"file"), "{kinds:?}");
+}
