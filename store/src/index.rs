@@ -49,6 +49,8 @@ use rustix::fs::FlockOperation;
 pub const WORTH_IT: usize = 400;
 /// How long to wait for another reader of the index.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The file in the index's folder that says that it was made to the end.
+const WHOLE: &str = "whole";
 /// How long sled's own threads may take to let go of its files.
 const GRACE: Duration = Duration::from_millis(500);
 /// Bytes of memory that sled may cache.
@@ -88,7 +90,8 @@ impl Index {
         let still = store.shared()?;
         let lock = lock(store.root())?;
         let folder = store.root().join("index");
-        if !folder.exists() {
+        if !folder.join(WHOLE).exists() {
+            // None, or one whose making was ended by a kill.
             drop(lock);
             return Self::make(store);
         }
@@ -153,15 +156,18 @@ impl Index {
         Ok(links)
     }
 
-    /// Reads all records into an empty index. Its state comes last: what a kill
-    /// leaves of this has none, and is not believed.
+    /// Reads all records into an empty index, and marks it whole last: what a kill
+    /// leaves of this is not looked at again.
     fn fill(&self, store: &Store) -> Result<()> {
         let records = all_links(store)?;
         for ((folder, key), links) in &records {
             self.set(folder, key, links)?;
         }
+        self.seal(store)?;
+        let whole = self.folder.join(WHOLE);
+        File::create(&whole).context("create", &whole)?;
         tracing::debug!(records = records.len(), "index made");
-        self.seal(store)
+        Ok(())
     }
 
     /// Reads again what writers noted since the last time.
@@ -283,7 +289,9 @@ fn open_sled(folder: &Path) -> Result<sled::Db> {
     }
 }
 
+/// Removes an index, and first of all the mark that it is whole.
 fn discard(folder: &Path) -> Result<()> {
+    durable::remove(&folder.join(WHOLE))?;
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove index", folder, error)),
         _ => Ok(()),
