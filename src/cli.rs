@@ -56,8 +56,8 @@ pub struct Global {
     /// Show each kernel step as the shell command for it, on stderr
     #[arg(long, global = true, help_heading = "Global options")]
     pub explain: bool,
-    /// Say more on stderr; twice for every detail
-    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Global options")]
+    /// Say more on stderr; twice for every detail. Before the verb: after it, -v is the verb's own
+    #[arg(short, long, action = ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,
     /// Say only errors on stderr
     #[arg(
@@ -295,7 +295,7 @@ pub enum ExportFormat {
 #[derive(Debug, Args)]
 pub struct ImagesArgs {
     /// Print ids only
-    #[arg(short = 'I', long = "ids")]
+    #[arg(short = 'q', long = "quiet", id = "ids")]
     pub ids: bool,
     /// Full ids
     #[arg(long)]
@@ -432,7 +432,7 @@ pub struct PsArgs {
     #[arg(short, long)]
     pub all: bool,
     /// Print ids only
-    #[arg(short = 'I', long = "ids")]
+    #[arg(short = 'q', long = "quiet", id = "ids")]
     pub ids: bool,
     /// Full ids and commands
     #[arg(long)]

@@ -1,6 +1,10 @@
 //! What the tests on the binary share: a store of their own, and a small base system.
 
-#![allow(dead_code, reason = "each test crate uses its own part of this")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test crate has a copy of its own and uses a part of it"
+)]
 
 use std::ffi::OsStr;
 use std::io::Write;
