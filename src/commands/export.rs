@@ -1,13 +1,117 @@
-//! `plywood export`.
+//! `plywood export`: images as archives that other tools read too.
 
-use crate::cli::ExportArgs;
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use plywood_store::record::name_key;
+use plywood_store::{ChainId, Reference, Store};
+use serde::Serialize;
+
+use crate::cli::{ExportArgs, ExportFormat};
 use crate::commands::Session;
-use crate::failure::{Failure, Outcome};
+use crate::error::{Error, Result};
+use crate::failure::{Failure, OK, Outcome};
+use crate::image::export::{Chosen, Exporter};
+use crate::image::sink::{FolderSink, TarSink, to_file};
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Written<'a> {
+    output: &'a Path,
+    images: Vec<String>,
+}
 
 /// Runs the verb.
 ///
 /// # Errors
-/// Its failure.
-pub fn run(_args: &ExportArgs, _session: &Session) -> Outcome {
-    Err(Failure::usage("not there yet"))
+/// Its failure; then the output file is as it was.
+pub fn run(args: &ExportArgs, session: &Session) -> Outcome {
+    let is_one_tar = matches!(args.format, ExportFormat::Rootfs | ExportFormat::Layer);
+    if is_one_tar && args.images.len() > 1 {
+        return Err(Failure::usage("this format holds a single image"));
+    }
+    if is_one_tar && args.since.is_some() {
+        return Err(Failure::usage(
+            "--since is for the OCI and docker formats, which have several layers",
+        ));
+    }
+    let store = session.store()?.ok_or_else(|| {
+        Error::not_found(format!(
+            "there is no image: {} holds no store",
+            session.global.root.display()
+        ))
+        .hinted("plywood import brings one in")
+    })?;
+    let chosen = args
+        .images
+        .iter()
+        .map(|text| choose(&store, text))
+        .collect::<Result<Vec<_>>>()?;
+    let left_out: HashSet<ChainId> = match &args.since {
+        Some(since) => store.find_image(since)?.layers.into_iter().collect(),
+        None => HashSet::new(),
+    };
+    write(args, session, &store, &chosen, &left_out)?;
+    if session.output.is_json() && args.output.as_os_str() != "-" {
+        let images = chosen.iter().map(|chosen| chosen.image.id.to_string()).collect();
+        session.output.json(&Written {
+            output: &args.output,
+            images,
+        })?;
+    }
+    Ok(OK)
+}
+
+/// The image that was typed, with its name where it was typed by name.
+fn choose(store: &Arc<Store>, text: &str) -> Result<Chosen> {
+    let image = store.find_image(text)?;
+    let name = text.parse::<Reference>().ok();
+    let name = match name {
+        Some(name) => store
+            .names
+            .get(&name_key(&name))?
+            .filter(|record| record.image == image.id)
+            .map(|record| record.name),
+        None => None,
+    };
+    Ok(Chosen { image, name })
+}
+
+fn write(
+    args: &ExportArgs,
+    session: &Session,
+    store: &Arc<Store>,
+    chosen: &[Chosen],
+    left_out: &HashSet<ChainId>,
+) -> Result<()> {
+    let exporter = Exporter {
+        store,
+        progress: session.output.bars(),
+        compress: args.compress,
+    };
+    let (output, first) = (&args.output, chosen.first());
+    match (args.format, first) {
+        (ExportFormat::OciDir, _) => {
+            let mut sink = FolderSink::new(output)?;
+            exporter.layout(chosen, left_out, &mut sink)?;
+            sink.finish()
+        }
+        (ExportFormat::OciArchive, _) => to_file(output, |out| {
+            let mut sink = TarSink::new(out);
+            exporter.layout(chosen, left_out, &mut sink)?;
+            sink.finish()
+        }),
+        (ExportFormat::DockerArchive, _) => to_file(output, |out| {
+            let mut sink = TarSink::new(out);
+            exporter.docker(chosen, left_out, &mut sink)?;
+            sink.finish()
+        }),
+        (ExportFormat::Layer, Some(chosen)) => to_file(output, |out| exporter.top_layer(chosen, out)),
+        (ExportFormat::Rootfs, Some(chosen)) => {
+            let host = session.host()?;
+            to_file(output, |out| exporter.tree(&*host.snapshotter, chosen, out))
+        }
+        (_, None) => Err(Error::invalid("no image was named")),
+    }
 }

@@ -10,6 +10,7 @@
 //!   [`archive`]: one in a tar, indexed;
 //! - [`import`]: an archive into the store, nothing visible before all is verified;
 //!   `layout` and `docker` read the two kinds, `pipeline` brings in a layer in one pass;
+//! - [`export`]: images out of the store; [`sink`]: into a tar, a folder, a file;
 //! - [`unpack`]: a layer tar into a mounted snapshot, by a child that is
 //!   [confined](confine) to it.
 
@@ -18,10 +19,12 @@ pub mod change;
 pub mod compose;
 pub mod confine;
 mod docker;
+pub mod export;
 pub mod import;
 mod layout;
 pub mod oci;
 mod pipeline;
+pub mod sink;
 pub mod source;
 pub mod unpack;
 

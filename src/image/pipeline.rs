@@ -72,7 +72,7 @@ impl Loader<'_> {
         incoming: Incoming<'_>,
         made: &mut Made,
     ) -> Result<LayerRecord> {
-        let key = random_key()?;
+        let key = random_key("import")?;
         self.snapshotter.prepare(&key, parent, Some(intent))?;
         self.fill_and_commit(&key, intent, parent, incoming, made)
             .map_err(|cause| match self.snapshotter.remove(&key) {
@@ -289,8 +289,8 @@ impl Read for ChannelReader {
 }
 
 /// A key for a leased snapshot.
-pub(super) fn random_key() -> Result<String> {
+pub(super) fn random_key(verb: &str) -> Result<String> {
     let mut random = [0; 8];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).context("read", "random numbers")?;
-    Ok(format!("import-{:016x}", u64::from_ne_bytes(random)))
+    Ok(format!("{verb}-{:016x}", u64::from_ne_bytes(random)))
 }
