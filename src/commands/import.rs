@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::cli::ImportArgs;
 use crate::commands::{Host, Session};
 use crate::error::{Context, Error, Result};
-use crate::failure::{OK, Outcome};
+use crate::failure::{Failure, OK, Outcome, USAGE};
 use crate::image::change::Change;
 use crate::image::compose::Step;
 use crate::image::import::{Imported, Importer, Request};
@@ -29,7 +29,7 @@ struct Line {
 /// # Errors
 /// Invalid or corrupt input, with the store as it was; whatever the driver refuses.
 pub fn run(args: &ImportArgs, session: &Session) -> Outcome {
-    let request = request(args)?;
+    let request = request(args).map_err(|error| Failure::from(error).with_code(USAGE))?;
     if args.file.as_os_str() != "-" {
         // Before a root is made for nothing.
         args.file.symlink_metadata().context("find", &args.file)?;
