@@ -59,14 +59,8 @@ pub struct Global {
     /// Say more on stderr; twice for every detail. Before the verb: after it, -v is the verb's own
     #[arg(short, long, action = ArgAction::Count, help_heading = "Global options")]
     pub verbose: u8,
-    /// Say only errors on stderr
-    #[arg(
-        short,
-        long,
-        global = true,
-        conflicts_with = "verbose",
-        help_heading = "Global options"
-    )]
+    /// Say only errors on stderr. Before the verb: after it, -q is the verb's own
+    #[arg(short, long, conflicts_with = "verbose", help_heading = "Global options")]
     pub quiet: bool,
 }
 

@@ -11,7 +11,10 @@ use plywood::{explain, failure};
 
 fn main() -> ExitCode {
     // Not a verb: the child that unpacks a layer, confined before anything else.
-    if std::env::args_os().nth(1).is_some_and(|word| word == unpack::CHILD_ARGUMENT) {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == unpack::CHILD_ARGUMENT)
+    {
         return unpack::child_main();
     }
     let cli = Cli::parse();

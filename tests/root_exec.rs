@@ -181,7 +181,10 @@ fn root_exit_codes_are_the_commands_own() {
 #[test]
 fn root_the_container_has_its_own_kernel_view() {
     let image = Image::new();
-    assert_eq!(image.sh("hostname; echo $$; read name </proc/1/comm; echo $name"), "box\n1\nsh\n");
+    assert_eq!(
+        image.sh("hostname; echo $$; read name </proc/1/comm; echo $name"),
+        "box\n1\nsh\n"
+    );
     assert_eq!(
         image.sh("ls /proc/self/fd | wc -l"),
         "4\n",
