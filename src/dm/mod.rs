@@ -3,8 +3,23 @@
 //! - [`control`]: `/dev/mapper/control`, one method per ioctl, no udev;
 //! - [`table`] and [`status`]: the kernel's text lines as types, pure;
 //! - [`name`]: every device name and uuid that plywood makes, in one place;
-//! - [`pool`]: the pool messages ([`pool::ThinPool`]), in the kernel and simulated;
-//! - [`volume`]: a thin device, activated, formatted, mounted: guards.
+//! - [`pool`]: the pool messages ([`pool::ThinPool`]);
+//! - [`volume`]: what a pool does with its volumes beside them ([`volume::Volumes`]);
+//! - [`kernel`] and [`activation`]: both, by the kernel;
+//! - [`assembly`]: from files or block devices to a running pool; [`loops`] beneath it;
+//! - [`ext4`]: the one filesystem that plywood makes and mounts;
+//! - [`locks`]: who uses which volume; [`program`]: the external programs.
 
+pub mod activation;
+pub mod assembly;
+pub mod control;
+pub mod ext4;
+pub mod kernel;
+pub mod locks;
+pub mod loops;
+pub mod name;
 pub mod pool;
+pub mod program;
 pub mod status;
+pub mod table;
+pub mod volume;

@@ -35,6 +35,10 @@ impl std::fmt::Display for ThinId {
 /// A pool: the kernel's own messages.
 pub trait ThinPool {
     /// `create_thin`: an empty device.
+    ///
+    /// # Errors
+    /// Exists where the id is taken; otherwise as for every message: the kernel's refusal,
+    /// or a status line that does not show the success.
     fn create_thin(&self, id: ThinId) -> Result<()>;
     /// `create_snap`: a device that shares everything with `origin`, which the caller has made quiet.
     fn create_snap(&self, id: ThinId, origin: ThinId) -> Result<()>;

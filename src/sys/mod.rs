@@ -1,8 +1,11 @@
 //! The only unsafe code of plywood: one wrapper, one system call.
 
+pub mod block;
 pub mod close_range;
+pub mod device_mapper;
 pub mod fork;
 pub mod keyring;
+pub mod loop_device;
 pub mod mount;
 pub mod mount_setattr;
 pub mod netdevice;

@@ -1,0 +1,384 @@
+//! The kernel pool's volumes: made active on demand, mounted, given back.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::fs::{Mode as FileMode, OFlags};
+
+use crate::dm::control::node_of;
+use crate::dm::ext4::{self, Health};
+use crate::dm::kernel::KernelPool;
+use crate::dm::locks::{Gate, Taken};
+use crate::dm::name::node;
+use crate::dm::pool::{ThinId, ThinPool};
+use crate::dm::program::Program;
+use crate::dm::status::ThinStatus;
+use crate::dm::volume::{Claim, Content, Guard, Mode, Part, VolumeMount, Volumes};
+use crate::error::{Context, Error, Kind, Result, with_failed_undo};
+use crate::explain::{quote, step};
+
+/// Tells this process's mount points apart.
+static MOUNTS: AtomicU32 = AtomicU32::new(0);
+
+impl KernelPool {
+    /// A volume's device, made where it is not there.
+    fn make_device(&self, id: ThinId, content: Content) -> Result<PathBuf> {
+        let name = self.inner.names.thin(id);
+        if self.control().info(&name)?.is_none() {
+            let uuid = self.inner.names.thin_uuid(id);
+            self.control()
+                .create(&name, &uuid, &self.thin_table(id), content == Content::Layer)
+                .map_err(|error| self.missing(id, error))?;
+        }
+        node_of(self.control(), &name)
+    }
+
+    /// The kernel says ENODATA where the pool has no such volume.
+    fn missing(&self, id: ThinId, error: Error) -> Error {
+        let code = std::error::Error::source(&error)
+            .and_then(|source| source.downcast_ref::<std::io::Error>())
+            .and_then(std::io::Error::raw_os_error);
+        match code {
+            Some(libc::ENODATA | libc::EINVAL) => {
+                Error::not_found(format!("the pool {} has no volume {id}", self.name())).caused_by(error)
+            }
+            _ => error,
+        }
+    }
+
+    /// Takes a volume for one user, active: alone to write, together to read.
+    fn activate(&self, id: ThinId, content: Content, mode: Mode) -> Result<(PathBuf, File)> {
+        let locks = &self.inner.locks;
+        let gate = locks.gate()?;
+        match locks.take(&gate, id, mode == Mode::ReadOnly)? {
+            Taken::Shared(lock) => Ok((self.make_device(id, content)?, lock)),
+            Taken::Alone(lock) => {
+                self.remove_unused(id, mode)?;
+                let device = self.make_device(id, content)?;
+                if mode == Mode::ReadOnly {
+                    locks.share(&gate, id, &lock)?;
+                }
+                Ok((device, lock))
+            }
+        }
+    }
+
+    /// Removes a device that no lock holder uses, so that it is made afresh as it has to be.
+    /// One that is mounted in the host's tree may be read beside, never written or deleted.
+    fn remove_unused(&self, id: ThinId, mode: Mode) -> Result<()> {
+        let name = self.inner.names.thin(id);
+        match self.control().info(&name)? {
+            None => Ok(()),
+            Some(info) if info.open_count == 0 => self.control().remove(&name),
+            Some(_) if mode == Mode::ReadOnly => Ok(()),
+            Some(_) => Err(Error::new(Kind::InUse, format!("the volume {id} is mounted elsewhere"))
+                .hinted("plywood umount undoes what plywood mount did")),
+        }
+    }
+
+    /// One user less; the last one removes the device.
+    fn release(&self, id: ThinId, lock: &File) -> Result<()> {
+        let gate = self.inner.locks.gate()?;
+        if self.inner.locks.is_last(&gate, id, lock)? {
+            self.remove_if_closed(&gate, id)?;
+        }
+        Ok(())
+    }
+
+    fn remove_if_closed(&self, _gate: &Gate, id: ThinId) -> Result<bool> {
+        let name = self.inner.names.thin(id);
+        match self.control().info(&name)? {
+            // Another namespace may let go a moment later than we do.
+            Some(info) if info.open_count == 0 || !self.is_mounted_visibly(id)? => {
+                self.control().remove(&name)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether this process sees a mount of the volume.
+    fn is_mounted_visibly(&self, id: ThinId) -> Result<bool> {
+        let Some(info) = self.control().info(&self.inner.names.thin(id))? else {
+            return Ok(false);
+        };
+        let number = format!("{}:{}", info.major, info.minor);
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("read", "/proc/self/mountinfo")?;
+        Ok(mounts
+            .lines()
+            .any(|line| line.split(' ').nth(2) == Some(number.as_str())))
+    }
+
+    fn mount_active(&self, device: &Path, mode: Mode) -> Result<(PathBuf, std::os::fd::OwnedFd)> {
+        let number = MOUNTS.fetch_add(1, Ordering::Relaxed);
+        let target = self.inner.mounts.join(format!("{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&target).context("make", &target)?;
+        let mounted = ext4::mount(device, &target, mode).and_then(|()| {
+            let dir = open_dir(&target);
+            if dir.is_err() {
+                // The mount would keep the device for ever.
+                let _ = ext4::unmount(&target);
+            }
+            dir
+        });
+        match mounted {
+            Ok(dir) => Ok((target, dir)),
+            Err(error) => {
+                let _ = std::fs::remove_dir(&target);
+                Err(error)
+            }
+        }
+    }
+
+    /// Mounts a claimed volume for writing, does something in it, unmounts.
+    fn visit(&self, claim: &Claim, visit: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        self.with_device(claim, Content::Active, |device| {
+            let (target, dir) = self.mount_active(device, Mode::ReadWrite)?;
+            let visited = visit(&target).and_then(|()| rustix::fs::syncfs(&dir).context("sync", &target));
+            drop(dir);
+            both(visited, unmount(&target))
+        })
+    }
+
+    /// A claimed volume's device, for as long as `work` takes.
+    fn with_device(&self, claim: &Claim, content: Content, work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let device = self.make_device(claim.id(), content)?;
+        let worked = work(&device);
+        both(worked, self.control().remove(&self.inner.names.thin(claim.id())))
+    }
+}
+
+/// Both have happened: the first failure is told, and the failed undo beside it.
+fn both(work: Result<()>, undo: Result<()>) -> Result<()> {
+    match (work, undo) {
+        (Err(error), Err(undo)) => Err(with_failed_undo(error, &undo)),
+        (Err(error), Ok(())) | (Ok(()), Err(error)) => Err(error),
+        (Ok(()), Ok(())) => Ok(()),
+    }
+}
+
+fn unmount(target: &Path) -> Result<()> {
+    ext4::unmount(target)?;
+    std::fs::remove_dir(target).context("remove", target)
+}
+
+fn open_dir(target: &Path) -> Result<std::os::fd::OwnedFd> {
+    rustix::fs::open(
+        target,
+        OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC,
+        FileMode::empty(),
+    )
+    .context("open", target)
+}
+
+impl Volumes for KernelPool {
+    fn format(&self, id: ThinId) -> Result<()> {
+        let claim = self.claim(id)?;
+        self.with_device(&claim, Content::Active, ext4::format)?;
+        self.visit(&claim, ext4::empty)?;
+        self.seal(&claim)
+    }
+
+    fn mount(&self, id: ThinId, content: Content, mode: Mode) -> Result<VolumeMount> {
+        let (device, lock) = self.activate(id, content, mode)?;
+        let pool = self.clone();
+        let deactivate = Guard::new(format!("give back the volume {id}"), move || pool.release(id, &lock));
+        let mounted = self
+            .mount_active(&device, mode)
+            .and_then(|(path, dir)| Ok((path, dir.try_clone().context("open", &device)?, dir)));
+        let (path, dir, watch) = match mounted {
+            Ok(mounted) => mounted,
+            Err(error) => {
+                return Err(match deactivate.close() {
+                    Ok(()) => error,
+                    Err(undo) => with_failed_undo(error, &undo),
+                });
+            }
+        };
+        let target = path.clone();
+        let undo = Guard::new(format!("unmount {}", path.display()), move || {
+            // This descriptor was opened before the first write: it hears of every failed one.
+            let synced = match mode {
+                Mode::ReadWrite => rustix::fs::syncfs(&watch).context("sync", &target),
+                Mode::ReadOnly => Ok(()),
+            };
+            drop(watch);
+            both(both(synced, unmount(&target)), deactivate.close())
+        });
+        Ok(VolumeMount { path, dir, undo })
+    }
+
+    fn mount_at(&self, id: ThinId, content: Content, target: &Path) -> Result<()> {
+        let (device, lock) = self.activate(id, content, Mode::ReadOnly)?;
+        match ext4::mount(&device, target, Mode::ReadOnly) {
+            // The mount itself holds the device from here on.
+            Ok(()) => Ok(()),
+            Err(error) => both(Err(error), self.release(id, &lock)),
+        }
+    }
+
+    fn unmount_at(&self, id: ThinId, target: &Path) -> Result<()> {
+        if self.is_mounted_visibly(id)? {
+            ext4::unmount(target)?;
+        }
+        let gate = self.inner.locks.gate()?;
+        match self.inner.locks.take(&gate, id, false) {
+            Ok(_alone) => self.remove_if_closed(&gate, id).map(drop),
+            Err(error) if error.kind() == Kind::InUse => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn quiesce(&self, id: ThinId) -> Result<Guard<'_>> {
+        let name = self.inner.names.thin(id);
+        if self.control().info(&name)?.is_none() {
+            return Ok(Guard::nothing());
+        }
+        let suspended = self.control().suspend(&name)?;
+        Ok(Guard::new(format!("resume {name}"), move || suspended.resume()))
+    }
+
+    fn claim(&self, id: ThinId) -> Result<Claim> {
+        let gate = self.inner.locks.gate()?;
+        match self.inner.locks.take(&gate, id, false)? {
+            Taken::Alone(lock) | Taken::Shared(lock) => {
+                self.remove_unused(id, Mode::ReadWrite)?;
+                Ok(Claim::new(id, Some(lock)))
+            }
+        }
+    }
+
+    fn seal(&self, claim: &Claim) -> Result<()> {
+        let health = |device: &Path| -> Result<()> {
+            match ext4::health(device)? {
+                Health::Clean => Ok(()),
+                Health::NeedsRecovery => Err(Error::new(
+                    Kind::InUse,
+                    format!("the volume {} has writes in its journal", claim.id()),
+                )),
+                Health::Errors => Err(Error::corrupt(format!(
+                    "the filesystem on volume {} saw an I/O error",
+                    claim.id()
+                ))
+                .hinted("what it holds cannot be trusted: remove it and do the work again")),
+            }
+        };
+        match self.with_device(claim, Content::Active, health) {
+            Err(error) if error.kind() == Kind::InUse => {
+                // A mount replays the journal that a killed user left.
+                self.visit(claim, |_| Ok(()))?;
+                self.with_device(claim, Content::Active, health)
+            }
+            done => done,
+        }
+    }
+
+    fn discard(&self, claim: &Claim) -> Result<()> {
+        let size = self.inner.volume_size;
+        let discarded = self.with_device(claim, Content::Active, |device| {
+            step(|| format!("blkdiscard {}", quote(device)));
+            let file = File::options().write(true).open(device).context("open", device)?;
+            crate::sys::block::discard(file.as_fd(), 0, size).context("discard", device)
+        });
+        match discarded {
+            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+
+    fn mapped(&self, id: ThinId, content: Content) -> Result<u64> {
+        let name = self.inner.names.thin(id);
+        let (_device, lock) = match self.activate(id, content, Mode::ReadOnly) {
+            Ok((device, lock)) => (device, Some(lock)),
+            // Somebody writes to it: then it is active anyway.
+            Err(error) if error.kind() == Kind::InUse => (node(&name), None),
+            Err(error) => return Err(error),
+        };
+        let status = self.control().status(&name).and_then(|line| line.parse());
+        let released = match &lock {
+            Some(lock) => self.release(id, lock),
+            None => Ok(()),
+        };
+        match (status?, released?) {
+            (ThinStatus::Working { mapped, .. }, ()) => Ok(mapped.saturating_mul(512)),
+            (ThinStatus::Failed, ()) => Err(Error::corrupt(format!(
+                "the volume {id} has failed with its pool {}",
+                self.name()
+            ))),
+        }
+    }
+
+    fn describe(&self, id: ThinId, _content: Content) -> Result<Vec<Part>> {
+        let name = self.inner.names.thin(id);
+        let mut parts = vec![Part::new("thin", id.to_string())];
+        let device = Part::new("dm", &name);
+        parts.push(match self.control().info(&name)? {
+            Some(_) => device.with(self.control().table(&name)?.to_string()),
+            None => device.with("not active"),
+        });
+        parts.push(Part::new("pool", self.name()).with(self.control().table(&self.name())?.to_string()));
+        parts.extend(self.inner.underlay.describe()?);
+        Ok(parts)
+    }
+
+    fn sweep(&self) -> Result<Vec<String>> {
+        let mut done = Vec::new();
+        let gate = self.inner.locks.gate()?;
+        for name in self.control().list()? {
+            let Some(id) = self.inner.names.parse_thin(&name) else {
+                continue;
+            };
+            let Some(info) = self.control().info(&name)? else {
+                continue;
+            };
+            if info.suspended {
+                self.control().resume(&name)?;
+                done.push(format!(
+                    "resumed the device {name}, which a killed command left suspended"
+                ));
+            }
+            if info.open_count == 0 && self.inner.locks.take(&gate, id, false).is_ok() {
+                self.control().remove(&name)?;
+                done.push(format!("removed the device {name}, which nobody uses"));
+            }
+        }
+        drop(gate);
+        self.sweep_mount_points()?;
+        Ok(done)
+    }
+
+    fn ensure_room(&self) -> Result<()> {
+        self.inner.underlay.ensure_room(self)
+    }
+
+    fn ids(&self) -> Result<Option<Vec<ThinId>>> {
+        if Program::ThinLs.find().is_none() {
+            return Ok(None);
+        }
+        self.reserve_metadata_snap()?;
+        let release = Guard::new("release the metadata snapshot", || self.release_metadata_snap());
+        let listed = self.inner.underlay.list_volumes();
+        release.close()?;
+        listed.map(Some)
+    }
+}
+
+impl KernelPool {
+    /// Removes the mount points of processes that are gone.
+    fn sweep_mount_points(&self) -> Result<()> {
+        let folder = &self.inner.mounts;
+        for entry in std::fs::read_dir(folder).context("list", folder)?.flatten() {
+            let name = entry.file_name();
+            let Some((pid, _)) = name.to_str().and_then(|name| name.split_once('-')) else {
+                continue;
+            };
+            if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
+                // Never with what is in it: an empty folder goes, anything else stays.
+                let _ = std::fs::remove_dir(entry.path());
+            }
+        }
+        Ok(())
+    }
+}

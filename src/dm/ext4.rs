@@ -1,0 +1,175 @@
+//! The one filesystem that plywood makes: ext4 with a pinned feature set.
+//!
+//! Every feature is named, so that the host's mke2fs.conf changes nothing and
+//! volumes can be read block by block. No lazy initialisation: a kernel thread
+//! would write into the golden volume later. Inodes for small files: one per
+//! 4096 bytes, 2,621,440 on 10 GiB.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use nix::mount::{MntFlags, MsFlags};
+use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
+
+use crate::dm::program::Program;
+use crate::dm::volume::Mode as Access;
+use crate::error::{Context, Error, Result};
+use crate::explain::{quote, step};
+
+/// The same for every golden volume: equal volumes, equal bytes.
+const UUID: &str = "706c7977-6f6f-4400-8000-676f6c64656e";
+const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum";
+
+/// Formats a device that reads as zeros.
+///
+/// # Errors
+/// The formatter's, or where it is missing.
+pub fn format(device: &Path) -> Result<()> {
+    let extended = format!(
+        "nodiscard,lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1,root_owner=0:0,hash_seed={UUID}"
+    );
+    let options: [&str; 19] = [
+        "-q", "-F", "-b", "4096", "-I", "256", "-i", "4096", "-m", "0", "-J", "size=16", "-U", UUID, "-O", FEATURES,
+        "-E", &extended, "-e",
+    ];
+    let mut words: Vec<&std::ffi::OsStr> = options.iter().map(std::ffi::OsStr::new).collect();
+    words.push("remount-ro".as_ref());
+    words.push(device.as_os_str());
+    Program::MkfsExt4.run(&words).map(drop)
+}
+
+/// Makes the root directory of a fresh filesystem what an empty snapshot's is.
+///
+/// # Errors
+/// The operating system's.
+pub fn empty(root: &Path) -> Result<()> {
+    let lost = root.join("lost+found");
+    step(|| {
+        format!(
+            "rmdir {0} && chmod 0755 {1} && touch -d @0 {1}",
+            quote(&lost),
+            quote(root)
+        )
+    });
+    match std::fs::remove_dir(&lost) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &lost, error)),
+        _ => {}
+    }
+    let dir = rustix::fs::open(root, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).context("open", root)?;
+    rustix::fs::fchmod(&dir, Mode::from_raw_mode(0o755)).context("set the mode of", root)?;
+    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let times = Timestamps {
+        last_access: zero,
+        last_modification: zero,
+    };
+    rustix::fs::futimens(&dir, &times).context("set the times of", root)?;
+    rustix::fs::syncfs(&dir).context("sync", root)
+}
+
+/// Mounts a volume. Device nodes in it do nothing; reads change nothing.
+///
+/// # Errors
+/// The kernel's.
+pub fn mount(device: &Path, target: &Path, access: Access) -> Result<()> {
+    let (flags, words) = match access {
+        Access::ReadOnly => (
+            MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOATIME,
+            "ro,nodev,noatime",
+        ),
+        Access::ReadWrite => (MsFlags::MS_NODEV | MsFlags::MS_NOATIME, "rw,nodev,noatime"),
+    };
+    step(|| {
+        format!(
+            "mkdir -p {1} && mount -t ext4 -o {words} {0} {1}",
+            quote(device),
+            quote(target)
+        )
+    });
+    nix::mount::mount(Some(device), target, Some("ext4"), flags, Some("errors=remount-ro"))
+        .context(&format!("mount {} on", device.display()), target)
+}
+
+/// Unmounts what is on top at `target`.
+///
+/// # Errors
+/// The kernel's; EBUSY where something is open below it.
+pub fn unmount(target: &Path) -> Result<()> {
+    step(|| format!("umount {}", quote(target)));
+    nix::mount::umount2(target, MntFlags::UMOUNT_NOFOLLOW).context("unmount", target)
+}
+
+/// What a superblock says about its filesystem's health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Whole, and nothing left in the journal.
+    Clean,
+    /// The journal has to be replayed: mounted while its last user ended.
+    NeedsRecovery,
+    /// The kernel recorded an error in it.
+    Errors,
+}
+
+/// Reads the health of the filesystem on a device.
+///
+/// # Errors
+/// Where it cannot be read, or holds no ext4.
+pub fn health(device: &Path) -> Result<Health> {
+    let mut block = [0; 1024];
+    let file = File::open(device).context("open", device)?;
+    file.read_exact_at(&mut block, 1024)
+        .context("read the superblock of", device)?;
+    parse_health(&block).ok_or_else(|| Error::corrupt(format!("{} holds no ext4 filesystem", device.display())))
+}
+
+/// The fields `s_magic`, `s_state`, `s_feature_incompat` and `s_error_count`
+/// (`Documentation/filesystems/ext4/super.rst`).
+fn parse_health(block: &[u8; 1024]) -> Option<Health> {
+    let word = |at: usize| block.get(at..at + 2)?.try_into().ok().map(u16::from_le_bytes);
+    let long = |at: usize| block.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+    if word(0x38)? != 0xEF53 {
+        return None;
+    }
+    let recorded_errors = word(0x3A)? & 2 != 0 || long(0x194)? != 0;
+    let journal_full = long(0x60)? & 4 != 0;
+    Some(match (recorded_errors, journal_full) {
+        (true, _) => Health::Errors,
+        (false, true) => Health::NeedsRecovery,
+        (false, false) => Health::Clean,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_is_what_the_superblock_says() {
+        let mut block = [0; 1024];
+        assert_eq!(parse_health(&block), None);
+        block[0x38..0x3A].copy_from_slice(&[0x53, 0xEF]);
+        block[0x3A] = 1;
+        assert_eq!(parse_health(&block), Some(Health::Clean));
+        block[0x60] = 4;
+        assert_eq!(parse_health(&block), Some(Health::NeedsRecovery));
+        block[0x194] = 1;
+        assert_eq!(parse_health(&block), Some(Health::Errors));
+        block[0x194] = 0;
+        block[0x3A] = 2;
+        assert_eq!(parse_health(&block), Some(Health::Errors));
+    }
+
+    #[test]
+    fn a_formatted_file_has_room_for_two_million_files_and_is_clean() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(10 << 30).unwrap();
+        format(file.path()).unwrap();
+        assert_eq!(health(file.path()).unwrap(), Health::Clean);
+        let mut block = [0; 1024];
+        file.as_file().read_exact_at(&mut block, 1024).unwrap();
+        let inodes = u32::from_le_bytes(block[0..4].try_into().unwrap());
+        assert!(inodes >= 2_000_000, "{inodes}");
+        let features = u32::from_le_bytes(block[0x60..0x64].try_into().unwrap());
+        assert_eq!(features, 0x2c2, "filetype, extents, 64bit, flex_bg and nothing else");
+    }
+}

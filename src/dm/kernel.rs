@@ -1,0 +1,158 @@
+//! The pool in the kernel: its messages, each proven by the status line after it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::dm::assembly::Underlay;
+use crate::dm::control::{Control, MessageError};
+use crate::dm::locks::Locks;
+use crate::dm::name::{Names, node};
+use crate::dm::pool::{ThinId, ThinPool};
+use crate::dm::status::{Need, PoolStatus};
+use crate::dm::table::{Table, Target};
+use crate::error::{Error, Kind, Result};
+
+/// A running pool. Cloning gives another handle on the same one.
+#[derive(Debug, Clone)]
+pub struct KernelPool {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) control: Control,
+    pub(super) names: Names,
+    pub(super) locks: Locks,
+    /// Where volumes are mounted, in this process's mount namespace.
+    pub(super) mounts: PathBuf,
+    /// What each volume can hold, bytes.
+    pub(super) volume_size: u64,
+    /// What the pool lies on.
+    pub(super) underlay: Underlay,
+}
+
+impl KernelPool {
+    /// A handle on the pool that `control` has under these names.
+    pub(super) fn new(
+        control: Control,
+        names: Names,
+        underlay: Underlay,
+        locks: PathBuf,
+        mounts: PathBuf,
+        volume_size: u64,
+    ) -> Self {
+        let locks = Locks::new(locks);
+        Self {
+            inner: Arc::new(Inner {
+                control,
+                names,
+                locks,
+                mounts,
+                volume_size,
+                underlay,
+            }),
+        }
+    }
+
+    pub(super) fn control(&self) -> &Control {
+        &self.inner.control
+    }
+
+    /// The pool's device name.
+    pub fn name(&self) -> String {
+        self.inner.names.pool()
+    }
+
+    /// Enlarges data, metadata or both, to these sizes in bytes, while the pool is in use.
+    ///
+    /// # Errors
+    /// Invalid for a size that is not larger.
+    pub fn grow(&self, data: Option<u64>, metadata: Option<u64>) -> Result<()> {
+        self.inner.underlay.grow(self, data, metadata)
+    }
+
+    /// A volume's table.
+    pub(super) fn thin_table(&self, id: ThinId) -> Table {
+        let pool = node(&self.name()).display().to_string();
+        Table {
+            start: 0,
+            sectors: self.inner.volume_size / 512,
+            target: Target::Thin { pool, id },
+        }
+    }
+
+    /// Sends a message; a success is what the status line shows afterwards.
+    fn message(&self, text: &str, need: Need, expected: Option<u64>) -> Result<(), MessageError> {
+        let name = self.name();
+        let other = |error| MessageError { errno: None, error };
+        let before = self.status().map_err(other)?;
+        before.require(need, &name).map_err(other)?;
+        self.control().message(&name, text)?;
+        let after = self.status().map_err(other)?;
+        after.require(need, &name).map_err(other)?;
+        let expected = expected.unwrap_or(before.transaction_id);
+        if after.transaction_id == expected {
+            return Ok(());
+        }
+        Err(other(Error::corrupt(format!(
+            "the pool {name} took {text:?}, but its transaction id is {} instead of {expected}",
+            after.transaction_id
+        ))))
+    }
+}
+
+/// Names what the kernel's number means for a volume.
+fn explained(error: MessageError, id: ThinId) -> Error {
+    match error.errno {
+        Some(libc::EEXIST) => {
+            Error::new(Kind::Exists, format!("the pool has a volume {id} already")).caused_by(error.error)
+        }
+        Some(libc::ENODATA) => Error::not_found(format!("the pool has no volume {id}")).caused_by(error.error),
+        _ => error.error,
+    }
+}
+
+impl ThinPool for KernelPool {
+    fn create_thin(&self, id: ThinId) -> Result<()> {
+        self.message(&format!("create_thin {id}"), Need::Space, None)
+            .map_err(|error| explained(error, id))
+    }
+
+    fn create_snap(&self, id: ThinId, origin: ThinId) -> Result<()> {
+        self.message(&format!("create_snap {id} {origin}"), Need::Space, None)
+            .map_err(|error| match error.errno {
+                Some(libc::ENODATA) => explained(error, origin),
+                _ => explained(error, id),
+            })
+    }
+
+    fn delete(&self, id: ThinId) -> Result<bool> {
+        match self.message(&format!("delete {id}"), Need::Metadata, None) {
+            Ok(()) => Ok(true),
+            Err(error) if error.errno == Some(libc::ENODATA) => Ok(false),
+            Err(error) => Err(explained(error, id)),
+        }
+    }
+
+    fn set_transaction_id(&self, from: u64, to: u64) -> Result<()> {
+        self.message(&format!("set_transaction_id {from} {to}"), Need::Metadata, Some(to))
+            .map_err(|error| error.error)
+    }
+
+    fn reserve_metadata_snap(&self) -> Result<u64> {
+        self.message("reserve_metadata_snap", Need::Metadata, None)
+            .map_err(|error| error.error)?;
+        self.status()?
+            .held_root
+            .ok_or_else(|| Error::corrupt(format!("the pool {} holds no metadata snapshot", self.name())))
+    }
+
+    fn release_metadata_snap(&self) -> Result<()> {
+        self.message("release_metadata_snap", Need::Metadata, None)
+            .map_err(|error| error.error)
+    }
+
+    fn status(&self) -> Result<PoolStatus> {
+        self.control().status(&self.name())?.parse()
+    }
+}

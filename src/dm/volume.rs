@@ -1,0 +1,243 @@
+//! Volumes: thin devices, activated, formatted, mounted, given back.
+//!
+//! [`Volumes`] is what the thin driver needs of a pool beside its messages.
+//! A volume is active only while somebody uses it: the first user makes its
+//! device, the last one removes it. Users are counted by an flock on a file per
+//! volume, shared to read, exclusive to write, so a killed user stops counting.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use crate::dm::pool::{ThinId, ThinPool};
+use crate::error::Result;
+
+/// What a volume holds, which decides whether its device can be written at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// A committed layer: never written again.
+    Layer,
+    /// An active snapshot.
+    Active,
+}
+
+/// Whether a mount may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Together with other readers.
+    ReadOnly,
+    /// Alone.
+    ReadWrite,
+}
+
+/// What a pool does with its volumes.
+pub trait Volumes {
+    /// Makes the new volume `id` an empty filesystem: its root directory 0755, 0:0, mtime 0, with nothing in it.
+    ///
+    /// # Errors
+    /// The formatter's or the kernel's.
+    fn format(&self, id: ThinId) -> Result<()>;
+
+    /// Mounts a volume in this process's mount namespace.
+    ///
+    /// # Errors
+    /// In use where somebody's use of it forbids this one.
+    fn mount(&self, id: ThinId, content: Content, mode: Mode) -> Result<VolumeMount>;
+
+    /// Mounts a volume read-only at `target`, to stay when this process ends.
+    ///
+    /// # Errors
+    /// As for [`Volumes::mount`].
+    fn mount_at(&self, id: ThinId, content: Content, target: &std::path::Path) -> Result<()>;
+
+    /// Undoes [`Volumes::mount_at`]; nothing to undo is a success.
+    ///
+    /// # Errors
+    /// Where it is busy.
+    fn unmount_at(&self, id: ThinId, target: &std::path::Path) -> Result<()>;
+
+    /// Flushes a volume and holds its writes back, if it is active, until the guard lets go.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn quiesce(&self, id: ThinId) -> Result<Guard<'_>>;
+
+    /// Takes a volume that nobody uses, so that nobody does while the claim lives.
+    ///
+    /// # Errors
+    /// In use, saying by whom where that can be told.
+    fn claim(&self, id: ThinId) -> Result<Claim>;
+
+    /// Makes sure that a volume can be mounted read-only for ever: its journal empty, no write error recorded.
+    ///
+    /// # Errors
+    /// Corrupt where its filesystem saw an error: what it holds cannot be trusted.
+    fn seal(&self, claim: &Claim) -> Result<()>;
+
+    /// Gives back what a volume holds, before it is deleted.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn discard(&self, claim: &Claim) -> Result<()>;
+
+    /// Bytes of a volume that have blocks, shared ones included.
+    ///
+    /// # Errors
+    /// The kernel's; not found where the pool has no such volume.
+    fn mapped(&self, id: ThinId, content: Content) -> Result<u64>;
+
+    /// What a volume lies on, from its device down.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn describe(&self, id: ThinId, content: Content) -> Result<Vec<Part>>;
+
+    /// Removes the devices that nobody uses, resumes what stayed suspended; a line for each.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn sweep(&self) -> Result<Vec<String>>;
+
+    /// Refuses to begin work that writes into a nearly full pool, after growing it where it can grow.
+    ///
+    /// # Errors
+    /// No space.
+    fn ensure_room(&self) -> Result<()>;
+
+    /// Every volume that the pool has, where that can be told.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn ids(&self) -> Result<Option<Vec<ThinId>>>;
+}
+
+/// A pool with all that the driver needs of it.
+pub trait Pool: ThinPool + Volumes {}
+
+impl<T: ThinPool + Volumes> Pool for T {}
+
+/// One thing that a volume lies on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// `thin`, `dm`, `pool`, `loop`, `file`, `device`, `folder`.
+    pub kind: &'static str,
+    /// Its name, number or path.
+    pub name: String,
+    /// Its table line or the like.
+    pub detail: Option<String>,
+}
+
+impl Part {
+    /// A thing without detail.
+    pub fn new(kind: &'static str, name: impl Into<String>) -> Self {
+        Self {
+            kind,
+            name: name.into(),
+            detail: None,
+        }
+    }
+
+    /// The same thing with its detail.
+    #[must_use]
+    pub fn with(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+}
+
+/// A volume that is ours alone until this is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    id: ThinId,
+    _lock: Option<std::fs::File>,
+}
+
+impl Claim {
+    /// A claim that `lock` proves.
+    pub fn new(id: ThinId, lock: Option<std::fs::File>) -> Self {
+        Self { id, _lock: lock }
+    }
+
+    /// The volume.
+    pub fn id(&self) -> ThinId {
+        self.id
+    }
+}
+
+/// A kernel step that must be undone. [`Guard::close`] undoes and reports; dropping it undoes and only logs.
+#[must_use = "dropping it undoes the step"]
+pub struct Guard<'a> {
+    what: String,
+    undo: Option<Box<dyn FnOnce() -> Result<()> + 'a>>,
+}
+
+impl std::fmt::Debug for Guard<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Guard({})", self.what)
+    }
+}
+
+impl<'a> Guard<'a> {
+    /// `what` names the undoing, for the log.
+    pub fn new(what: impl Into<String>, undo: impl FnOnce() -> Result<()> + 'a) -> Self {
+        Self {
+            what: what.into(),
+            undo: Some(Box::new(undo)),
+        }
+    }
+
+    /// Nothing to undo.
+    pub fn nothing() -> Self {
+        Self {
+            what: String::new(),
+            undo: None,
+        }
+    }
+
+    /// Undoes the step.
+    ///
+    /// # Errors
+    /// The undoing's.
+    pub fn close(mut self) -> Result<()> {
+        match self.undo.take() {
+            Some(undo) => undo(),
+            None => Ok(()),
+        }
+    }
+
+    /// Leaves the step as it is.
+    pub fn keep(mut self) {
+        self.undo = None;
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if let Some(undo) = self.undo.take()
+            && let Err(error) = undo()
+        {
+            tracing::warn!("cannot {}: {error}", self.what);
+        }
+    }
+}
+
+/// A mounted volume.
+#[derive(Debug)]
+pub struct VolumeMount {
+    /// Where.
+    pub path: PathBuf,
+    /// Its root directory.
+    pub dir: OwnedFd,
+    /// Syncs, unmounts, deactivates.
+    pub undo: Guard<'static>,
+}
+
+impl VolumeMount {
+    /// Syncs, unmounts, deactivates.
+    ///
+    /// # Errors
+    /// Any failure to write back: then nothing that was written may be trusted.
+    pub fn close(self) -> Result<()> {
+        drop(self.dir);
+        self.undo.close()
+    }
+}
