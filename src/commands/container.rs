@@ -1,13 +1,25 @@
-//! What the verbs on containers share: the hold that keeps two of them apart.
+//! What the verbs on containers share: the hold that keeps two of them apart, and
+//! what `run` and `start` do between taking and leaving it.
+//!
+//! The record alone would not keep them apart: a killed plywood leaves *running*
+//! behind, and one that is still unmounting has no process left to point at.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use plywood_store::Store;
-use plywood_store::record::ContainerRecord;
+use plywood_store::record::{ContainerRecord, ContainerState};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
+use crate::commands::{Host, now};
 use crate::error::{Context, Error, Kind, Result};
+use crate::exec::error::CODE_FAILED;
+use crate::exec::spec::Spec;
+use crate::exec::{self, Stage, Streams, state};
+use crate::failure::{BEFORE_COMMAND, Failure, Outcome};
+use crate::snapshot::Access;
 
 /// A container that no other process runs, commits or removes meanwhile: an
 /// flock that ends with its holder, however it ends.
@@ -34,23 +46,41 @@ pub fn hold(store: &Store, container: &ContainerRecord) -> Result<Hold> {
     }
 }
 
-/// Takes hold of a container unless somebody has it.
+/// Takes hold of a container unless somebody has it, or it has outlived its plywood.
 ///
 /// # Errors
 /// Where the lock file cannot be opened.
 pub fn try_hold(store: &Store, container: &ContainerRecord) -> Result<Option<Hold>> {
     let path = store.folder("locks")?.join(format!("container-{}", container.id));
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .context("open", &path)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(Hold { _file: file })),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(Error::io("lock", &path, error)),
+    loop {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .context("open", &path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(Error::io("lock", &path, error)),
+        }
+        // Who held it may have removed container and file just now: then this locks nothing.
+        if is_same(&file, &path)? {
+            // The caller's record is older than the hold.
+            let current = store.containers.get(&container.id)?;
+            let lives = current.is_some_and(|current| state::is_alive(&current.state));
+            return Ok((!lives).then_some(Hold { _file: file }));
+        }
+    }
+}
+
+fn is_same(file: &File, path: &Path) -> Result<bool> {
+    let held = rustix::fs::fstat(file).context("look at", path)?;
+    match rustix::fs::stat(path) {
+        Ok(there) => Ok((held.st_dev, held.st_ino) == (there.st_dev, there.st_ino)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(Error::io("look at", path, error)),
     }
 }
 
@@ -71,4 +101,103 @@ pub fn forget(store: &Store, container: &ContainerRecord, hold: Hold) -> Result<
         .context("remove", &path)?;
     drop(hold);
     Ok(())
+}
+
+/// Mounts the container, runs `spec` in it, unmounts it durably and records how it ended.
+///
+/// # Errors
+/// The run's own, with its exit code; 125 for everything before the command.
+pub fn run(host: &Host, container: &ContainerRecord, spec: &Spec, _hold: &Hold) -> Outcome {
+    let mounted = host
+        .snapshotter
+        .mount(&container.id, Access::ReadWrite)
+        .map_err(before_command)?;
+    let outcome = exec::run(mounted.path(), spec, Streams::own(), |pid| {
+        let start_ticks = state::start_ticks(pid)
+            .ok_or_else(|| Error::not_found(format!("the process {pid} of container {} is gone", container.name)))?;
+        record(
+            &host.store,
+            container,
+            ContainerState::Running {
+                pid,
+                start_ticks,
+                started_at: now(),
+            },
+        )
+    });
+    let closed = mounted.close();
+    let code = match &outcome {
+        Ok(code) => *code,
+        Err(error) => error.exit_code(),
+    };
+    let recorded = record(&host.store, container, ContainerState::Exited { code, ended_at: now() });
+    let code = exit_code(outcome.map_err(failure)?);
+    // The command's own code means nothing where its writes did not reach the disk.
+    closed.map_err(before_command)?;
+    recorded.map_err(before_command)?;
+    Ok(code)
+}
+
+/// An error before the command ran, as `run` and `start` end with it.
+pub fn before_command(error: Error) -> Failure {
+    Failure::from(error).with_code(BEFORE_COMMAND)
+}
+
+fn record(store: &Store, container: &ContainerRecord, state: ContainerState) -> Result<()> {
+    let lock = store.exclusive()?;
+    store.containers.put(
+        &lock,
+        &ContainerRecord {
+            state,
+            ..container.clone()
+        },
+    )?;
+    lock.done()
+}
+
+/// A failed run, as `run` and `start` end with it.
+pub fn failure(error: exec::Error) -> Failure {
+    let hint = match error.stage() {
+        Stage::Command if error.errno().is_some_and(|errno| errno == Errno::NOENT) => Some(
+            "the image has no such command in its PATH, or the script's interpreter or the program's loader is missing"
+                .to_owned(),
+        ),
+        Stage::Command if error.errno().is_some_and(|errno| errno == Errno::NOEXEC) => {
+            Some("it is made for another processor, or a script without #! line".to_owned())
+        }
+        Stage::User => {
+            Some("users are looked up in the image's own /etc/passwd and /etc/group; a number always works".to_owned())
+        }
+        _ => None,
+    };
+    let code = exit_code(error.exit_code());
+    Failure::of(error, code, hint)
+}
+
+fn exit_code(code: i32) -> u8 {
+    u8::try_from(code)
+        .or(u8::try_from(CODE_FAILED))
+        .unwrap_or(BEFORE_COMMAND)
+}
+
+/// The document that a container's record keeps of how to run it.
+///
+/// # Errors
+/// None that can happen: a spec is text and numbers.
+pub fn document(spec: &Spec) -> Result<serde_json::Value> {
+    serde_json::to_value(spec).map_err(|error| Error::invalid("cannot keep the run as JSON").caused_by(error))
+}
+
+/// The spec that a container was made with.
+///
+/// # Errors
+/// Incompatible where another plywood wrote it in words that this one does not know.
+pub fn recorded_spec(container: &ContainerRecord) -> Result<Spec> {
+    serde_json::from_value(container.spec.clone()).map_err(|error| {
+        Error::new(
+            Kind::Incompatible,
+            format!("cannot read how container {} is to be run", container.name),
+        )
+        .caused_by(error)
+    })
 }

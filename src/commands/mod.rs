@@ -17,6 +17,7 @@ pub mod inspect;
 pub mod mount;
 pub mod pool;
 pub mod ps;
+mod request;
 pub mod rm;
 pub mod rmi;
 pub mod run;
@@ -123,6 +124,9 @@ impl Session {
 /// # Errors
 /// The verb's failure.
 pub fn dispatch(verb: Verb, session: &Session) -> Outcome {
+    if matches!(verb, Verb::Run(_) | Verb::Start(_)) {
+        crate::exec::sealed::ensure().map_err(container::failure)?;
+    }
     if mounts(&verb) {
         need_root()?;
         crate::sys::mount::enter_private_namespace()?;

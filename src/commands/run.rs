@@ -1,13 +1,171 @@
-//! `plywood run`.
+//! `plywood run`: a container from an image.
+
+use plywood_store::record::{ContainerRecord, ContainerState};
 
 use crate::cli::RunArgs;
-use crate::commands::Session;
-use crate::failure::{Failure, Outcome};
+use crate::commands::container::{self, before_command};
+use crate::commands::{Host, Session, now, request, rm};
+use crate::error::{Context, Error, Kind, Result};
+use crate::exec::spec::Spec;
+use crate::failure::Outcome;
+use crate::image::oci;
+
+/// Bytes that a container's name may have.
+const NAME_MAX: usize = 128;
+/// How often another name is made up.
+const NAMES_TRIED: usize = 100;
+
+const MANNERS: [&str; 16] = [
+    "brisk", "calm", "clear", "deft", "even", "fair", "firm", "glad", "keen", "lucid", "plain", "quiet", "sound",
+    "steady", "tidy", "warm",
+];
+const WOODS: [&str; 16] = [
+    "alder", "ash", "aspen", "beech", "birch", "cedar", "elm", "fir", "hazel", "larch", "linden", "maple", "oak",
+    "pine", "spruce", "willow",
+];
 
 /// Runs the verb.
 ///
 /// # Errors
-/// Its failure.
-pub fn run(_args: &RunArgs, _session: &Session) -> Outcome {
-    Err(Failure::usage("not there yet"))
+/// 125 where plywood failed before the command, 126 where that cannot be executed, 127 where it is not there.
+pub fn run(args: &RunArgs, session: &Session) -> Outcome {
+    let host = session.host().map_err(before_command)?;
+    let (container, spec) = create(args, &host).map_err(before_command)?;
+    let hold = container::hold(&host.store, &container).map_err(before_command)?;
+    let parent = parent_of(&host, &container).map_err(before_command)?;
+    if let Err(error) = host.snapshotter.prepare(&container.id, parent.as_ref(), None) {
+        let undone = rm::remove_held(&host, &container, hold);
+        return Err(before_command(match undone {
+            Ok(()) => error,
+            Err(undo) => crate::error::with_failed_undo(error, &undo),
+        }));
+    }
+    let outcome = container::run(&host, &container, &spec, &hold);
+    if args.rm {
+        rm::remove_held(&host, &container, hold).map_err(before_command)?;
+    }
+    outcome
+}
+
+/// Checks what is wanted and records the container under a name that is its own.
+fn create(args: &RunArgs, host: &Host) -> Result<(ContainerRecord, Spec)> {
+    let image = host.store.find_image(&args.image)?;
+    let config = oci::read_config(&host.store, &image)?;
+    let id = random_id()?;
+    let spec = request::spec(args, &config.config, &id)?;
+    spec.check().map_err(|error| Error::invalid(error.to_string()))?;
+
+    let lock = host.store.exclusive()?;
+    if host.store.images.get(&oci_key(&image))?.is_none() {
+        return Err(Error::not_found(format!("image {} has just been removed", args.image)));
+    }
+    let taken: Vec<String> = host
+        .store
+        .containers
+        .list()?
+        .into_iter()
+        .map(|container| container.name)
+        .collect();
+    let container = ContainerRecord {
+        name: free_name(args.name.as_deref(), &taken, &id)?,
+        id,
+        image: image.id,
+        image_name: args.image.clone(),
+        created_at: now(),
+        state: ContainerState::Created,
+        spec: container::document(&spec)?,
+    };
+    host.store.containers.put(&lock, &container)?;
+    lock.done()?;
+    Ok((container, spec))
+}
+
+fn oci_key(image: &plywood_store::record::ImageRecord) -> String {
+    plywood_store::record::Record::key(image)
+}
+
+fn parent_of(host: &Host, container: &ContainerRecord) -> Result<Option<plywood_store::ChainId>> {
+    let image = host.store.images.get(&container.image.0.hex())?;
+    let image =
+        image.ok_or_else(|| Error::not_found(format!("image {} has just been removed", container.image_name)))?;
+    Ok(image.layers.last().copied())
+}
+
+/// The name that was asked for, or one that is made up.
+fn free_name(asked: Option<&str>, taken: &[String], id: &str) -> Result<String> {
+    let is_free = |name: &str| !taken.iter().any(|taken| taken == name);
+    if let Some(name) = asked {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+        if name.is_empty()
+            || name.len() > NAME_MAX
+            || !name.starts_with(|first: char| first.is_ascii_alphanumeric())
+            || !name.bytes().all(fits)
+        {
+            return Err(
+                Error::invalid(format!("{name:?} is no name for a container")).hinted(format!(
+                    "a name is 1 to {NAME_MAX} letters, digits, _ . and -, and begins with a letter or digit"
+                )),
+            );
+        }
+        if !is_free(name) {
+            return Err(
+                Error::new(Kind::Exists, format!("there is a container {name} already")).hinted(format!(
+                    "plywood rm {name} removes it, plywood start {name} runs it again"
+                )),
+            );
+        }
+        return Ok(name.to_owned());
+    }
+    for _ in 0..NAMES_TRIED {
+        let [manner, wood] = random::<2>()?.map(|byte| usize::from(byte % 16));
+        if let (Some(manner), Some(wood)) = (MANNERS.get(manner), WOODS.get(wood)) {
+            let name = format!("{manner}_{wood}");
+            if is_free(&name) {
+                return Ok(name);
+            }
+        }
+    }
+    // Many containers: the id is as good a name.
+    Ok(id.get(..12).unwrap_or(id).to_owned())
+}
+
+/// 64 hexadecimal digits.
+fn random_id() -> Result<String> {
+    Ok(random::<32>()?.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn random<const LENGTH: usize>() -> Result<[u8; LENGTH]> {
+    let mut bytes = [0; LENGTH];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("read", "random bytes")?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_checked_and_is_nobody_elses() {
+        let taken = ["web".to_owned()];
+        assert_eq!(free_name(Some("web-1.x_y"), &taken, "id").unwrap(), "web-1.x_y");
+        assert_eq!(free_name(Some("web"), &taken, "id").unwrap_err().kind(), Kind::Exists);
+        for bad in ["", "-x", ".x", "a/b", "../x", "a b", "é", &"x".repeat(129)] {
+            assert_eq!(
+                free_name(Some(bad), &taken, "id").unwrap_err().kind(),
+                Kind::Invalid,
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn made_up_names_run_out_into_the_id() {
+        let all: Vec<String> = MANNERS
+            .iter()
+            .flat_map(|manner| WOODS.map(|wood| format!("{manner}_{wood}")))
+            .collect();
+        assert_eq!(free_name(None, &all, "0123456789abcdef").unwrap(), "0123456789ab");
+        assert!(all.contains(&free_name(None, &[], "id").unwrap()));
+        assert_eq!(random_id().unwrap().len(), 64);
+    }
 }

@@ -1,13 +1,22 @@
-//! `plywood start`.
+//! `plywood start`: an ended container's command once more, in what it left.
 
 use crate::cli::StartArgs;
 use crate::commands::Session;
-use crate::failure::{Failure, Outcome};
+use crate::commands::container::{self, before_command};
+use crate::exec::spec::Spec;
+use crate::failure::Outcome;
 
 /// Runs the verb.
 ///
 /// # Errors
-/// Its failure.
-pub fn run(_args: &StartArgs, _session: &Session) -> Outcome {
-    Err(Failure::usage("not there yet"))
+/// As for `plywood run`: the command's code, or 125 to 127.
+pub fn run(args: &StartArgs, session: &Session) -> Outcome {
+    let host = session.host().map_err(before_command)?;
+    let found = host.store.find_container(&args.container).map_err(before_command)?;
+    let spec = Spec {
+        stdin: args.interactive,
+        ..container::recorded_spec(&found).map_err(before_command)?
+    };
+    let hold = container::hold(&host.store, &found).map_err(before_command)?;
+    container::run(&host, &found, &spec, &hold)
 }

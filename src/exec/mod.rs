@@ -29,6 +29,7 @@ mod leftover;
 mod mounts;
 mod privilege;
 mod rootfs;
+pub mod sealed;
 pub mod spec;
 pub mod state;
 mod supervise;

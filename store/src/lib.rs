@@ -11,7 +11,8 @@
 //! ├── tmp/                    blobs that are being written
 //! ├── pool/                   the thin driver's loop files
 //! ├── overlay/                the overlay driver's folders
-//! └── mnt/                    where plywood mounts, in its own mount namespace
+//! ├── mnt/                    where plywood mounts, in its own mount namespace
+//! └── locks/                  flock: who may mount, start or remove a container
 //! ```
 //!
 //! Nothing here needs root rights, a device or a terminal: this crate is handed

@@ -71,6 +71,7 @@ const TOP: &[&str] = &[
     "pool",
     "overlay",
     "mnt",
+    "locks",
     "lost+found",
 ];
 /// The folders that every root has, parents first.

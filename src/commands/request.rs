@@ -1,0 +1,246 @@
+//! What `run` was asked for, over what the image says: Docker's rules, as a pure
+//! function into a [`Spec`].
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::{NetworkChoice, RunArgs};
+use crate::error::{Context, Error, Result};
+use crate::exec::DEFAULT_PATH;
+use crate::exec::spec::{Bind, Network, Spec};
+use crate::image::oci::RunConfig;
+
+/// Digits of a container's id that are its host name.
+const SHORT_ID: usize = 12;
+/// What a terminal of plywood's understands.
+const TERMINAL: &str = "xterm";
+
+/// The spec of a run of an image with `config`; `id` is the container's.
+pub(super) fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
+    let network = match args.net {
+        NetworkChoice::None => Network::None,
+        NetworkChoice::Host => Network::Host,
+    };
+    let hostname = args.hostname.clone().unwrap_or_else(|| default_hostname(network, id));
+    let mut asked = Vec::new();
+    for file in &args.env_file {
+        let text = std::fs::read_to_string(file).context("read", file)?;
+        asked.extend(
+            text.lines()
+                .map(str::trim_start)
+                .filter(|line| !line.is_empty() && !line.starts_with('#'))
+                .map(str::to_owned),
+        );
+    }
+    asked.extend(args.env.iter().cloned());
+    let env = environment(&config.env, &asked, &hostname, args.tty, |key| std::env::var(key).ok())?;
+    Ok(Spec {
+        args: command(config, args.entrypoint.as_deref(), &args.command),
+        env,
+        working_dir: working_dir(args.workdir.as_deref(), &config.working_dir)?,
+        user: args.user.clone().unwrap_or_else(|| config.user.clone()),
+        hostname,
+        network,
+        terminal: args.tty,
+        stdin: args.interactive,
+        read_only: args.read_only,
+        privileged: args.privileged,
+        binds: args.volume.iter().map(|text| bind(text)).collect::<Result<_>>()?,
+        tmpfs: args.tmpfs.clone(),
+    })
+}
+
+/// Entrypoint and command. A command replaces the image's; an entrypoint replaces
+/// the image's and makes its command meaningless; an empty one is none.
+fn command(config: &RunConfig, entrypoint: Option<&str>, command: &[String]) -> Vec<String> {
+    let (first, default) = match entrypoint {
+        Some("") => (Vec::new(), Vec::new()),
+        Some(entrypoint) => (vec![entrypoint.to_owned()], Vec::new()),
+        None => (
+            config.entrypoint.clone().unwrap_or_default(),
+            config.cmd.clone().unwrap_or_default(),
+        ),
+    };
+    let rest = if command.is_empty() { default } else { command.to_vec() };
+    [first, rest].concat()
+}
+
+/// The defaults, the image's variables, what was asked for; a later one of a key replaces an earlier one.
+/// A key alone takes plywood's own value, or removes it where there is none.
+fn environment(
+    image: &[String],
+    asked: &[String],
+    hostname: &str,
+    terminal: bool,
+    own: impl Fn(&str) -> Option<String>,
+) -> Result<Vec<String>> {
+    let mut env: Vec<(String, String)> = Vec::new();
+    let mut set = |key: &str, value: Option<String>| {
+        let place = env.iter().position(|(known, _)| known == key);
+        match (place, value) {
+            (Some(place), Some(value)) => env[place].1 = value,
+            (None, Some(value)) => env.push((key.to_owned(), value)),
+            (Some(place), None) => drop(env.remove(place)),
+            (None, None) => {}
+        }
+    };
+    set("PATH", Some(DEFAULT_PATH.to_owned()));
+    set("HOSTNAME", Some(hostname.to_owned()));
+    if terminal {
+        set("TERM", Some(TERMINAL.to_owned()));
+    }
+    for entry in image {
+        // An image's entry without value means nothing; it must not reach into plywood's own variables.
+        if let Some((key, value)) = entry.split_once('=').filter(|(key, _)| !key.is_empty()) {
+            set(key, Some(value.to_owned()));
+        }
+    }
+    for entry in asked {
+        match entry.split_once('=') {
+            Some(("", _)) => {
+                return Err(Error::invalid(format!("{entry:?} sets no variable"))
+                    .hinted("write KEY=VALUE, or KEY to take plywood's own value"));
+            }
+            Some((key, value)) => set(key, Some(value.to_owned())),
+            None => set(entry, own(entry)),
+        }
+    }
+    Ok(env.into_iter().map(|(key, value)| format!("{key}={value}")).collect())
+}
+
+fn working_dir(asked: Option<&str>, image: &str) -> Result<String> {
+    match asked {
+        Some(path) if path.starts_with('/') => Ok(path.to_owned()),
+        Some(path) => Err(Error::invalid(format!(
+            "the working directory {path:?} is not an absolute path"
+        ))),
+        None if image.starts_with('/') => Ok(image.to_owned()),
+        // An image's is relative to its root.
+        None => Ok(format!("/{image}")),
+    }
+}
+
+/// With the host's network goes the host's name, unless it is one that plywood would not set.
+fn default_hostname(network: Network, id: &str) -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let is_usable = host
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+        && !host.is_empty();
+    match network {
+        Network::Host if is_usable => host,
+        Network::Host | Network::None => id.get(..SHORT_ID).unwrap_or(id).to_owned(),
+    }
+}
+
+/// `SRC:DST[:ro]`.
+fn bind(text: &str) -> Result<Bind> {
+    let bad = || {
+        Error::invalid(format!("cannot understand the mount {text:?}"))
+            .hinted("write SRC:DST or SRC:DST:ro, as in /srv/site:/var/www:ro")
+    };
+    let mut parts = text.split(':');
+    let (Some(source), Some(target)) = (parts.next(), parts.next()) else {
+        return Err(bad());
+    };
+    let read_only = match (parts.next(), parts.next()) {
+        (None | Some("rw"), None) => false,
+        (Some("ro"), None) => true,
+        _ => return Err(bad()),
+    };
+    if source.is_empty() || !target.starts_with('/') {
+        return Err(bad());
+    }
+    if !source.contains('/') {
+        return Err(Error::invalid(format!("{source:?} is not a path of the host's"))
+            .hinted(format!("for a folder beside you, write ./{source}:{target}")));
+    }
+    let source = std::path::absolute(Path::new(source)).context("resolve", source)?;
+    Ok(Bind {
+        source,
+        target: PathBuf::from(target),
+        read_only,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn entrypoint_and_command_follow_docker() {
+        let config = |entrypoint: Option<&str>, cmd: Option<&str>| RunConfig {
+            entrypoint: entrypoint.map(words),
+            cmd: cmd.map(words),
+            ..RunConfig::default()
+        };
+        for (entrypoint, cmd, asked_entrypoint, asked, expected) in [
+            (None, Some("/bin/bash"), None, "", "/bin/bash"),
+            (None, Some("/bin/bash"), None, "ls -l", "ls -l"),
+            (Some("nginx -g x"), Some("-t"), None, "", "nginx -g x -t"),
+            (Some("nginx"), Some("-t"), None, "-v", "nginx -v"),
+            (Some("nginx"), Some("-t"), Some("sh"), "", "sh"),
+            (Some("nginx"), Some("-t"), Some("sh"), "-c x", "sh -c x"),
+            (Some("nginx"), Some("-t"), Some(""), "ls", "ls"),
+            (Some("nginx"), Some("-t"), Some(""), "", ""),
+            (None, None, None, "", ""),
+        ] {
+            assert_eq!(
+                command(&config(entrypoint, cmd), asked_entrypoint, &words(asked)),
+                words(expected),
+                "{entrypoint:?} {cmd:?} {asked_entrypoint:?} {asked:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn variables_are_set_once_and_the_last_word_counts() {
+        let own = |key: &str| (key == "LANG").then(|| "C.UTF-8".to_owned());
+        let env = |image: &str, asked: &str| {
+            environment(&words(image), &words(asked), "box", false, own).map(|env| env.join(" "))
+        };
+        let defaults = format!("PATH={DEFAULT_PATH} HOSTNAME=box");
+        assert_eq!(env("", "").unwrap(), defaults);
+        assert_eq!(env("A=1 LANG", "B=2 A=3").unwrap(), format!("{defaults} A=3 B=2"));
+        assert_eq!(env("PATH=/bin A=1", "A").unwrap(), "PATH=/bin HOSTNAME=box");
+        assert_eq!(env("", "LANG E=a=b").unwrap(), format!("{defaults} LANG=C.UTF-8 E=a=b"));
+        assert!(env("", "=x").is_err());
+        assert!(
+            environment(&[], &[], "box", true, own)
+                .unwrap()
+                .contains(&"TERM=xterm".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_working_directory_is_absolute() {
+        for (asked, image, expected) in [
+            (None, "", "/"),
+            (None, "srv", "/srv"),
+            (None, "/srv", "/srv"),
+            (Some("/x"), "/srv", "/x"),
+        ] {
+            assert_eq!(working_dir(asked, image).unwrap(), expected);
+        }
+        assert!(working_dir(Some("x"), "/").is_err());
+    }
+
+    #[test]
+    fn mounts_are_taken_apart() {
+        let expected = |read_only| Bind {
+            source: "/srv/a".into(),
+            target: "/b".into(),
+            read_only,
+        };
+        assert_eq!(bind("/srv/a:/b").unwrap(), expected(false));
+        assert_eq!(bind("/srv/a:/b:rw").unwrap(), expected(false));
+        assert_eq!(bind("/srv/a:/b:ro").unwrap(), expected(true));
+        assert!(bind("./a:/b").unwrap().source.is_absolute());
+        for bad in ["", "/a", ":/b", "/a:", "/a:b", "/a:/b:rx", "/a:/b:ro:z", "name:/b"] {
+            assert!(bind(bad).is_err(), "{bad:?}");
+        }
+    }
+}
