@@ -1,5 +1,11 @@
 //! Replays what the fuzzer is seeded with, and what it has found, without the fuzzer.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests panic as tests do"
+)]
+
 #[path = "../../fuzz/bodies/facts.rs"]
 mod facts;
 

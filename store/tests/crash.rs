@@ -5,6 +5,8 @@
 //! operations and acknowledges each one on its stdout; the parent kills it
 //! after a random time, looks at what is there, and lets the next child go on.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};

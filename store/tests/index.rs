@@ -1,5 +1,7 @@
 //! The index is never the truth: whatever becomes of it, the answers stay those of the records.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
+
 use std::fs;
 use std::path::PathBuf;
 
@@ -7,6 +9,9 @@ use plywood_store::check::{Depth, check};
 use plywood_store::index::{Index, WORTH_IT};
 use plywood_store::record::{ContainerRecord, ContainerState, NameRecord, Record, Relation};
 use plywood_store::{Digest, Driver, ImageId, Kind, Store};
+
+/// Spoils a file's content.
+type Damage = fn(Vec<u8>) -> Vec<u8>;
 
 struct Fixture {
     store: Store,
@@ -109,7 +114,7 @@ fn a_damaged_index_is_made_again() {
         .map(|path| path.file_name().unwrap().to_owned())
         .collect();
     assert!(names.iter().any(|name| name == "db"), "{names:?}");
-    let damages: [(&str, fn(Vec<u8>) -> Vec<u8>); 5] = [
+    let damages: [(&str, Damage); 5] = [
         ("empty", |_| Vec::new()),
         ("half", |old| old[..old.len() / 2].to_vec()),
         ("garbage", |old| old.iter().map(|_| 0xa5).collect()),

@@ -1,5 +1,7 @@
 //! The store against a map in memory: random operations, the same answers.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
+
 use std::collections::BTreeMap;
 
 use plywood_store::blob::Descriptor;

@@ -1,5 +1,11 @@
 //! On a full disk nothing half done stays behind, and what was there is untouched. Needs root, for a tiny tmpfs.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests panic as tests do"
+)]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,8 @@
 //! Many at once: two processes of 16 threads each publish images, while others
 //! collect garbage and look things up. Nobody fails, nothing acknowledged is lost.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command};
