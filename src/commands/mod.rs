@@ -181,9 +181,11 @@ fn need_root() -> Result<()> {
 
 fn open_driver(store: &Arc<Store>) -> Result<Box<dyn Snapshotter>> {
     match store.meta().driver {
-        driver @ (Driver::Thin | Driver::Overlay) => {
-            Err(Error::invalid(format!("the {driver} driver is not there yet")))
+        Driver::Overlay => {
+            let unpack = Box::new(crate::image::unpack::unpack);
+            Ok(Box::new(crate::snapshot::overlay::Overlay::open(Arc::clone(store), unpack)?))
         }
+        driver @ Driver::Thin => Err(Error::invalid(format!("the {driver} driver is not there yet"))),
     }
 }
 

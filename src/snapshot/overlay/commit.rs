@@ -1,0 +1,141 @@
+//! How an active snapshot becomes a layer.
+//!
+//! Its own folder becomes the layer's where nobody else needs the folder
+//! ([`Overlay::publish`]); for a captured copy the layer's folder is built from
+//! the layer's own tar ([`Overlay::rebuild`]), so that it holds what the tar
+//! says and nothing that was copied up without a change.
+
+use std::os::fd::AsFd;
+
+use plywood_store::blob::Descriptor;
+use plywood_store::digest::Hashing;
+use plywood_store::record::{LayerRecord, Phase, SnapshotRecord};
+use plywood_store::{ChainId, Digest};
+
+use super::stack::{self, MAX_LAYERS};
+use super::{Overlay, folders, upper};
+use crate::error::{Context, Error, Result, with_failed_undo};
+use crate::snapshot::{Access, Mounted, NewLayer, Snapshotter};
+
+impl Overlay {
+    /// The record of what `key` becomes, if no such layer is there and the stack does not grow too high.
+    pub(super) fn planned(&self, record: &SnapshotRecord, layer: &NewLayer) -> Result<LayerRecord> {
+        let height = self.layers(record.parent.as_ref())?.len() + 1;
+        if height > MAX_LAYERS {
+            return Err(stack::too_many(height));
+        }
+        Ok(LayerRecord {
+            chain_id: ChainId::new(record.parent, layer.diff_id),
+            diff_id: layer.diff_id,
+            parent: record.parent,
+            blob: layer.blob.clone(),
+            size: layer.size,
+            place: record.place.clone(),
+            phase: Phase::Ready,
+        })
+    }
+
+    /// The snapshot's own folder becomes the layer.
+    pub(super) fn publish(&self, record: &SnapshotRecord, name: &str, layer: &NewLayer) -> Result<LayerRecord> {
+        let planned = self.planned(record, layer)?;
+        self.complete(record, name)?;
+        // Nobody writes to it any more; what was written must be there before the record says so.
+        let owned = self.own(&record.key, name)?;
+        folders::sync_filesystem(owned.as_fd(), &self.folders.tree(name))?;
+        let lock = self.store.exclusive()?;
+        if let Some(there) = self.store.layers.get(&planned.chain_id.0.hex())? {
+            if there.phase == Phase::Deleting {
+                self.finish_layer(&lock, &there)?;
+            } else {
+                lock.done()?;
+                drop(owned);
+                self.remove(&record.key)?;
+                return Ok(there);
+            }
+        }
+        // The parent may have been removed since; the exclusive lock holds it from here on.
+        self.stack_of(record.parent.as_ref(), None)?;
+        self.folders.mark_deletion(&lock, name)?;
+        self.store.layers.put(&lock, &planned)?;
+        self.store.snapshots.remove(&lock, &record.key)?;
+        lock.done()?;
+        // The layer is there, whatever happens now: what is left is recovery's.
+        if let Err(error) = self.folders.delete_work(name).and_then(|()| self.folders.settled(name)) {
+            tracing::debug!("the work folder of {name} stays for recovery: {error}");
+        }
+        Ok(planned)
+    }
+
+    /// Makes the folder say by itself what index and folder say together.
+    pub(super) fn complete(&self, record: &SnapshotRecord, name: &str) -> Result<()> {
+        if !upper::has_index(&self.folders.work(name))? {
+            return Ok(());
+        }
+        let mounted = self.mount_record(record, Access::ReadWrite)?;
+        let upper = upper::handle(&self.folders.tree(name))?;
+        let completed = upper::complete_links(mounted.dir(), upper.as_fd());
+        drop(upper);
+        closed(mounted, completed)
+    }
+
+    /// Builds the layer of a captured copy from its own tar, over the same parent.
+    pub(super) fn rebuild(&self, record: &SnapshotRecord, layer: &NewLayer) -> Result<LayerRecord> {
+        let chain = ChainId::new(record.parent, layer.diff_id);
+        let there = self
+            .store
+            .layers
+            .get(&chain.0.hex())?
+            .filter(|there| there.phase == Phase::Ready);
+        let made = match there {
+            Some(there) => there,
+            None => {
+                self.planned(record, layer)?;
+                let key = format!("{}.layer", record.key);
+                self.prepare_leased(&key, record.parent.as_ref(), record.lease.clone())?;
+                match self.fill(&key, layer).and_then(|()| self.commit(&key, layer)) {
+                    Ok(made) => made,
+                    Err(error) => {
+                        return Err(match self.remove(&key) {
+                            Ok(()) => error,
+                            Err(undo) => with_failed_undo(error, &undo),
+                        });
+                    }
+                }
+            }
+        };
+        self.remove(&record.key)?;
+        Ok(made)
+    }
+
+    pub(super) fn fill(&self, key: &str, layer: &NewLayer) -> Result<()> {
+        let mounted = self.mount(key, Access::ReadWrite)?;
+        let filled = self
+            .unpack_blob(&mounted, &layer.blob)
+            .and_then(|digest| match digest == layer.diff_id.0 {
+                true => Ok(()),
+                false => Err(Error::corrupt(format!(
+                    "blob {} holds the layer {digest}, not {}",
+                    layer.blob.digest, layer.diff_id
+                ))),
+            });
+        closed(mounted, filled)
+    }
+
+    pub(super) fn unpack_blob(&self, mounted: &Mounted, blob: &Descriptor) -> Result<Digest> {
+        let packed = self.store.blobs.open(&blob.digest)?;
+        let (_, tar) = plywood_store::compress::decoder(Box::new(packed))?;
+        let mut tar = Hashing::new(tar);
+        (self.unpack)(mounted, &mut tar)?;
+        std::io::copy(&mut tar, &mut std::io::sink()).context("read", format!("blob {}", blob.digest))?;
+        Ok(tar.finish().1)
+    }
+}
+
+/// Closes a mount after work on it: both failures are told.
+fn closed(mounted: Mounted, done: Result<()>) -> Result<()> {
+    match (done, mounted.close()) {
+        (Ok(()), closed) => closed,
+        (Err(error), Ok(())) => Err(error),
+        (Err(error), Err(undo)) => Err(with_failed_undo(error, &undo)),
+    }
+}

@@ -1,0 +1,88 @@
+//! How snapshots and layers go: record first, then the folder, forward only.
+
+use plywood_store::ChainId;
+use plywood_store::intent::Plan;
+use plywood_store::lock::Exclusive;
+use plywood_store::record::{LayerRecord, Phase, SnapshotRecord};
+
+use super::{Overlay, Upper, folder, folders};
+use crate::error::{Error, Result};
+use crate::explain::{quote, step};
+
+impl Overlay {
+    /// Takes a snapshot out of the records; its folder, if its own, is left to be deleted.
+    pub(super) fn unrecord(&self, lock: &Exclusive, record: &SnapshotRecord) -> Result<Option<String>> {
+        let Upper::Own(name) = Upper::of(record)? else {
+            self.store.snapshots.remove(lock, &record.key)?;
+            return Ok(None);
+        };
+        self.folders.mark_deletion(lock, name)?;
+        if record.phase == Phase::Ready {
+            self.store.snapshots.put(
+                lock,
+                &SnapshotRecord {
+                    phase: Phase::Deleting,
+                    ..record.clone()
+                },
+            )?;
+        }
+        self.folders.unhook(lock, name)?;
+        self.store.snapshots.remove(lock, &record.key)?;
+        Ok(Some(name.to_owned()))
+    }
+
+    /// The same for a layer, to the end of the records' part; gives the folder's name.
+    pub(super) fn finish_layer(&self, lock: &Exclusive, record: &LayerRecord) -> Result<String> {
+        let name = folder(&record.place)?;
+        if !folders::is_name(name) {
+            return Err(Error::corrupt(format!(
+                "layer {} names the folder {name:?}",
+                record.chain_id
+            )));
+        }
+        self.folders.mark_deletion(lock, name)?;
+        if record.phase == Phase::Ready {
+            self.store.layers.put(
+                lock,
+                &LayerRecord {
+                    phase: Phase::Deleting,
+                    ..record.clone()
+                },
+            )?;
+        }
+        self.folders.unhook(lock, name)?;
+        self.store.layers.remove(lock, &record.chain_id.0.hex())?;
+        Ok(name.to_owned())
+    }
+
+    pub(super) fn delete_folder(&self, name: &str) -> Result<()> {
+        step(|| {
+            format!(
+                "rm -rf {} {}",
+                quote(self.folders.tree(name)),
+                quote(self.folders.work(name))
+            )
+        });
+        self.folders.delete(name).map(|_| ())
+    }
+
+    /// What stands on a layer, or none.
+    pub(super) fn user_of(&self, chain: &ChainId) -> Result<Option<String>> {
+        for layer in self.store.layers.list()? {
+            if layer.parent.as_ref() == Some(chain) {
+                return Ok(Some(format!("layer {}", layer.chain_id)));
+            }
+        }
+        for snapshot in self.store.snapshots.list()? {
+            if snapshot.parent.as_ref() == Some(chain) {
+                return Ok(Some(format!("snapshot {}", snapshot.key)));
+            }
+        }
+        let pinned = |plan: &Plan| matches!(plan, Plan::Work { layers, .. } if layers.contains(chain));
+        let live = self.store.intents.live()?;
+        Ok(live
+            .iter()
+            .find(|(_, plan)| pinned(plan))
+            .map(|(id, _)| format!("the running command {id}")))
+    }
+}

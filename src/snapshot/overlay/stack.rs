@@ -1,0 +1,425 @@
+//! A stack of folders as one overlayfs mount.
+//!
+//! All options stand in one page that mount(2) reads, so the folders are named
+//! relative to `ROOT/overlay`: the mount is made by a thread of its own whose
+//! working directory is that folder (`CLONE_FS` undone, the process's own stays
+//! where it is). The new mount API is no help: it takes 256 bytes an option
+//! where `lowerdir+` is unknown, as in Linux 6.1.
+//!
+//! What is pinned, and why:
+//! - `index=on` for anything with an upper folder, so that a hard link stays one
+//!   when it is copied up. The kernel falls back silently where the filesystem
+//!   has no file handles; so it is read back from mountinfo, and refused.
+//! - `redirect_dir=off`, `metacopy=off`: a layer folder must mean the same
+//!   without the layers that it was made over; `nfs_export=off` and `xino=off`:
+//!   not needed on one filesystem.
+//! - `noatime`: reading must not copy up.
+//! - always two lower folders at least, the last one empty: without an upper
+//!   folder overlayfs wants two, and a base layer behaves like all others.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags};
+use nix::sched::CloneFlags;
+use rustix::fs::OFlags;
+
+use super::folders::{self, Folders};
+use crate::error::{Context, Error, Kind, Result, with_failed_undo};
+use crate::explain::{quote, step};
+use crate::snapshot::Mounted;
+
+/// Lower folders that overlayfs takes: `OVL_MAX_STACK` in fs/overlayfs/params.c.
+pub(super) const MAX_LAYERS: usize = 500;
+/// Bytes of options that mount(2) reads: a page, less its final NUL.
+const MAX_OPTIONS: usize = 4095;
+const PINNED: &str = "index=on,redirect_dir=off,metacopy=off,xino=off,nfs_export=off";
+
+/// What is stacked: folder names under `ROOT/overlay`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stack {
+    /// The layers, top first.
+    pub(super) lowers: Vec<String>,
+    /// The upper folder of an active snapshot.
+    pub(super) upper: Option<String>,
+}
+
+/// Why overlayfs cannot stack this many layers, and what can be done.
+pub(super) fn too_many(count: usize) -> Error {
+    Error::invalid(format!("a stack of {count} layers: overlayfs ends at {MAX_LAYERS}")).hinted(
+        "flatten the image: plywood export --format rootfs -o image.tar IMAGE, then plywood import image.tar NAME; the thin driver has no such end",
+    )
+}
+
+impl Stack {
+    /// The mount's source, as `mount` and mountinfo show it.
+    pub(super) fn source(&self) -> String {
+        let top = self.upper.as_ref().or(self.lowers.first());
+        format!("plywood-{}", top.map_or(folders::EMPTY, String::as_str))
+    }
+
+    /// The mount's options, relative to `ROOT/overlay`.
+    pub(super) fn options(&self) -> Result<String> {
+        if self.lowers.len() > MAX_LAYERS {
+            return Err(too_many(self.lowers.len()));
+        }
+        let mut lowers: Vec<&str> = self.lowers.iter().map(String::as_str).collect();
+        if lowers.len() < 2 {
+            lowers.push(folders::EMPTY);
+        }
+        if lowers.len() < 2 && self.upper.is_none() {
+            return Err(Error::invalid("a view of nothing"));
+        }
+        let mut options = format!("{PINNED},lowerdir={}", lowers.join(":"));
+        match &self.upper {
+            Some(upper) => options.push_str(&format!(",upperdir={upper},workdir=work/{upper}")),
+            // Without an upper folder there is nothing to index, and some kernels say so in their log.
+            None => options = options.replacen("index=on", "index=off", 1),
+        }
+        if options.len() > MAX_OPTIONS {
+            return Err(too_many(self.lowers.len()));
+        }
+        Ok(options)
+    }
+
+    /// Mounts at `target`, in the calling thread's mount namespace.
+    pub(super) fn mount(&self, folders: &Folders, target: &Path, flags: MsFlags) -> Result<()> {
+        let (options, source) = (self.options()?, self.source());
+        let base = folders.base();
+        step(|| {
+            let shown = shown_flags(flags);
+            format!(
+                "(cd {} && mount -t overlay {source} -o {shown}{options} {})",
+                quote(base),
+                quote(target)
+            )
+        });
+        from_folder(base, || {
+            nix::mount::mount(
+                Some(source.as_str()),
+                target,
+                Some("overlay"),
+                flags,
+                Some(options.as_str()),
+            )
+        })?
+        .map_err(|errno| self.refused(folders, errno))?;
+        tracing::debug!(source, target = %target.display(), "overlay mounted");
+        if self.upper.is_some()
+            && let Err(error) = index_is_on(folders, target)
+        {
+            return Err(match unmount(target) {
+                Ok(()) => error,
+                Err(undo) => with_failed_undo(error, &undo),
+            });
+        }
+        Ok(())
+    }
+
+    fn refused(&self, folders: &Folders, errno: Errno) -> Error {
+        let source = std::io::Error::from(errno);
+        let name = self
+            .upper
+            .as_ref()
+            .or(self.lowers.first())
+            .map_or(folders::EMPTY, String::as_str);
+        let path = folders.tree(name);
+        match errno {
+            Errno::EBUSY => Error::new(Kind::InUse, format!("{} is mounted already", path.display()))
+                .hinted("it is running, being committed, or shown by plywood mount: stop or umount it first"),
+            Errno::ESTALE => Error::new(
+                Kind::Incompatible,
+                format!("{} was written on another disk: its hard links cannot be told apart here", path.display()),
+            )
+            .hinted("images moved with the root folder are whole, containers are not: commit them where they were, then plywood export"),
+            Errno::ENOENT => match std::iter::once(name).chain(self.lowers.iter().map(String::as_str)).find(|name| !folders.tree(name).is_dir()) {
+                Some(lost) => folders::missing(&folders.tree(lost), "a layer"),
+                None => Error::io("mount", path, source),
+            },
+            _ => Error::io("mount", path, source).hinted("the kernel's log (dmesg) says why overlayfs refused"),
+        }
+    }
+}
+
+fn shown_flags(flags: MsFlags) -> String {
+    let known = [
+        (MsFlags::MS_RDONLY, "ro,"),
+        (MsFlags::MS_NOSUID, "nosuid,"),
+        (MsFlags::MS_NODEV, "nodev,"),
+        (MsFlags::MS_NOATIME, "noatime,"),
+    ];
+    known
+        .iter()
+        .filter(|(flag, _)| flags.contains(*flag))
+        .map(|(_, text)| *text)
+        .collect()
+}
+
+/// Runs `act` with `folder` as the working directory, which the process's other threads do not see.
+fn from_folder<T: Send>(folder: &Path, act: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            nix::sched::unshare(CloneFlags::CLONE_FS).context("leave the process's working directory for", folder)?;
+            std::env::set_current_dir(folder).context("enter", folder)?;
+            Ok(act())
+        });
+        match worker.join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Unmounts what lies at `target`.
+pub(super) fn unmount(target: &Path) -> Result<()> {
+    step(|| format!("umount {}", quote(target)));
+    match nix::mount::umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(Errno::EBUSY) => Err(Error::new(Kind::InUse, format!("{} is in use", target.display()))
+            .hinted(format!("fuser -vm {} names the processes", quote(target)))),
+        Err(errno) => Err(Error::io("unmount", target, std::io::Error::from(errno))),
+    }
+}
+
+/// A line of `/proc/thread-self/mountinfo` (proc_pid_mountinfo(5)), as far as plywood needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MountLine {
+    /// Where it is mounted.
+    pub(super) target: PathBuf,
+    /// The filesystem's type.
+    pub(super) kind: String,
+    /// What was mounted.
+    pub(super) source: String,
+    /// The filesystem's own options.
+    pub(super) options: String,
+}
+
+/// The mount on top at `target`, or none.
+pub(super) fn mounted_at(target: &Path) -> Result<Option<MountLine>> {
+    let path = "/proc/thread-self/mountinfo";
+    let table = std::fs::read(path).context("read", path)?;
+    let mut lines = table.split(|byte| *byte == b'\n').filter_map(parse_line);
+    Ok(lines.rfind(|line| line.target == target))
+}
+
+fn parse_line(line: &[u8]) -> Option<MountLine> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut words = line.split(|byte| *byte == b' ');
+    let target = unescape(words.nth(4)?);
+    let mut words = words.skip_while(|word| *word != b"-").skip(1);
+    let text = |word: &[u8]| String::from_utf8_lossy(&unescape(word)).into_owned();
+    Some(MountLine {
+        target: PathBuf::from(OsStr::from_bytes(&target)),
+        kind: text(words.next()?),
+        source: text(words.next()?),
+        options: text(words.next()?),
+    })
+}
+
+/// mountinfo writes blank, tab, newline and backslash as three octal digits.
+fn unescape(word: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((first, tail)) = rest.split_first() {
+        let escaped = tail
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|octal| u8::from_str_radix(std::str::from_utf8(octal).ok()?, 8).ok());
+        match escaped {
+            Some(byte) => {
+                plain.push(byte);
+                rest = tail.get(3..).unwrap_or_default();
+            }
+            None => {
+                plain.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    plain
+}
+
+/// The kernel shows the option only where it differs from the module's default.
+fn index_is_on(folders: &Folders, target: &Path) -> Result<()> {
+    let line =
+        mounted_at(target)?.ok_or_else(|| Error::invalid(format!("{} is not in mountinfo", target.display())))?;
+    let parameter = std::fs::read_to_string("/sys/module/overlay/parameters/index").unwrap_or_default();
+    if shows_index(&line.options, parameter.trim() == "Y") {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "overlayfs does not keep hard links together on the filesystem under {}",
+        folders.base().display()
+    ))
+    .hinted("it has no file handles: keep the root folder on ext4 or XFS (plywood --root DIR)"))
+}
+
+fn shows_index(options: &str, default: bool) -> bool {
+    let says = |option| options.split(',').any(|word| word == option);
+    says("index=on") || (default && !says("index=off"))
+}
+
+/// A folder under `ROOT/mnt/overlay` for one mount. Its owner holds an flock on it, so that
+/// [`sweep_points`] can tell a dead process's from a live one's.
+#[derive(Debug)]
+pub(super) struct Point {
+    path: PathBuf,
+    _owned: OwnedFd,
+}
+
+impl Point {
+    /// Makes a new one.
+    pub(super) fn make(parent: &Path) -> Result<Self> {
+        loop {
+            let path = parent.join(folders::random_name()?);
+            match std::fs::create_dir(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+                made => made.context("make", &path)?,
+            }
+            let Ok(owned) = folders::open(&path) else { continue };
+            // A sweeper may have come between the two steps.
+            if folders::try_own(&owned, &path)? && path.is_dir() {
+                return Ok(Self { path, _owned: owned });
+            }
+        }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes it, unmounted.
+    pub(super) fn close(self) -> Result<()> {
+        std::fs::remove_dir(&self.path).context("remove", &self.path)
+    }
+}
+
+/// Removes the mount points of dead processes: their mounts went with their namespaces.
+pub(super) fn sweep_points(parent: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(parent).context("list", parent)? {
+        let path = entry.context("list", parent)?.path();
+        let Ok(dir) = folders::open(&path) else { continue };
+        if folders::try_own(&dir, &path)? && mounted_at(&path)?.is_none() {
+            step(|| format!("rmdir {}", quote(&path)));
+            let _ = std::fs::remove_dir(&path);
+        }
+    }
+    Ok(())
+}
+
+/// Mounts a stack on a point of its own. `held` lives as long as the mount.
+pub(super) fn mount_stack(
+    stack: &Stack,
+    folders: &Folders,
+    points: &Path,
+    writable: bool,
+    held: Option<OwnedFd>,
+) -> Result<Mounted> {
+    // Open before the first write: only then does it learn of every failed write-back.
+    let flusher = folders::open(folders.base())?;
+    let point = Point::make(points)?;
+    let mut flags = MsFlags::MS_NOATIME;
+    if !writable {
+        flags |= MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
+    }
+    step(|| format!("mkdir -p {}", quote(point.path())));
+    if let Err(error) = stack.mount(folders, point.path(), flags) {
+        return Err(match point.close() {
+            Ok(()) => error,
+            Err(undo) => with_failed_undo(error, &undo),
+        });
+    }
+    let path = point.path().to_owned();
+    let dir = match rustix::fs::open(
+        &path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    ) {
+        Ok(dir) => dir,
+        Err(errno) => {
+            let error = Error::io("open", &path, errno);
+            return Err(match unmount(&path).and_then(|()| point.close()) {
+                Ok(()) => error,
+                Err(undo) => with_failed_undo(error, &undo),
+            });
+        }
+    };
+    let base = folders.base().to_owned();
+    Ok(Mounted::new(path, dir, move || {
+        let unmounted = unmount(point.path());
+        let flushed = if writable {
+            step(|| format!("sync -f {}", quote(&base)));
+            folders::sync_filesystem(std::os::fd::AsFd::as_fd(&flusher), &base)
+        } else {
+            Ok(())
+        };
+        drop(held);
+        unmounted?;
+        point.close()?;
+        flushed
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stack(layers: usize, upper: bool) -> Stack {
+        Stack {
+            lowers: (0..layers).map(|number| format!("l{number:04}")).collect(),
+            upper: upper.then(|| "upper".to_owned()),
+        }
+    }
+
+    #[test]
+    fn five_hundred_layers_fit_one_page_of_options_and_no_more_are_tried() {
+        assert!(stack(MAX_LAYERS, true).options().unwrap().len() <= MAX_OPTIONS);
+        let refused = stack(MAX_LAYERS + 1, true).options().unwrap_err();
+        assert_eq!(refused.kind(), Kind::Invalid);
+        assert!(refused.hint().unwrap().contains("--format rootfs"));
+    }
+
+    #[test]
+    fn a_single_folder_gets_the_empty_one_below() {
+        for (layers, upper, wanted) in [
+            (1, false, "lowerdir=l0000:empty"),
+            (0, true, "lowerdir=empty,upperdir=upper,workdir=work/upper"),
+            (2, false, "lowerdir=l0000:l0001"),
+        ] {
+            let options = stack(layers, upper).options().unwrap();
+            assert!(options.ends_with(wanted), "{options}");
+            assert_eq!(options.contains("index=on"), upper);
+        }
+        assert!(stack(0, false).options().is_err());
+    }
+
+    #[test]
+    fn the_index_option_is_shown_only_where_it_differs_from_the_default() {
+        let table = [
+            ("rw,lowerdir=a,index=on", false, true),
+            ("rw,lowerdir=a", false, false),
+            ("rw,lowerdir=a", true, true),
+            ("rw,lowerdir=a,index=off", true, false),
+        ];
+        for (options, default, on) in table {
+            assert_eq!(shows_index(options, default), on, "{options} {default}");
+        }
+    }
+
+    #[test]
+    fn mountinfo_lines_are_taken_apart() {
+        let line =
+            parse_line(br"36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 - overlay plywood-abcde rw,index=on").unwrap();
+        assert_eq!(line.target, Path::new("/mnt 2"));
+        assert_eq!(
+            (line.kind.as_str(), line.source.as_str(), line.options.as_str()),
+            ("overlay", "plywood-abcde", "rw,index=on")
+        );
+        for garbage in ["", "1 2 3", "36 35 98:0 / /x rw", r"36 35 98:0 / /x\9 rw - a"] {
+            assert_eq!(parse_line(garbage.as_bytes()), None, "{garbage}");
+        }
+    }
+}

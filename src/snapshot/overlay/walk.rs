@@ -1,0 +1,229 @@
+//! Trees by handles: looking at every name, adding up space, deleting.
+//!
+//! None of them follows a symlink, leaves the tree that it was given, or needs
+//! a descriptor per level: a tree that a container made may be deeper than any
+//! path and any descriptor table.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use crate::error::{Context, Error, Result};
+
+/// Bytes of one `st_blocks` unit, whatever the filesystem's block size (stat(2)).
+const BLOCK: u64 = 512;
+
+/// One name of a walked tree.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Relative to the tree's root.
+    pub(super) path: PathBuf,
+    /// What it is.
+    pub(super) stat: Stat,
+}
+
+/// Shows every name under `root` once, in no order, without holding more than one directory open.
+/// What vanishes meanwhile is passed over; so is what lies deeper than a path can say.
+pub(super) fn walk(root: BorrowedFd<'_>, each: &mut dyn FnMut(&Entry) -> Result<()>) -> Result<()> {
+    let mut pending = vec![PathBuf::new()];
+    while let Some(path) = pending.pop() {
+        let dir = match open_below(root, &path) {
+            Ok(dir) => dir,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG) => continue,
+            Err(error) => return Err(Error::io("open", &path, error)),
+        };
+        for name in names(dir.as_fd()).context("list", &path)? {
+            let stat = match rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(Error::io("look at", path.join(&name), error)),
+            };
+            let entry = Entry {
+                path: path.join(&name),
+                stat,
+            };
+            each(&entry)?;
+            if is_directory(&entry.stat) {
+                pending.push(entry.path);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a directory.
+pub(super) fn is_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+/// Opens the directory at `path` (empty: the root itself) without leaving `root` or following a link.
+pub(super) fn open_below(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    rustix::fs::openat2(
+        root,
+        path,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )
+}
+
+/// The names in a directory, without `.` and `..`.
+pub(super) fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(OsStr::from_bytes(name).to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Bytes on the disk of everything under `root`; a hard-linked file counts once.
+pub(super) fn space(root: BorrowedFd<'_>) -> Result<u64> {
+    let mut seen = HashSet::new();
+    let mut blocks = u64::try_from(rustix::fs::fstat(root).context("look at", "the tree")?.st_blocks).unwrap_or(0);
+    walk(root, &mut |entry| {
+        let stat = &entry.stat;
+        if is_directory(stat) || stat.st_nlink < 2 || seen.insert(stat.st_ino) {
+            blocks = blocks.saturating_add(u64::try_from(stat.st_blocks).unwrap_or(0));
+        }
+        Ok(())
+    })?;
+    Ok(blocks.saturating_mul(BLOCK))
+}
+
+/// Deletes everything under `root`, not `root` itself. Two at once both succeed.
+///
+/// A directory that is not empty is first moved up to `root` under a new name,
+/// so that no path grows long, no descriptors pile up and nothing recurses.
+pub(super) fn empty(root: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let mut moved = 0_u64;
+    loop {
+        let found = names(root)?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        for name in found {
+            empty_one(root, &name, &mut moved)?;
+        }
+    }
+}
+
+fn empty_one(root: BorrowedFd<'_>, name: &OsStr, moved: &mut u64) -> rustix::io::Result<()> {
+    if remove_simply(root, name)? {
+        return Ok(());
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = match rustix::fs::openat(root, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        opened => opened?,
+    };
+    for child in names(dir.as_fd())? {
+        while !remove_simply(dir.as_fd(), &child)? {
+            *moved += 1;
+            // Another deleter of the same tree uses other names: its process id is in them.
+            let up = format!(".moved-{}-{moved}", std::process::id());
+            match rustix::fs::renameat_with(&dir, &child, root, &up, RenameFlags::NOREPLACE) {
+                Ok(()) | Err(Errno::NOENT) => break,
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    match rustix::fs::unlinkat(root, name, AtFlags::REMOVEDIR) {
+        // Another deleter was faster, or moved something in: the next round sees.
+        Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a file or an empty directory; false for a directory that is not empty.
+fn remove_simply(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<bool> {
+    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(true),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error),
+    }
+    match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::NOTEMPTY) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn open(path: &Path) -> OwnedFd {
+        fs::File::open(path).unwrap().into()
+    }
+
+    #[test]
+    fn emptying_takes_everything_and_follows_nothing() {
+        let tree = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("precious"), "x").unwrap();
+        let deep = tree.path().join("a/b/c");
+        fs::create_dir_all(&deep).unwrap();
+        fs::write(deep.join("file"), "x").unwrap();
+        fs::create_dir(tree.path().join("empty")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), tree.path().join("a/out")).unwrap();
+        std::os::unix::fs::symlink(outside.path(), tree.path().join("out")).unwrap();
+        empty(open(tree.path()).as_fd()).unwrap();
+        assert_eq!(fs::read_dir(tree.path()).unwrap().count(), 0);
+        assert!(outside.path().join("precious").exists());
+    }
+
+    #[test]
+    fn a_tree_deeper_than_any_path_is_deleted() {
+        let tree = tempfile::tempdir().unwrap();
+        let mut dir = open(tree.path());
+        for _ in 0..1000 {
+            rustix::fs::mkdirat(&dir, "depth", Mode::RWXU).unwrap();
+            dir = rustix::fs::openat(&dir, "depth", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
+        }
+        let root = open(tree.path());
+        assert!(space(root.as_fd()).is_ok());
+        empty(root.as_fd()).unwrap();
+        assert_eq!(fs::read_dir(tree.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_hard_link_takes_space_once() {
+        let tree = tempfile::tempdir().unwrap();
+        fs::write(tree.path().join("a"), vec![1; 1 << 16]).unwrap();
+        let before = space(open(tree.path()).as_fd()).unwrap();
+        fs::hard_link(tree.path().join("a"), tree.path().join("b")).unwrap();
+        assert_eq!(space(open(tree.path()).as_fd()).unwrap(), before);
+        assert!(before >= 1 << 16);
+    }
+
+    #[test]
+    fn the_walk_shows_each_name_once() {
+        let tree = tempfile::tempdir().unwrap();
+        fs::create_dir_all(tree.path().join("a/b")).unwrap();
+        fs::write(tree.path().join("a/f"), "").unwrap();
+        let mut seen = Vec::new();
+        walk(open(tree.path()).as_fd(), &mut |entry| {
+            seen.push(entry.path.clone());
+            Ok(())
+        })
+        .unwrap();
+        seen.sort();
+        assert_eq!(seen, ["a", "a/b", "a/f"].map(PathBuf::from));
+    }
+}
