@@ -3,14 +3,15 @@
 //! - [`read`] gives the entries of a foreign tar, checked and within [`Limits`];
 //! - [`apply`] brings them into a directory, by handles only;
 //! - [`tree`] walks a directory by handles, in canonical order;
-//! - [`diff`] compares two directories and writes the [canonical](write) tar of the difference;
-//! - [`write`] is that canonical profile: same tree, same bytes.
+//! - [`diff`] compares two directories and writes the canonical tar of the difference;
+//! - `write` is that canonical profile: same tree, same bytes; `links` finds hard-link groups.
 
 pub mod apply;
 pub mod diff;
+mod links;
 pub mod read;
 pub mod tree;
-pub mod write;
+mod write;
 
 /// What a foreign archive may ask for at most.
 #[derive(Debug, Clone)]
