@@ -62,9 +62,21 @@ pub(crate) fn make_folder(folder: &Path) -> Result<()> {
         Err(error) => return Err(Error::io("make folder", folder, error)),
     }
     match folder.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => sync_folder(Path::new(".")),
         Some(parent) => sync_folder(parent),
         None => Ok(()),
     }
+}
+
+/// Makes a folder and those above it that are missing, as [`make_folder`] does.
+pub(crate) fn make_folders(folder: &Path) -> Result<()> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
+    // A relative path ends in an empty one, which is the working folder.
+    let named = missing.into_iter().rev().filter(|path| !path.as_os_str().is_empty());
+    for folder in named {
+        make_folder(folder)?;
+    }
+    Ok(())
 }
 
 /// Removes a file durably; false where there was none.

@@ -5,8 +5,6 @@
 //! container's name, what stands on a layer) the index finds where there are
 //! many records; where there are few, or the index cannot be had, they are read.
 
-use std::collections::BTreeMap;
-
 use crate::index::{self, Index};
 use crate::record::{ContainerRecord, ImageRecord, LayerRecord, Record, Records, Relation, SnapshotRecord, name_key};
 use crate::{ChainId, Error, ImageId, Reference, Result, Store};
@@ -193,19 +191,6 @@ impl LayerUsers {
     }
 }
 
-/// An image with what lists show of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageSummary {
-    /// The image.
-    pub record: ImageRecord,
-    /// Its names, sorted.
-    pub names: Vec<Reference>,
-    /// Bytes of its layers' uncompressed tars, all together.
-    pub size: u64,
-    /// Of these, bytes of layers that no other image has.
-    pub own: u64,
-}
-
 impl Store {
     /// The image that a name, an id or a unique id prefix of 6 or more digits stands for.
     ///
@@ -251,49 +236,6 @@ impl Store {
             images: users(self, &self.images, Relation::StandsOn, &hex)?,
             snapshots: users(self, &self.snapshots, Relation::StandsOn, &hex)?,
         })
-    }
-
-    /// All images with their names and sizes, newest first.
-    ///
-    /// # Errors
-    /// A damaged record; I/O.
-    pub fn image_summaries(&self) -> Result<Vec<ImageSummary>> {
-        let mut names: BTreeMap<ImageId, Vec<Reference>> = BTreeMap::new();
-        for record in self.names.list()? {
-            names.entry(record.image).or_default().push(record.name);
-        }
-        let sizes: BTreeMap<ChainId, u64> = self
-            .layers
-            .list()?
-            .into_iter()
-            .map(|layer| (layer.chain_id, layer.size))
-            .collect();
-        let images = self.images.list()?;
-        let mut sharers: BTreeMap<ChainId, usize> = BTreeMap::new();
-        for layer in images.iter().flat_map(|image| &image.layers) {
-            *sharers.entry(*layer).or_default() += 1;
-        }
-        let sum = |layers: &[ChainId], only_own: bool| {
-            let counted = layers
-                .iter()
-                .filter(|layer| !only_own || sharers.get(layer) == Some(&1));
-            counted.filter_map(|layer| sizes.get(layer)).sum()
-        };
-        let mut summaries: Vec<ImageSummary> = images
-            .into_iter()
-            .map(|record| {
-                let mut names = names.remove(&record.id).unwrap_or_default();
-                names.sort_unstable();
-                ImageSummary {
-                    names,
-                    size: sum(&record.layers, false),
-                    own: sum(&record.layers, true),
-                    record,
-                }
-            })
-            .collect();
-        summaries.sort_by_key(|summary| std::cmp::Reverse(summary.record.stored_at));
-        Ok(summaries)
     }
 }
 

@@ -20,8 +20,8 @@ use serde::Deserialize;
 use crate::error::Context;
 use crate::intent::{Plan, ThinStep};
 use crate::lock::Exclusive;
-use crate::record::{ImageRecord, LayerRecord, Phase, Record, SnapshotRecord};
-use crate::{ChainId, Digest, Error, Result, Store, durable};
+use crate::record::{ImageRecord, LayerRecord, Phase, Record, Records, SnapshotRecord};
+use crate::{ChainId, Digest, Error, Kind, Result, Store, durable, index};
 
 /// Bytes that a manifest may have.
 const MANIFEST_MAX: u64 = 4 << 20;
@@ -97,37 +97,56 @@ pub fn mark(store: &Store) -> Result<Garbage> {
 /// temporary files), and writes on the layers and snapshots that they are going:
 /// the driver removes those. Under the same lock as the [`mark`] that found it.
 ///
+/// What frees space without a write comes first, so that this works on a full
+/// disk; a layer's blob goes only when its record says that the layer is going.
+///
 /// # Errors
 /// I/O. What was not reached is garbage again next time.
 pub fn condemn(store: &Store, lock: &Exclusive, garbage: &Garbage) -> Result<()> {
+    for (name, _) in &garbage.temporary {
+        remove_temporary(store, name)?;
+    }
     for image in &garbage.images {
         store.images.remove(lock, &image.key())?;
     }
+    let of_layers: BTreeSet<Digest> = garbage.layers.iter().map(|layer| layer.blob.digest).collect();
+    let (last, first): (Vec<_>, Vec<_>) = garbage
+        .blobs
+        .iter()
+        .map(|(digest, _)| digest)
+        .partition(|digest| of_layers.contains(*digest));
+    for digest in first {
+        store.blobs.remove(lock, digest)?;
+    }
     for snapshot in &garbage.snapshots {
         if snapshot.phase == Phase::Ready {
-            let going = SnapshotRecord {
-                phase: Phase::Deleting,
-                ..snapshot.clone()
-            };
-            store.snapshots.put(lock, &going)?;
+            let mut going = snapshot.clone();
+            going.phase = Phase::Deleting;
+            put_on_full_disk(store, lock, &store.snapshots, &going)?;
         }
     }
     for layer in &garbage.layers {
         if layer.phase == Phase::Ready {
-            let going = LayerRecord {
-                phase: Phase::Deleting,
-                ..layer.clone()
-            };
-            store.layers.put(lock, &going)?;
+            let mut going = layer.clone();
+            going.phase = Phase::Deleting;
+            put_on_full_disk(store, lock, &store.layers, &going)?;
         }
     }
-    for (digest, _) in &garbage.blobs {
+    for digest in last {
         store.blobs.remove(lock, digest)?;
     }
-    for (name, _) in &garbage.temporary {
-        remove_temporary(store, name)?;
-    }
     Ok(())
+}
+
+/// Writes a record; where there is no room for it, the index makes some.
+fn put_on_full_disk<T: Record>(store: &Store, lock: &Exclusive, records: &Records<T>, record: &T) -> Result<()> {
+    match records.put(lock, record) {
+        Err(error) if error.kind() == Kind::NoSpace => {
+            index::give_up(store.root(), lock)?;
+            records.put(lock, record)
+        }
+        other => other,
+    }
 }
 
 /// What intents keep.

@@ -39,7 +39,7 @@ use self::links::{
 use self::notes::Pending;
 pub(crate) use self::notes::note;
 use crate::error::Context;
-use crate::lock::Shared;
+use crate::lock::{Exclusive, Shared};
 use crate::record::{Link, Relation};
 use crate::{Error, Kind, Result, Store, durable};
 use rustix::fs::FlockOperation;
@@ -287,6 +287,13 @@ fn open_sled(folder: &Path) -> Result<sled::Db> {
             Err(_) => return Err(strange("sled panicked on it")),
         }
     }
+}
+
+/// Removes the index, to make room. Readers hold the shared lock, so nobody has it open.
+pub(crate) fn give_up(root: &Path, _lock: &Exclusive) -> Result<()> {
+    tracing::debug!("the index makes room");
+    discard(&root.join("index"))?;
+    notes::forget(root)
 }
 
 /// Removes an index, and first of all the mark that it is whole.

@@ -1,8 +1,8 @@
 //! [`Store`]: a root folder, opened.
 
-use std::fs::{DirBuilder, Permissions};
+use std::fs::Permissions;
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -155,11 +155,7 @@ impl Store {
 
     /// Makes a root, or takes up what a crash left of making it.
     fn make(root: &Path, driver: Driver) -> Result<Self> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(root)
-            .context("make root folder", root)?;
+        durable::make_folders(root)?;
         let root = root.canonicalize().context("open root folder", root)?;
         refuse_strange(&root)?;
         // One after the other: the second finds what the first has made.
@@ -187,9 +183,6 @@ impl Store {
             &root.join("meta.json"),
             &record::encode("root", &meta)?,
         )?;
-        if let Some(parent) = root.parent() {
-            durable::sync_folder(parent)?;
-        }
         tracing::debug!(root = %root.display(), %driver, "root made");
         Self::with(root, meta)
     }

@@ -9,10 +9,13 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use plywood_store::blob::Descriptor;
 use plywood_store::check::{Depth, check};
+use plywood_store::index::Index;
 use plywood_store::intent::Plan;
-use plywood_store::record::{NameRecord, Record};
-use plywood_store::{Digest, Driver, ImageId, Kind, Store, gc};
+use plywood_store::lock::Exclusive;
+use plywood_store::record::{LayerRecord, NameRecord, Phase, Place, Record};
+use plywood_store::{ChainId, DiffId, Digest, Driver, ImageId, Kind, Store, gc};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 /// A file system of its own with this many bytes, unmounted when dropped.
@@ -53,9 +56,30 @@ fn name(number: u32) -> NameRecord {
     }
 }
 
+/// A layer that nothing needs.
+fn layer(store: &Store, lock: &Exclusive) -> LayerRecord {
+    let blob = store.blobs.put(b"layer").unwrap();
+    let diff_id = DiffId(blob.digest);
+    let layer = LayerRecord {
+        chain_id: ChainId::new(None, diff_id),
+        diff_id,
+        parent: None,
+        blob: Descriptor {
+            media_type: "test".into(),
+            digest: blob.digest,
+            size: blob.size,
+        },
+        size: blob.size,
+        place: Place::Folder("x".into()),
+        phase: Phase::Ready,
+    };
+    store.layers.put(lock, &layer).unwrap();
+    layer
+}
+
 #[test]
 fn root_a_full_disk_refuses_and_keeps_what_was_there() {
-    let disk = Tiny::new(1 << 20);
+    let disk = Tiny::new(2 << 20);
     let root = disk.path.join("root");
     let store = Store::create(&root, Driver::Overlay).unwrap();
     let kept = store.blobs.put(b"kept").unwrap();
@@ -70,10 +94,12 @@ fn root_a_full_disk_refuses_and_keeps_what_was_there() {
     );
     drop(writer);
     assert_eq!(std::fs::read_dir(root.join("tmp")).unwrap().count(), 0);
-    let put = store.blobs.put(&[8; 2 << 20]).unwrap_err();
+    let put = store.blobs.put(&[8; 3 << 20]).unwrap_err();
     assert_eq!(put.kind(), Kind::NoSpace);
     assert_eq!(store.blobs.list().unwrap(), [(kept.digest, 4)]);
 
+    let going = layer(&store, &lock);
+    Index::rebuild(&store).unwrap();
     fill(&disk.path.join("filler"));
     assert_eq!(store.names.put(&lock, &name(2)).unwrap_err().kind(), Kind::NoSpace);
     assert_eq!(store.names.get(&name(1).key()).unwrap(), Some(name(1)));
@@ -88,9 +114,13 @@ fn root_a_full_disk_refuses_and_keeps_what_was_there() {
 
     // Collecting garbage works on a full disk: it is the way out of one.
     let garbage = gc::mark(&store).unwrap();
-    assert_eq!(garbage.blobs, [(kept.digest, 4)]);
+    assert_eq!(garbage.blobs.len(), 2);
+    assert_eq!(garbage.layers, [going]);
     gc::condemn(&store, &lock, &garbage).unwrap();
     assert!(store.blobs.list().unwrap().is_empty());
+    for layer in gc::mark(&store).unwrap().layers {
+        store.layers.remove(&lock, &layer.key()).unwrap();
+    }
 
     std::fs::remove_file(disk.path.join("filler")).unwrap();
     store.names.put(&lock, &name(2)).unwrap();

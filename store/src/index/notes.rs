@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use super::WHOLE;
 use crate::error::Context;
 use crate::{Error, Result, durable};
 
@@ -19,11 +20,19 @@ const PENDING_MAX: u64 = 1 << 20;
 const PENDING: &str = "index.pending";
 
 /// Notes, before a record changes, that the index must look at it again.
-/// Without an index there is nothing to note.
+/// Without an index there is nothing to note. Where there is no room for a note
+/// (removing things must work on a full disk) the index is given up instead.
 pub(crate) fn note(root: &Path, folder: &str, key: &str) -> Result<()> {
     if !root.join("index").exists() {
         return Ok(());
     }
+    append(root, folder, key).or_else(|error| {
+        tracing::debug!("the index is given up: {error}");
+        durable::remove(&root.join("index").join(WHOLE)).map(drop)
+    })
+}
+
+fn append(root: &Path, folder: &str, key: &str) -> Result<()> {
     let path = root.join(PENDING);
     let mut file = OpenOptions::new()
         .append(true)
