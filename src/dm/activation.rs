@@ -357,6 +357,10 @@ impl Volumes for KernelPool {
         if Program::ThinLs.find().is_none() {
             return Ok(None);
         }
+        if self.status()?.held_root.is_some() {
+            // A killed command's: the kernel holds one at a time.
+            self.release_metadata_snap()?;
+        }
         self.reserve_metadata_snap()?;
         let release = Guard::new("release the metadata snapshot", || self.release_metadata_snap());
         let listed = self.inner.underlay.list_volumes();

@@ -5,7 +5,7 @@
 //! - [`name`]: every device name and uuid that plywood makes, in one place;
 //! - [`pool`]: the pool messages ([`pool::ThinPool`]);
 //! - [`volume`]: what a pool does with its volumes beside them ([`volume::Volumes`]);
-//! - [`kernel`] and [`activation`]: both, by the kernel;
+//! - [`kernel`] and [`activation`]: both, by the kernel; [`sim`]: both, simulated, with faults;
 //! - [`assembly`]: from files or block devices to a running pool; [`loops`] beneath it;
 //! - [`ext4`]: the one filesystem that plywood makes and mounts;
 //! - [`locks`]: who uses which volume; [`program`]: the external programs.
@@ -20,6 +20,7 @@ pub mod loops;
 pub mod name;
 pub mod pool;
 pub mod program;
+pub mod sim;
 pub mod status;
 pub mod table;
 pub mod volume;

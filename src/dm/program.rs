@@ -22,6 +22,8 @@ pub enum Program {
     ThinCheck,
     /// Lists a pool's volumes.
     ThinLs,
+    /// Copies the volumes of a simulated pool.
+    Cp,
 }
 
 impl Program {
@@ -31,6 +33,7 @@ impl Program {
             Self::MkfsExt4 => "mkfs.ext4",
             Self::ThinCheck => "thin_check",
             Self::ThinLs => "thin_ls",
+            Self::Cp => "cp",
         }
     }
 
@@ -39,6 +42,7 @@ impl Program {
         match self {
             Self::MkfsExt4 => "e2fsprogs",
             Self::ThinCheck | Self::ThinLs => "thin-provisioning-tools",
+            Self::Cp => "coreutils",
         }
     }
 

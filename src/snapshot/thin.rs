@@ -1,1 +1,522 @@
-//! The thin driver.
+//! The thin driver: each layer and each active snapshot is a volume of a thin pool.
+//!
+//! A new active snapshot is the kernel's snapshot of its parent's volume, or of
+//! the *golden* one: empty, formatted once. A view is its layer's own volume,
+//! mounted read-only. Committing moves no data: the snapshot's volume becomes
+//! the layer's.
+//!
+//! Kernel and records move together in short transactions ([`transaction`]);
+//! what a dead process left is taken up by [`recovery`]. Content is deleted in
+//! this order: its record says *deleting*, the volume is discarded, deleted,
+//! the record removed; it goes only forward.
+
+mod recovery;
+mod transaction;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use plywood_store::intent::{Intent, ThinStep};
+use plywood_store::layer::diff::Everything;
+use plywood_store::lock::Exclusive;
+use plywood_store::record::{
+    LayerRecord, POOL_KEY, Phase, Place, PoolDevices, PoolRecord, Record, SnapshotRecord, key_is_valid,
+};
+use plywood_store::{ChainId, Driver, Store};
+
+use crate::dm::assembly;
+use crate::dm::pool::ThinId;
+use crate::dm::volume::{Claim, Content, Mode, Part, Pool, VolumeMount};
+use crate::error::{Error, Kind, Result, with_failed_undo};
+use crate::snapshot::{Access, Comparison, Mounted, NewLayer, Snapshotter, StackItem, Usage};
+
+use self::transaction::Transaction;
+
+/// The driver on one root.
+pub struct Thin {
+    store: Arc<Store>,
+    pool: Box<dyn Pool>,
+}
+
+impl std::fmt::Debug for Thin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Thin")
+            .field("root", &self.store.root())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Thin {
+    /// The driver on the root's pool in the kernel, which is put together or made where it has to be.
+    ///
+    /// # Errors
+    /// Where there can be no pool.
+    pub fn open(store: Arc<Store>) -> Result<Self> {
+        let lock = store.exclusive()?;
+        let pool = assembly::open(&store, &lock)?;
+        lock.done()?;
+        Ok(Self {
+            store,
+            pool: Box::new(pool),
+        })
+    }
+
+    /// The driver on another pool: a simulated one.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn with_pool(store: Arc<Store>, pool: Box<dyn Pool>) -> Result<Self> {
+        let lock = store.exclusive()?;
+        if store.pool.get(POOL_KEY)?.is_none() {
+            let record = PoolRecord {
+                transaction_id: 0,
+                golden: None,
+                volume_size: assembly::VOLUME_SIZE,
+                block_sectors: 128,
+                devices: PoolDevices::LoopFiles {
+                    data_limit: assembly::DATA_SIZE,
+                },
+            };
+            store.pool.put(&lock, &record)?;
+        }
+        lock.done()?;
+        Ok(Self { store, pool })
+    }
+
+    /// The pool underneath.
+    pub fn pool(&self) -> &dyn Pool {
+        self.pool.as_ref()
+    }
+
+    fn snapshot(&self, key: &str) -> Result<SnapshotRecord> {
+        let found = if key_is_valid(key) {
+            self.store.snapshots.get(key)?
+        } else {
+            None
+        };
+        match found {
+            Some(snapshot) if snapshot.phase == Phase::Ready => Ok(snapshot),
+            _ => Err(Error::not_found(format!("there is no snapshot {key:?}"))),
+        }
+    }
+
+    fn layer(&self, chain: &ChainId) -> Result<LayerRecord> {
+        match self.store.layers.get(&chain.0.hex())? {
+            Some(layer) if layer.phase == Phase::Ready => Ok(layer),
+            _ => Err(Error::not_found(format!("there is no layer {chain}"))),
+        }
+    }
+
+    /// A key that nobody has yet.
+    fn require_free(&self, key: &str) -> Result<()> {
+        if !key_is_valid(key) {
+            return Err(Error::invalid(format!("{key:?} cannot be a snapshot's key")));
+        }
+        match self.store.snapshots.get(key)? {
+            None => Ok(()),
+            Some(_) => Err(Error::new(Kind::Exists, format!("there is a snapshot {key:?} already"))),
+        }
+    }
+
+    /// The volume that empty snapshots start from; formatted on first use.
+    fn golden(&self, transaction: &mut Transaction<'_>) -> Result<ThinId> {
+        if let Some(id) = transaction.record().golden {
+            return thin_id(id);
+        }
+        let make = |pool: &dyn Pool, id: ThinId| pool.create_thin(id).and_then(|()| pool.format(id));
+        transaction.create(None, None, make, |_, _, id, record| {
+            record.golden = Some(id.get());
+            Ok(())
+        })
+    }
+
+    /// A new volume like `origin`, with its record.
+    fn branch(&self, transaction: &mut Transaction<'_>, origin: ThinId, snapshot: SnapshotRecord) -> Result<()> {
+        let key = snapshot.key.clone();
+        let make = |pool: &dyn Pool, id: ThinId| {
+            let quiet = pool.quiesce(origin)?;
+            let made = pool.create_snap(id, origin);
+            match (made, quiet.close()) {
+                (Err(error), Err(undo)) => Err(with_failed_undo(error, &undo)),
+                (made, resumed) => made.and(resumed),
+            }
+        };
+        transaction.create(Some(key), Some(origin), make, |store, lock, id, _| {
+            store.snapshots.put(
+                lock,
+                &SnapshotRecord {
+                    place: Place::Thin(id.get()),
+                    ..snapshot
+                },
+            )
+        })?;
+        Ok(())
+    }
+
+    /// Deletes the volume of a record that says *deleting*, and that record.
+    fn erase(&self, claim: Claim) -> Result<()> {
+        self.pool.discard(&claim)?;
+        let mut transaction = self.begin()?;
+        let id = claim.id();
+        let delete = |pool: &dyn Pool| pool.delete(id).map(drop);
+        transaction.step(ThinStep::Delete { id: id.get() }, delete, |store, lock, _| {
+            forget(store, lock, id)
+        })?;
+        transaction.finish()?;
+        drop(claim);
+        Ok(())
+    }
+
+    fn mount_volume(&self, place: &Place, content: Content, access: Access) -> Result<Mounted> {
+        let mode = match access {
+            Access::ReadOnly => Mode::ReadOnly,
+            Access::ReadWrite => Mode::ReadWrite,
+        };
+        let VolumeMount { path, dir, undo } = self.pool.mount(id_of(place)?, content, mode)?;
+        Ok(Mounted::new(path, dir, move || undo.close()))
+    }
+
+    fn put_mounted_at(&self, key: &str, target: Option<&Path>) -> Result<()> {
+        let lock = self.store.exclusive()?;
+        let snapshot = SnapshotRecord {
+            mounted_at: target.map(Path::to_owned),
+            ..self.snapshot(key)?
+        };
+        self.store.snapshots.put(&lock, &snapshot)?;
+        lock.done()
+    }
+}
+
+impl Snapshotter for Thin {
+    fn driver(&self) -> Driver {
+        Driver::Thin
+    }
+
+    fn prepare(&self, key: &str, parent: Option<&ChainId>, owner: Option<&Intent>) -> Result<()> {
+        let mut transaction = self.begin()?;
+        self.require_free(key)?;
+        let origin = match parent {
+            Some(chain) => Some(id_of(&self.layer(chain)?.place)?),
+            None => None,
+        };
+        self.pool.ensure_room()?;
+        let origin = match origin {
+            Some(origin) => origin,
+            None => self.golden(&mut transaction)?,
+        };
+        self.branch(&mut transaction, origin, new_snapshot(key, parent, owner))?;
+        transaction.finish()
+    }
+
+    fn view(&self, key: &str, parent: &ChainId, owner: Option<&Intent>) -> Result<()> {
+        let lock = self.store.exclusive()?;
+        self.require_free(key)?;
+        let place = self.layer(parent)?.place;
+        let view = SnapshotRecord {
+            read_only: true,
+            place,
+            ..new_snapshot(key, Some(parent), owner)
+        };
+        self.store.snapshots.put(&lock, &view)?;
+        lock.done()
+    }
+
+    fn capture(&self, key: &str, copy: &str, owner: &Intent) -> Result<()> {
+        let mut transaction = self.begin()?;
+        let live = self.snapshot(key)?;
+        self.require_free(copy)?;
+        self.pool.ensure_room()?;
+        let frozen = new_snapshot(copy, live.parent.as_ref(), Some(owner));
+        self.branch(&mut transaction, id_of(&live.place)?, frozen)?;
+        transaction.finish()
+    }
+
+    fn mount(&self, key: &str, access: Access) -> Result<Mounted> {
+        let snapshot = self.snapshot(key)?;
+        if snapshot.read_only && access == Access::ReadWrite {
+            return Err(Error::invalid(format!(
+                "the snapshot {key:?} is a view: it is never written"
+            )));
+        }
+        self.mount_volume(&snapshot.place, content_of(&snapshot), access)
+    }
+
+    fn mount_at(&self, key: &str, target: &Path) -> Result<()> {
+        let snapshot = self.snapshot(key)?;
+        if let Some(there) = &snapshot.mounted_at {
+            return Err(
+                Error::new(Kind::Exists, format!("{key} is mounted at {} already", there.display()))
+                    .hinted("plywood umount first"),
+            );
+        }
+        // The record first: a mount that nobody knows of could not be swept.
+        self.put_mounted_at(key, Some(target))?;
+        let mounted = self
+            .pool
+            .mount_at(id_of(&snapshot.place)?, content_of(&snapshot), target);
+        mounted.map_err(|error| match self.put_mounted_at(key, None) {
+            Ok(()) => error,
+            Err(undo) => with_failed_undo(error, &undo),
+        })
+    }
+
+    fn unmount_at(&self, key: &str) -> Result<()> {
+        let snapshot = self.snapshot(key)?;
+        let Some(target) = &snapshot.mounted_at else {
+            return Ok(());
+        };
+        self.pool.unmount_at(id_of(&snapshot.place)?, target)?;
+        self.put_mounted_at(key, None)
+    }
+
+    fn compare(&self, key: &str) -> Result<Comparison> {
+        let snapshot = self.snapshot(key)?;
+        let parent = match &snapshot.parent {
+            Some(chain) => Some(self.mount_volume(&self.layer(chain)?.place, Content::Layer, Access::ReadOnly)?),
+            None => None,
+        };
+        let child = self.mount_volume(&snapshot.place, content_of(&snapshot), Access::ReadOnly)?;
+        Ok(Comparison {
+            parent,
+            child,
+            scope: Box::new(Everything),
+        })
+    }
+
+    fn commit(&self, key: &str, layer: &NewLayer) -> Result<LayerRecord> {
+        let snapshot = self.snapshot(key)?;
+        if snapshot.read_only {
+            return Err(Error::invalid(format!(
+                "the snapshot {key:?} is a view: there is nothing to commit"
+            )));
+        }
+        let claim = self.pool.claim(id_of(&snapshot.place)?)?;
+        self.pool.seal(&claim)?;
+        let chain_id = ChainId::new(snapshot.parent, layer.diff_id);
+        let mut transaction = self.begin()?;
+        match self.store.layers.get(&chain_id.0.hex())? {
+            Some(there) if there.phase == Phase::Ready => {
+                transaction.finish()?;
+                drop(claim);
+                self.remove(key)?;
+                return Ok(there);
+            }
+            Some(_) => {
+                return Err(
+                    Error::new(Kind::InUse, format!("the layer {chain_id} is being deleted")).hinted("try again"),
+                );
+            }
+            None => {}
+        }
+        if let Some(parent) = &snapshot.parent {
+            self.layer(parent)?;
+        }
+        let record = LayerRecord {
+            chain_id,
+            diff_id: layer.diff_id,
+            parent: snapshot.parent,
+            blob: layer.blob.clone(),
+            size: layer.size,
+            place: snapshot.place,
+            phase: Phase::Ready,
+        };
+        let publish = ThinStep::Publish {
+            key: key.to_owned(),
+            layer: Box::new(record.clone()),
+        };
+        transaction.step(
+            publish,
+            |_| Ok(()),
+            |store, lock, _| {
+                store.layers.put(lock, &record)?;
+                store.snapshots.remove(lock, key).map(drop)
+            },
+        )?;
+        transaction.finish()?;
+        Ok(record)
+    }
+
+    fn remove(&self, key: &str) -> Result<()> {
+        let lock = self.store.exclusive()?;
+        let found = if key_is_valid(key) {
+            self.store.snapshots.get(key)?
+        } else {
+            None
+        };
+        let Some(snapshot) = found else { return lock.done() };
+        if let Some(target) = &snapshot.mounted_at
+            && is_mount_point(target)
+        {
+            return Err(
+                Error::new(Kind::InUse, format!("{key} is mounted at {}", target.display()))
+                    .hinted("plywood umount first"),
+            );
+        }
+        if snapshot.read_only {
+            self.store.snapshots.remove(&lock, key)?;
+            return lock.done();
+        }
+        let claim = self.pool.claim(id_of(&snapshot.place)?)?;
+        self.store.snapshots.put(
+            &lock,
+            &SnapshotRecord {
+                phase: Phase::Deleting,
+                ..snapshot
+            },
+        )?;
+        lock.done()?;
+        self.erase(claim)
+    }
+
+    fn remove_layer(&self, chain: &ChainId) -> Result<()> {
+        let lock = self.store.exclusive()?;
+        let Some(layer) = self.store.layers.get(&chain.0.hex())? else {
+            return lock.done();
+        };
+        if let Some(user) = self.user_of(chain)? {
+            return Err(Error::new(Kind::InUse, format!("the layer {chain} is under {user}")));
+        }
+        let claim = self.pool.claim(id_of(&layer.place)?)?;
+        self.store.layers.put(
+            &lock,
+            &LayerRecord {
+                phase: Phase::Deleting,
+                ..layer
+            },
+        )?;
+        lock.done()?;
+        self.erase(claim)
+    }
+
+    fn usage(&self, key: &str) -> Result<Usage> {
+        let snapshot = self.snapshot(key)?;
+        let bytes = self.pool.mapped(id_of(&snapshot.place)?, content_of(&snapshot))?;
+        Ok(Usage { bytes, exclusive: None })
+    }
+
+    fn layer_usage(&self, chain: &ChainId) -> Result<Usage> {
+        let bytes = self.pool.mapped(id_of(&self.layer(chain)?.place)?, Content::Layer)?;
+        Ok(Usage { bytes, exclusive: None })
+    }
+
+    fn stack(&self, key: &str) -> Result<Vec<StackItem>> {
+        let snapshot = self.snapshot(key)?;
+        let mut stack = Vec::new();
+        if let Some(target) = &snapshot.mounted_at {
+            stack.push(StackItem {
+                kind: "mount",
+                name: target.display().to_string(),
+                detail: Some("ro".into()),
+            });
+        }
+        stack.extend(
+            self.pool
+                .describe(id_of(&snapshot.place)?, content_of(&snapshot))?
+                .into_iter()
+                .map(item),
+        );
+        Ok(stack)
+    }
+
+    fn layer_stack(&self, chain: &ChainId) -> Result<Vec<StackItem>> {
+        let parts = self.pool.describe(id_of(&self.layer(chain)?.place)?, Content::Layer)?;
+        Ok(parts.into_iter().map(item).collect())
+    }
+
+    fn recover(&self) -> Result<Vec<String>> {
+        self.take_up()
+    }
+
+    fn verify(&self) -> Result<Vec<String>> {
+        self.findings()
+    }
+}
+
+impl Thin {
+    /// What stands on a layer, if anything that stays does.
+    fn user_of(&self, chain: &ChainId) -> Result<Option<String>> {
+        let stays = |parent: &Option<ChainId>, phase: Phase| parent.as_ref() == Some(chain) && phase == Phase::Ready;
+        if let Some(layer) = self
+            .store
+            .layers
+            .list()?
+            .into_iter()
+            .find(|layer| stays(&layer.parent, layer.phase))
+        {
+            return Ok(Some(format!("the layer {}", layer.chain_id)));
+        }
+        let snapshots = self.store.snapshots.list()?;
+        let user = snapshots
+            .into_iter()
+            .find(|snapshot| stays(&snapshot.parent, snapshot.phase));
+        Ok(user.map(|snapshot| format!("the snapshot {:?}", snapshot.key)))
+    }
+}
+
+/// Removes the records of a volume that is deleted.
+fn forget(store: &Store, lock: &Exclusive, id: ThinId) -> Result<()> {
+    let place = Place::Thin(id.get());
+    for snapshot in store.snapshots.list()? {
+        if snapshot.place == place && snapshot.phase == Phase::Deleting {
+            store.snapshots.remove(lock, &snapshot.key)?;
+        }
+    }
+    for layer in store.layers.list()? {
+        if layer.place == place && layer.phase == Phase::Deleting {
+            store.layers.remove(lock, &layer.key())?;
+        }
+    }
+    Ok(())
+}
+
+fn new_snapshot(key: &str, parent: Option<&ChainId>, owner: Option<&Intent>) -> SnapshotRecord {
+    SnapshotRecord {
+        key: key.to_owned(),
+        parent: parent.copied(),
+        read_only: false,
+        place: Place::Thin(0),
+        phase: Phase::Ready,
+        lease: owner.map(|owner| owner.id().to_owned()),
+        mounted_at: None,
+    }
+}
+
+/// A view is its layer's own volume.
+fn content_of(snapshot: &SnapshotRecord) -> Content {
+    match snapshot.read_only {
+        true => Content::Layer,
+        false => Content::Active,
+    }
+}
+
+fn thin_id(id: u32) -> Result<ThinId> {
+    ThinId::new(id).ok_or_else(|| Error::corrupt(format!("{id} is no thin id: it has more than 24 bits")))
+}
+
+fn id_of(place: &Place) -> Result<ThinId> {
+    match place {
+        Place::Thin(id) => thin_id(*id),
+        Place::Folder(name) => Err(Error::corrupt(format!(
+            "the folder {name} is the overlay driver's, and this root is thin's"
+        ))),
+    }
+}
+
+fn item(part: Part) -> StackItem {
+    StackItem {
+        kind: part.kind,
+        name: part.name,
+        detail: part.detail,
+    }
+}
+
+/// Whether something is mounted there, as far as this process sees.
+fn is_mount_point(path: &Path) -> bool {
+    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else {
+        return false;
+    };
+    let wanted = path.to_string_lossy();
+    mounts
+        .lines()
+        .any(|line| line.split(' ').nth(4) == Some(wanted.as_ref()))
+}

@@ -39,9 +39,17 @@ pub fn run(make: &dyn Fn() -> Subject, deep: usize) {
         let start = std::time::Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             test(&subject);
-            assert_eq!(subject.driver.verify().unwrap(), Vec::<String>::new(), "verify finds nothing");
+            assert_eq!(
+                subject.driver.verify().unwrap(),
+                Vec::<String>::new(),
+                "verify finds nothing"
+            );
         }));
-        println!("conformance: {name}: {} in {:?}", if outcome.is_ok() { "ok" } else { "FAILED" }, start.elapsed());
+        println!(
+            "conformance: {name}: {} in {:?}",
+            if outcome.is_ok() { "ok" } else { "FAILED" },
+            start.elapsed()
+        );
         if outcome.is_err() {
             failed.push(name);
         }
@@ -141,7 +149,9 @@ fn read(path: &Path, name: &str) -> String {
 
 fn names(path: &Path) -> Vec<String> {
     let entries = fs::read_dir(path).unwrap();
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -150,7 +160,13 @@ fn empty(subject: &Subject) {
     subject.driver.prepare("a", None, None).unwrap();
     let (mode, uid, gid, mtime, count) = subject.look("a", |root| {
         let meta = fs::metadata(root).unwrap();
-        (meta.mode() & 0o7777, meta.uid(), meta.gid(), meta.mtime(), names(root).len())
+        (
+            meta.mode() & 0o7777,
+            meta.uid(),
+            meta.gid(),
+            meta.mtime(),
+            names(root).len(),
+        )
     });
     assert_eq!((mode, uid, gid, mtime, count), (0o755, 0, 0, 0, 0));
     subject.driver.remove("a").unwrap();
@@ -167,13 +183,21 @@ fn committed_is_viewed(subject: &Subject) {
         fs::write(root.join("dir/file"), "changed").unwrap();
         fs::write(root.join("more"), "more").unwrap();
     });
-    assert_eq!(subject.view(&above, |root| read(root, "dir/file") + &read(root, "more")), "changedmore");
-    assert_eq!(subject.view(&layer, |root| (read(root, "dir/file"), names(root))), ("content".into(), vec!["dir".to_owned()]));
+    assert_eq!(
+        subject.view(&above, |root| read(root, "dir/file") + &read(root, "more")),
+        "changedmore"
+    );
+    assert_eq!(
+        subject.view(&layer, |root| (read(root, "dir/file"), names(root))),
+        ("content".into(), vec!["dir".to_owned()])
+    );
 }
 
 fn layer_record(subject: &Subject) {
     let base = subject.layer(None, "one", |root| fs::write(root.join("file"), "1").unwrap());
-    let top = subject.layer(Some(base.chain_id), "two", |root| fs::write(root.join("file"), "2").unwrap());
+    let top = subject.layer(Some(base.chain_id), "two", |root| {
+        fs::write(root.join("file"), "2").unwrap()
+    });
     assert_eq!(base.parent, None);
     assert_eq!(base.chain_id, ChainId::new(None, base.diff_id));
     assert_eq!(top.parent, Some(base.chain_id));
@@ -200,7 +224,10 @@ fn changed_attributes(subject: &Subject) {
         assert_eq!((meta("b").mode() & 0o7777, read(root, "b")), (0o4711, "b".into()));
         assert_eq!((meta("dir").uid(), read(root, "dir/c")), (3, "dir/c".into()));
     });
-    assert_eq!(subject.view(&base, |root| fs::metadata(root.join("a")).unwrap().uid()), 0);
+    assert_eq!(
+        subject.view(&base, |root| fs::metadata(root.join("a")).unwrap().uid()),
+        0
+    );
 }
 
 fn changed_kinds(subject: &Subject) {
@@ -235,12 +262,18 @@ fn deleted_above(subject: &Subject) {
         fs::remove_file(root.join("file")).unwrap();
     });
     let top = subject.layer(Some(middle.chain_id), "three", |root| {
-        assert_eq!((names(root), names(&root.join("dir"))), (vec!["dir".to_owned()], vec!["file".to_owned()]));
+        assert_eq!(
+            (names(root), names(&root.join("dir"))),
+            (vec!["dir".to_owned()], vec!["file".to_owned()])
+        );
         fs::write(root.join("file"), "again").unwrap();
     });
     assert_eq!(subject.view(&top, |root| read(root, "file")), "again");
     assert_eq!(subject.view(&middle, names), ["dir"]);
-    assert_eq!(subject.view(&base, |root| read(root, "dir/sub/file") + &read(root, "file")), "xx");
+    assert_eq!(
+        subject.view(&base, |root| read(root, "dir/sub/file") + &read(root, "file")),
+        "xx"
+    );
 }
 
 fn made_again(subject: &Subject) {
@@ -270,7 +303,10 @@ fn renamed(subject: &Subject) {
     });
     subject.view(&top, |root| {
         assert_eq!(names(root), ["b", "c", "dir"]);
-        assert_eq!([read(root, "dir/moved"), read(root, "b"), read(root, "c")], ["a", "new b", "b"]);
+        assert_eq!(
+            [read(root, "dir/moved"), read(root, "b"), read(root, "c")],
+            ["a", "new b", "b"]
+        );
     });
 }
 
@@ -288,8 +324,14 @@ fn odd_things(subject: &Subject) {
     });
     subject.view(&layer, |root| {
         let one = fs::metadata(root.join("one")).unwrap();
-        assert_eq!((one.nlink(), one.ino()), (2, fs::metadata(root.join("two")).unwrap().ino()));
-        assert_eq!(fs::read_link(root.join("link")).unwrap(), Path::new("/nowhere/../at all"));
+        assert_eq!(
+            (one.nlink(), one.ino()),
+            (2, fs::metadata(root.join("two")).unwrap().ino())
+        );
+        assert_eq!(
+            fs::read_link(root.join("link")).unwrap(),
+            Path::new("/nowhere/../at all")
+        );
         assert!(fs::symlink_metadata(root.join("fifo")).unwrap().file_type().is_fifo());
         assert_eq!(fs::read(root.join(&long)).unwrap(), b"long");
         assert_eq!(fs::read(root.join(raw)).unwrap(), b"raw");
@@ -316,7 +358,10 @@ fn untouched(subject: &Subject) {
         assert_eq!(read(root, "file"), "x");
         fs::write(root.join("other"), "y").unwrap();
     });
-    assert_eq!(subject.view(&top, |root| fs::metadata(root.join("file")).unwrap().mtime_nsec()), before);
+    assert_eq!(
+        subject.view(&top, |root| fs::metadata(root.join("file")).unwrap().mtime_nsec()),
+        before
+    );
 }
 
 fn siblings(subject: &Subject) {
@@ -341,8 +386,14 @@ fn view_is_read_only(subject: &Subject) {
     let refused = fs::write(mounted.path().join("file"), "y").unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     mounted.close().unwrap();
-    assert!(subject.driver.mount("v", Access::ReadWrite).is_err(), "a view is not mounted for writing");
-    assert!(subject.driver.commit("v", &subject.describe(b"v")).is_err(), "a view is not committed");
+    assert!(
+        subject.driver.mount("v", Access::ReadWrite).is_err(),
+        "a view is not mounted for writing"
+    );
+    assert!(
+        subject.driver.commit("v", &subject.describe(b"v")).is_err(),
+        "a view is not committed"
+    );
 }
 
 fn views_share(subject: &Subject) {
@@ -364,30 +415,60 @@ fn views_share(subject: &Subject) {
 fn keys(subject: &Subject) {
     let base = subject.layer(None, "base", |_| ());
     subject.driver.prepare("a", None, None).unwrap();
-    assert_eq!(subject.driver.prepare("a", None, None).unwrap_err().kind(), Kind::Exists);
-    assert_eq!(subject.driver.view("a", &base.chain_id, None).unwrap_err().kind(), Kind::Exists);
+    assert_eq!(
+        subject.driver.prepare("a", None, None).unwrap_err().kind(),
+        Kind::Exists
+    );
+    assert_eq!(
+        subject.driver.view("a", &base.chain_id, None).unwrap_err().kind(),
+        Kind::Exists
+    );
     for key in ["../up", "", "a/b"] {
         assert!(subject.driver.prepare(key, None, None).is_err(), "{key:?}");
     }
-    assert_eq!(subject.driver.mount("none", Access::ReadOnly).unwrap_err().kind(), Kind::NotFound);
-    assert_eq!(subject.driver.commit("none", &subject.describe(b"x")).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(
+        subject.driver.mount("none", Access::ReadOnly).unwrap_err().kind(),
+        Kind::NotFound
+    );
+    assert_eq!(
+        subject
+            .driver
+            .commit("none", &subject.describe(b"x"))
+            .unwrap_err()
+            .kind(),
+        Kind::NotFound
+    );
     assert_eq!(subject.driver.usage("none").unwrap_err().kind(), Kind::NotFound);
     assert_eq!(subject.store.snapshots.list().unwrap().len(), 1);
 }
 
 fn missing_parents(subject: &Subject) {
     let nowhere = ChainId::new(None, subject.describe(b"never committed").diff_id);
-    assert_eq!(subject.driver.prepare("a", Some(&nowhere), None).unwrap_err().kind(), Kind::NotFound);
-    assert_eq!(subject.driver.view("a", &nowhere, None).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(
+        subject.driver.prepare("a", Some(&nowhere), None).unwrap_err().kind(),
+        Kind::NotFound
+    );
+    assert_eq!(
+        subject.driver.view("a", &nowhere, None).unwrap_err().kind(),
+        Kind::NotFound
+    );
     assert!(subject.store.snapshots.list().unwrap().is_empty());
 }
 
 fn layer_in_use(subject: &Subject) {
     let base = subject.layer(None, "base", |root| fs::write(root.join("file"), "x").unwrap());
-    let top = subject.layer(Some(base.chain_id), "top", |root| fs::write(root.join("more"), "x").unwrap());
-    assert_eq!(subject.driver.remove_layer(&base.chain_id).unwrap_err().kind(), Kind::InUse);
+    let top = subject.layer(Some(base.chain_id), "top", |root| {
+        fs::write(root.join("more"), "x").unwrap()
+    });
+    assert_eq!(
+        subject.driver.remove_layer(&base.chain_id).unwrap_err().kind(),
+        Kind::InUse
+    );
     subject.driver.prepare("a", Some(&top.chain_id), None).unwrap();
-    assert_eq!(subject.driver.remove_layer(&top.chain_id).unwrap_err().kind(), Kind::InUse);
+    assert_eq!(
+        subject.driver.remove_layer(&top.chain_id).unwrap_err().kind(),
+        Kind::InUse
+    );
     assert_eq!(subject.look("a", |root| names(root).len()), 2);
     subject.driver.remove("a").unwrap();
     subject.driver.remove_layer(&top.chain_id).unwrap();
@@ -403,11 +484,22 @@ fn removing(subject: &Subject) {
     subject.driver.remove("a").unwrap();
     subject.driver.remove("a").unwrap();
     subject.driver.prepare("a", Some(&base.chain_id), None).unwrap();
-    assert_eq!(subject.look("a", |root| read(root, "file")), "x", "nothing of the removed one comes back");
+    assert_eq!(
+        subject.look("a", |root| read(root, "file")),
+        "x",
+        "nothing of the removed one comes back"
+    );
     subject.driver.remove("a").unwrap();
     subject.driver.remove_layer(&base.chain_id).unwrap();
     subject.driver.remove_layer(&base.chain_id).unwrap();
-    assert_eq!(subject.driver.prepare("a", Some(&base.chain_id), None).unwrap_err().kind(), Kind::NotFound);
+    assert_eq!(
+        subject
+            .driver
+            .prepare("a", Some(&base.chain_id), None)
+            .unwrap_err()
+            .kind(),
+        Kind::NotFound
+    );
 }
 
 fn same_layer_twice(subject: &Subject) {
@@ -431,14 +523,25 @@ fn captured(subject: &Subject) {
         fs::write(root.join("changed"), "live").unwrap();
         fs::write(root.join("new"), "live").unwrap();
     });
-    let work = subject.store.intents.begin(Plan::Work { verb: "commit".into(), blobs: vec![], layers: vec![] }).unwrap();
+    let work = subject
+        .store
+        .intents
+        .begin(Plan::Work {
+            verb: "commit".into(),
+            blobs: vec![],
+            layers: vec![],
+        })
+        .unwrap();
     subject.driver.capture("live", "copy", &work).unwrap();
     let blob = tar(&[("changed", "live"), ("new", "live")]);
     let layer = subject.driver.commit("copy", &subject.describe(&blob)).unwrap();
     subject.change("live", |root| fs::write(root.join("changed"), "later").unwrap());
     subject.view(&layer, |root| {
         assert_eq!(names(root), ["changed", "kept", "new"]);
-        assert_eq!([read(root, "changed"), read(root, "kept"), read(root, "new")], ["live", "base", "live"]);
+        assert_eq!(
+            [read(root, "changed"), read(root, "kept"), read(root, "new")],
+            ["live", "base", "live"]
+        );
     });
     assert_eq!(subject.look("live", |root| read(root, "changed")), "later");
     work.done().unwrap();
@@ -454,7 +557,10 @@ fn compared(subject: &Subject) {
     let parent = comparison.parent.unwrap();
     assert_eq!(read(parent.path(), "file"), "old");
     assert_eq!(read(comparison.child.path(), "file"), "new");
-    assert!(fs::write(comparison.child.path().join("file"), "x").is_err(), "a comparison changes nothing");
+    assert!(
+        fs::write(comparison.child.path().join("file"), "x").is_err(),
+        "a comparison changes nothing"
+    );
     comparison.child.close().unwrap();
     parent.close().unwrap();
     subject.driver.prepare("b", None, None).unwrap();
@@ -464,27 +570,53 @@ fn compared(subject: &Subject) {
 }
 
 fn leases(subject: &Subject) {
-    let work = || Plan::Work { verb: "test".into(), blobs: vec![], layers: vec![] };
+    let work = || Plan::Work {
+        verb: "test".into(),
+        blobs: vec![],
+        layers: vec![],
+    };
     let base = subject.layer(None, "base", |_| ());
     let live = subject.store.intents.begin(work()).unwrap();
     let dead = subject.store.intents.begin(work()).unwrap();
-    subject.driver.prepare("of-live", Some(&base.chain_id), Some(&live)).unwrap();
-    subject.driver.prepare("of-dead", Some(&base.chain_id), Some(&dead)).unwrap();
-    subject.driver.view("view-of-dead", &base.chain_id, Some(&dead)).unwrap();
+    subject
+        .driver
+        .prepare("of-live", Some(&base.chain_id), Some(&live))
+        .unwrap();
+    subject
+        .driver
+        .prepare("of-dead", Some(&base.chain_id), Some(&dead))
+        .unwrap();
+    subject
+        .driver
+        .view("view-of-dead", &base.chain_id, Some(&dead))
+        .unwrap();
     subject.driver.prepare("of-none", None, None).unwrap();
     drop(dead);
     let done = subject.driver.recover().unwrap();
     assert!(!done.is_empty(), "recovery says what it did");
-    let mut left: Vec<_> = subject.store.snapshots.list().unwrap().into_iter().map(|one| one.key).collect();
+    let mut left: Vec<_> = subject
+        .store
+        .snapshots
+        .list()
+        .unwrap()
+        .into_iter()
+        .map(|one| one.key)
+        .collect();
     left.sort();
     assert_eq!(left, ["of-live", "of-none"]);
     assert_eq!(subject.store.layers.list().unwrap().len(), 1);
-    assert_eq!(subject.driver.recover().unwrap(), Vec::<String>::new(), "once is enough");
+    assert_eq!(
+        subject.driver.recover().unwrap(),
+        Vec::<String>::new(),
+        "once is enough"
+    );
     live.done().unwrap();
 }
 
 fn usage_and_stack(subject: &Subject) {
-    let base = subject.layer(None, "base", |root| fs::write(root.join("file"), vec![1; 1 << 20]).unwrap());
+    let base = subject.layer(None, "base", |root| {
+        fs::write(root.join("file"), vec![1; 1 << 20]).unwrap()
+    });
     assert!(subject.driver.layer_usage(&base.chain_id).unwrap().bytes >= 1 << 20);
     assert!(!subject.driver.layer_stack(&base.chain_id).unwrap().is_empty());
     subject.driver.prepare("a", Some(&base.chain_id), None).unwrap();

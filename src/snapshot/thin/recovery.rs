@@ -1,0 +1,174 @@
+//! Taking up what dead processes left, and comparing the records with the pool.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plywood_store::intent::Plan;
+use plywood_store::record::{Phase, Place};
+
+use super::{Thin, id_of};
+use crate::dm::pool::ThinId;
+use crate::dm::status::Need;
+use crate::error::{Error, Kind, Result};
+use crate::snapshot::Snapshotter;
+
+impl Thin {
+    /// Finishes or undoes unfinished steps, removes snapshots whose lease ended and
+    /// volumes that are on their way out, gives back devices. A line for each.
+    ///
+    /// On a pool that cannot be written nothing is taken up, and that is no
+    /// failure: what is stored can still be read.
+    pub(super) fn take_up(&self) -> Result<Vec<String>> {
+        if let Err(error) = self.pool.status()?.require(Need::Metadata, "of this root") {
+            return Ok(vec![format!("nothing yet: {error}")]);
+        }
+        let lock = self.store.exclusive()?;
+        let mut lines = self.settle_dead(&lock)?;
+        let dead = self.store.intents.dead()?;
+        let mut ended = Vec::new();
+        for snapshot in self.store.snapshots.list()? {
+            let Some(lease) = &snapshot.lease else { continue };
+            // The dead ones are ours now, and so look alive.
+            let is_dead = dead.iter().any(|intent| intent.id() == lease) || !self.store.intents.is_live(lease)?;
+            if is_dead && snapshot.phase == Phase::Ready {
+                ended.push((snapshot.key, lease.clone()));
+            }
+        }
+        lock.done()?;
+
+        let mut kept = BTreeSet::new();
+        for (key, lease) in ended {
+            match self.remove(&key) {
+                Ok(()) => lines.push(format!("removed the snapshot {key}, whose owner is dead")),
+                Err(error) if error.kind() == Kind::InUse => {
+                    kept.insert(lease);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for intent in dead {
+            if let Plan::Work { verb, .. } = intent.plan()
+                && !kept.contains(intent.id())
+            {
+                tracing::debug!(verb, "the work of a dead process is given up");
+                intent.done()?;
+            }
+        }
+        self.finish_deletions(&mut lines)?;
+        lines.extend(self.pool.sweep()?);
+        Ok(lines)
+    }
+
+    fn finish_deletions(&self, lines: &mut Vec<String>) -> Result<()> {
+        let snapshots = self.store.snapshots.list()?.into_iter();
+        let snapshots = snapshots
+            .filter(|one| one.phase == Phase::Deleting)
+            .map(|one| (one.place, one.read_only, one.key));
+        let layers = self.store.layers.list()?.into_iter();
+        let layers = layers
+            .filter(|one| one.phase == Phase::Deleting)
+            .map(|one| (one.place, false, one.chain_id.to_string()));
+        for (place, is_view, what) in snapshots.chain(layers) {
+            if is_view {
+                self.remove(&what)?;
+                continue;
+            }
+            match self.pool.claim(id_of(&place)?) {
+                Ok(claim) => {
+                    self.erase(claim)?;
+                    lines.push(format!("finished removing {what}"));
+                }
+                // Another process is at it.
+                Err(error) if error.kind() == Kind::InUse => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What does not fit together, a line for each.
+    pub(super) fn findings(&self) -> Result<Vec<String>> {
+        let lock = self.store.exclusive()?;
+        let mut findings = Vec::new();
+        let status = self.pool.status()?;
+        if let Err(error) = status.require(Need::Metadata, "of this root") {
+            findings.push(error.to_string());
+        }
+        let record = self.record()?;
+        if status.transaction_id != record.transaction_id {
+            findings.push(format!(
+                "the pool's transaction id is {}, the records say {}",
+                status.transaction_id, record.transaction_id
+            ));
+        }
+        let owners = self.owners(&mut findings)?;
+        if let Some(there) = self.pool.ids()? {
+            compare(&owners, &there, &mut findings);
+        } else {
+            findings.extend(self.look_at_each(&owners)?);
+        }
+        lock.done()?;
+        Ok(findings)
+    }
+
+    /// Who owns which volume. Views own none.
+    fn owners(&self, findings: &mut Vec<String>) -> Result<BTreeMap<u32, String>> {
+        let layers = self.store.layers.list()?.into_iter();
+        let layers = layers.map(|layer| (layer.place, format!("the layer {}", layer.chain_id)));
+        let snapshots = self
+            .store
+            .snapshots
+            .list()?
+            .into_iter()
+            .filter(|snapshot| !snapshot.read_only);
+        let snapshots = snapshots.map(|snapshot| (snapshot.place, format!("the snapshot {}", snapshot.key)));
+        let golden = self
+            .record()?
+            .golden
+            .map(|id| (Place::Thin(id), "the golden volume".to_owned()));
+        let mut owners = BTreeMap::new();
+        for (place, owner) in layers.chain(snapshots).chain(golden) {
+            match place {
+                Place::Thin(id) => {
+                    if let Some(other) = owners.insert(id, owner.clone()) {
+                        findings.push(format!("the volume {id} belongs to {owner} and to {other}"));
+                    }
+                }
+                Place::Folder(name) => findings.push(format!("{owner} is in the folder {name}, not on the pool")),
+            }
+        }
+        Ok(owners)
+    }
+
+    /// Without a list of the pool's volumes each one that should be there is asked for.
+    fn look_at_each(&self, owners: &BTreeMap<u32, String>) -> Result<Vec<String>> {
+        let mut findings = Vec::new();
+        for (id, owner) in owners {
+            let id = super::thin_id(*id)?;
+            match self.pool.mapped(id, crate::dm::volume::Content::Layer) {
+                Err(error) if error.kind() == Kind::NotFound => findings.push(missing(owner, id.get())),
+                Err(error) if error.kind() == Kind::InUse => {}
+                other => {
+                    let _: u64 =
+                        other.map_err(|error| Error::corrupt(format!("cannot read {owner}")).caused_by(error))?;
+                }
+            }
+        }
+        Ok(findings)
+    }
+}
+
+fn compare(owners: &BTreeMap<u32, String>, there: &[ThinId], findings: &mut Vec<String>) {
+    let there: BTreeSet<u32> = there.iter().map(|id| id.get()).collect();
+    findings.extend(
+        owners
+            .iter()
+            .filter(|(id, _)| !there.contains(id))
+            .map(|(id, owner)| missing(owner, *id)),
+    );
+    let strangers = there.iter().filter(|id| !owners.contains_key(id));
+    findings.extend(strangers.map(|id| format!("the pool has a volume {id} that belongs to nothing")));
+}
+
+fn missing(owner: &str, id: u32) -> String {
+    format!("{owner} stands on volume {id}, which the pool does not have")
+}
