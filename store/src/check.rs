@@ -301,7 +301,9 @@ fn check_blobs(store: &Store, report: &mut Report, progress: &dyn Fn(u64)) -> Re
 
 fn check_diff_ids(store: &Store, all: &All, report: &mut Report, progress: &dyn Fn(u64)) {
     for layer in all.layers.values().filter(|layer| layer.phase == Phase::Ready) {
-        if !matches!(store.blobs.size(&layer.blob.digest), Ok(Some(_))) {
+        // An unpacked tar is a blob like any other, and was read as one.
+        let unpacked = (layer.blob.digest, layer.blob.size) == (layer.diff_id.0, layer.size);
+        if unpacked || !matches!(store.blobs.size(&layer.blob.digest), Ok(Some(_))) {
             continue;
         }
         let mut hasher = Hasher::default();
@@ -321,5 +323,98 @@ fn check_diff_ids(store: &Store, all: &All, report: &mut Report, progress: &dyn 
                 layer.chain_id, layer.diff_id, layer.size
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::fixture::{Fixture, fixture};
+
+    fn findings(it: &Fixture, data: bool) -> Vec<String> {
+        let report = check(&it.store, Depth { data }, &|_| {}).unwrap();
+        report.findings.iter().map(ToString::to_string).collect()
+    }
+
+    fn key<T: Record>(record: &T) -> String {
+        record.key()
+    }
+
+    #[test]
+    fn a_sound_store_has_no_findings() {
+        let it = fixture();
+        assert_eq!(findings(&it, true), Vec::<String>::new());
+        let report = check(&it.store, Depth { data: true }, &|_| {}).unwrap();
+        assert_eq!((report.records, report.blobs), (4, 5));
+        assert!(report.bytes_hashed > 0);
+    }
+
+    /// Does harm to a store.
+    type Harm = fn(&Fixture);
+
+    #[test]
+    fn each_harm_is_found_and_named() {
+        let harms: [(&str, Harm); 9] = [
+            ("is not there", |it| {
+                fs::remove_file(it.store.blobs.path(&it.top.blob.digest)).unwrap();
+            }),
+            ("instead of 3", |it| {
+                fs::write(it.store.blobs.path(&it.top.blob.digest), "topp").unwrap();
+            }),
+            ("needs the layer", |it| {
+                fs::remove_file(it.store.layers.path(&key(&it.base)).unwrap()).unwrap();
+            }),
+            ("stands for image", |it| {
+                fs::remove_file(it.store.images.path(&key(&it.image)).unwrap()).unwrap();
+            }),
+            ("is damaged", |it| {
+                fs::write(it.store.layers.path(&key(&it.top)).unwrap(), "{}").unwrap();
+            }),
+            ("being deleted", |it| {
+                let lock = it.store.exclusive().unwrap();
+                let mut going = it.base.clone();
+                going.phase = Phase::Deleting;
+                it.store.layers.put(&lock, &going).unwrap();
+            }),
+            ("no stack", |it| {
+                let lock = it.store.exclusive().unwrap();
+                let mut upside_down = it.image.clone();
+                upside_down.layers.reverse();
+                it.store.images.put(&lock, &upside_down).unwrap();
+            }),
+            ("none of plywood's files", |it| {
+                fs::write(it.store.root().join("blobs/sha256/notes.txt"), "").unwrap();
+            }),
+            ("says it is", |it| {
+                let lock = it.store.exclusive().unwrap();
+                let mut other = it.top.clone();
+                other.diff_id = it.base.diff_id;
+                it.store.layers.put(&lock, &other).unwrap();
+            }),
+        ];
+        for (what, harm) in harms {
+            let it = fixture();
+            harm(&it);
+            let found = findings(&it, false);
+            assert!(found.iter().any(|finding| finding.contains(what)), "{what}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_changed_under_the_same_length_are_found_by_reading() {
+        let it = fixture();
+        let path = it.store.blobs.path(&it.top.blob.digest);
+        fs::write(&path, "tip").unwrap();
+        assert_eq!(findings(&it, false), Vec::<String>::new());
+        let found = findings(&it, true);
+        assert!(
+            found
+                .iter()
+                .all(|finding| finding.contains(&path.display().to_string())),
+            "{found:?}"
+        );
+        assert!(!found.is_empty());
     }
 }

@@ -28,6 +28,8 @@ pub mod digest;
 mod durable;
 pub mod error;
 pub mod find;
+#[cfg(test)]
+mod fixture;
 pub mod gc;
 pub mod index;
 pub mod intent;
