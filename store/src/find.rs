@@ -281,6 +281,9 @@ fn distance(one: &str, two: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Kind;
+    use crate::fixture::{fixture, unname};
+    use crate::record::NameRecord;
 
     #[test]
     fn near_names_are_found() {
@@ -291,5 +294,77 @@ mod tests {
         assert_eq!(near("ops-ngin", names()), Some("ops-nginx".to_owned()));
         assert_eq!(near("base", names()), Some("base:12".to_owned()));
         assert_eq!(near("quite-else", names()), None);
+    }
+
+    #[test]
+    fn an_image_is_found_by_all_that_it_is_called() {
+        let it = fixture();
+        let (id, manifest) = (it.image.id, it.image.manifest.digest);
+        let hex = id.0.hex();
+        for text in [
+            "base",
+            "base:latest",
+            &format!("base@{manifest}"),
+            &id.to_string(),
+            &hex,
+            &hex[..6],
+            &format!("sha256:{}", &hex[..12]),
+        ] {
+            assert_eq!(it.store.find_image(text).unwrap().id, id, "{text}");
+        }
+        for (text, kind) in [
+            ("base:12", Kind::NotFound),
+            (&format!("base@{id}"), Kind::NotFound),
+            (&hex[..5], Kind::NotFound),
+            (&"0".repeat(64), Kind::NotFound),
+            ("../../etc/passwd", Kind::Invalid),
+            ("", Kind::Invalid),
+        ] {
+            assert_eq!(it.store.find_image(text).unwrap_err().kind(), kind, "{text:?}");
+        }
+        let error = it.store.find_image("bass").unwrap_err();
+        assert_eq!(error.hint(), Some("there is base"));
+    }
+
+    #[test]
+    fn a_name_that_looks_like_an_id_is_a_name() {
+        let it = fixture();
+        let lock = it.store.exclusive().unwrap();
+        let other = it.top.diff_id.0;
+        let mut image = it.image.clone();
+        image.id = ImageId(other);
+        image.config.digest = other;
+        it.store.images.put(&lock, &image).unwrap();
+        let name = NameRecord {
+            name: it.image.id.0.hex()[..12].parse().unwrap(),
+            image: image.id,
+        };
+        it.store.names.put(&lock, &name).unwrap();
+        let typed = name.name.repository();
+        assert_eq!(it.store.find_image(typed).unwrap().id, image.id);
+        assert_eq!(it.store.find_image(&format!("sha256:{typed}")).unwrap().id, it.image.id);
+    }
+
+    #[test]
+    fn a_prefix_must_be_unique() {
+        let keys = ["abcdef01", "abcdef02", "abc00000"].map(str::to_owned);
+        let found = |prefix: &str| unique(&keys, prefix, "image id").map_err(|error| error.kind());
+        assert_eq!(found("abc000"), Ok(Some("abc00000".to_owned())));
+        assert_eq!(found("abcdef"), Err(Kind::Invalid));
+        assert_eq!(found("ffffff"), Ok(None));
+    }
+
+    #[test]
+    fn what_stands_on_a_layer_is_known() {
+        let it = fixture();
+        let on_base = it.store.users_of_layer(&it.base.chain_id).unwrap();
+        assert_eq!(on_base.layers, std::slice::from_ref(&it.top));
+        assert!(on_base.images.is_empty() && on_base.snapshots.is_empty());
+        let on_top = it.store.users_of_layer(&it.top.chain_id).unwrap();
+        assert_eq!(on_top.images, std::slice::from_ref(&it.image));
+        assert!(it.store.users_of_layer(&ChainId(it.image.id.0)).unwrap().is_empty());
+        assert_eq!(it.store.names_of(&it.image.id).unwrap().len(), 1);
+        unname(&it.store);
+        assert!(it.store.names_of(&it.image.id).unwrap().is_empty());
     }
 }
