@@ -1,5 +1,14 @@
 //! The pool in the kernel: made, used, taken out, put together again. Runs in the guest.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "helpers of tests panic and print as tests do"
+)]
+
 use std::path::Path;
 
 use plywood::dm::assembly::{self, Options};

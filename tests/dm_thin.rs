@@ -1,5 +1,14 @@
 //! The thin driver on a real pool: the conformance suite, and what only a kernel does. Runs in the guest.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "helpers of tests panic and print as tests do"
+)]
+
 #[path = "common/conformance.rs"]
 mod conformance;
 

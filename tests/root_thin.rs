@@ -2,6 +2,15 @@
 //!
 //! Needs root, because simulated volumes are bind mounts.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "helpers of tests panic and print as tests do"
+)]
+
 #[path = "common/conformance.rs"]
 mod conformance;
 

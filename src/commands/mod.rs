@@ -183,9 +183,12 @@ fn open_driver(store: &Arc<Store>) -> Result<Box<dyn Snapshotter>> {
     match store.meta().driver {
         Driver::Overlay => {
             let unpack = Box::new(crate::image::unpack::unpack);
-            Ok(Box::new(crate::snapshot::overlay::Overlay::open(Arc::clone(store), unpack)?))
+            Ok(Box::new(crate::snapshot::overlay::Overlay::open(
+                Arc::clone(store),
+                unpack,
+            )?))
         }
-        driver @ Driver::Thin => Err(Error::invalid(format!("the {driver} driver is not there yet"))),
+        Driver::Thin => Ok(Box::new(crate::snapshot::thin::Thin::open(Arc::clone(store))?)),
     }
 }
 

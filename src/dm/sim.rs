@@ -93,6 +93,7 @@ impl Faults {
         }
     }
 
+    #[allow(clippy::panic, reason = "a simulated crash is a panic that the test catches")]
     fn crash(&self) -> ! {
         self.gone.store(true, Ordering::Relaxed);
         std::panic::panic_any(Crash)

@@ -141,7 +141,7 @@ impl Thin {
                 (made, resumed) => made.and(resumed),
             }
         };
-        transaction.create(Some(key), Some(origin), make, |store, lock, id, _| {
+        transaction.create(Some(&key), Some(origin), make, |store, lock, id, _| {
             store.snapshots.put(
                 lock,
                 &SnapshotRecord {

@@ -147,7 +147,7 @@ impl Transaction<'_> {
     /// Makes a volume under a new id: `make` in the pool, `facts` in the records.
     pub(super) fn create(
         &mut self,
-        key: Option<String>,
+        key: Option<&str>,
         origin: Option<ThinId>,
         make: impl Fn(&dyn Pool, ThinId) -> Result<()>,
         facts: impl FnOnce(&Store, &Exclusive, ThinId, &mut PoolRecord) -> Result<()>,
@@ -158,7 +158,7 @@ impl Transaction<'_> {
             let step = ThinStep::Create {
                 id: number,
                 origin: origin.map(ThinId::get),
-                key: key.clone(),
+                key: key.map(str::to_owned),
             };
             let intent = self.intend(step)?;
             match make(self.thin.pool.as_ref(), id) {
