@@ -23,7 +23,7 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("snapshot", &["dm", "delta", "sys"]),
     ("image", &["snapshot", "sys"]),
     ("build", &["image", "snapshot", "exec", "sys"]),
-    ("output", &[]),
+    ("output", &["image"]),
     ("failure", &["output", "exec"]),
     ("cli", &["exec", "snapshot"]),
 ];
