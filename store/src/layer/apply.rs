@@ -1,12 +1,48 @@
 //! Brings a layer tar into a directory, by handles only.
+//!
+//! ```text
+//! a/b/c   parent "a/b": openat2 below the root, kept open while the next entries have the same one
+//!         name "c": *at calls that follow nothing; attributes through the handle that made it
+//! ```
+//!
+//! Symbolic links of the tree are followed for parents only, and resolve as if
+//! the tree's root were `/`. A directory over a directory takes on its
+//! attributes and keeps its children; any other collision is removed first. A
+//! whiteout hides what was there before this layer, wherever it stands in the
+//! tar: so names that the layer itself made are remembered, unless it came into
+//! an empty tree, where there is nothing to hide. Directories get their mtimes
+//! at the end; one that no entry describes keeps the mtime that it had, and one
+//! that had to be made has mode 0755, owner 0:0 and mtime 0. Same layer, same
+//! tree, whatever the umask, the clock and the default ACLs say.
+//!
+//! Nothing is synced here: the caller syncs the filesystem once.
 
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Limits;
-use crate::Result;
+use super::handle::{self, DIRECTORY, Node, NodeKind};
+use super::read::{Device, Entry, EntryKind, Reader, Time, shown};
+use crate::{Error, Result};
+
+/// Lines that [`Applied::notes`] may have.
+const NOTES: usize = 100;
+/// How often a name is cleared for an entry before somebody else is blamed for filling it again.
+const COLLISIONS: usize = 16;
+/// Files from this size on keep their zero blocks as holes.
+const HOLES_FROM: u64 = 64 << 10;
+/// Bytes of a filesystem block, and so of the smallest hole.
+const HOLE: usize = 4096;
+const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
 /// What an apply did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +60,672 @@ pub struct Applied {
 /// Applies an uncompressed layer tar to the tree under `root`. Whiteouts
 /// delete; nothing outside `root` is reachable. The stream is read to its end
 /// (trailing zero blocks included), so that a hash over it is the DiffID.
+///
+/// # Errors
+/// A tar that [`read`](super::read) refuses, an entry that cannot be made, by
+/// name. The tree is then half changed: drop it.
 pub fn apply(root: BorrowedFd<'_>, tar: &mut dyn Read, limits: &Limits) -> Result<Applied> {
-    let _ = (root, tar, limits);
-    todo!()
+    let mut applier = Applier::new(root)?;
+    let mut reader = Reader::new(tar, limits);
+    while let Some(entry) = reader.next_entry()? {
+        applier.entry(&entry, &mut reader)?;
+        for note in reader.take_notes() {
+            applier.note(note);
+        }
+    }
+    applier.applied.entries = reader.entries();
+    applier.finish()
+}
+
+/// An open directory in which entries are made.
+struct Place {
+    /// As the tar names it.
+    path: PathBuf,
+    dir: OwnedFd,
+    inode: u64,
+    /// Gives what is made in it an ACL.
+    default_acl: bool,
+}
+
+/// A directory that entries describe or were made in.
+struct Touched {
+    path: PathBuf,
+    /// What it gets at the end.
+    mtime: Time,
+    /// Whether an entry describes it.
+    described: bool,
+    /// Names in it that this layer made, where that matters.
+    made: HashSet<OsString>,
+}
+
+struct Applier {
+    root: Rc<Place>,
+    here: Rc<Place>,
+    /// By inode number, as a directory may have several paths through links.
+    touched: HashMap<u64, Touched>,
+    /// Whether there is anything that a whiteout could hide.
+    lower: bool,
+    filtered: BTreeMap<String, u64>,
+    applied: Applied,
+}
+
+impl Applier {
+    fn new(root: BorrowedFd<'_>) -> Result<Self> {
+        let at = Path::new("");
+        let dir = rustix::fs::openat(root, ".", DIRECTORY, Mode::empty()).map_err(|cause| failed("open", at, cause))?;
+        let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", at, cause))?;
+        let lower = !handle::list(dir.as_fd())
+            .map_err(|cause| failed("list", at, cause))?
+            .is_empty();
+        let root = Rc::new(Place {
+            path: PathBuf::new(),
+            inode: stat.st_ino,
+            default_acl: has_default_acl(&dir),
+            dir,
+        });
+        let mut applier = Self {
+            here: Rc::clone(&root),
+            root,
+            touched: HashMap::new(),
+            lower,
+            filtered: BTreeMap::new(),
+            applied: Applied::default(),
+        };
+        applier.touch(at, &stat);
+        Ok(applier)
+    }
+
+    fn entry(&mut self, entry: &Entry, reader: &mut Reader<'_>) -> Result<()> {
+        let (Some(name), Some(parent)) = (entry.path.file_name(), entry.path.parent()) else {
+            return self.root_entry(entry);
+        };
+        if is_special(parent) || name.as_bytes().starts_with(b".wh..wh.") && name.as_bytes() != b".wh..wh..opq" {
+            tracing::debug!(path = %shown(&entry.path), "a mark of another tool is passed over");
+            return Ok(());
+        }
+        if handle::is_whiteout(name) {
+            return self.whiteout(entry, parent, name);
+        }
+        let place = self.enter(parent)?;
+        match &entry.kind {
+            EntryKind::File => self.file(&place, name, entry, reader)?,
+            EntryKind::Directory => self.directory(&place, name, entry)?,
+            EntryKind::HardLink(target) => self.hard_link(&place, name, entry, target)?,
+            EntryKind::Symlink(target) => {
+                let make = || rustix::fs::symlinkat(target, &place.dir, name);
+                self.node(&place, name, entry, &make)?;
+            }
+            EntryKind::Character(device) => self.device(&place, name, entry, FileType::CharacterDevice, *device)?,
+            EntryKind::Block(device) => self.device(&place, name, entry, FileType::BlockDevice, *device)?,
+            EntryKind::Fifo => {
+                let none = Device { major: 0, minor: 0 };
+                self.device(&place, name, entry, FileType::Fifo, none)?;
+            }
+        }
+        self.made(&place, name);
+        Ok(())
+    }
+
+    /// The root keeps being a directory, whatever an entry says.
+    fn root_entry(&mut self, entry: &Entry) -> Result<()> {
+        if entry.kind != EntryKind::Directory {
+            return Err(Error::invalid(
+                "the tar has an entry that makes the root something else than a directory",
+            ));
+        }
+        let root = Rc::clone(&self.root);
+        self.describe(root.dir.as_fd(), entry, true)?;
+        self.described(&root.dir, entry)?;
+        self.reset_root()
+    }
+
+    /// The root's default ACL may have changed.
+    fn reset_root(&mut self) -> Result<()> {
+        let root = &self.root;
+        let dir = root.dir.try_clone();
+        self.root = Rc::new(Place {
+            path: PathBuf::new(),
+            dir: dir.map_err(|cause| failed("open", Path::new(""), cause))?,
+            inode: root.inode,
+            default_acl: has_default_acl(&root.dir),
+        });
+        self.here = Rc::clone(&self.root);
+        Ok(())
+    }
+
+    /// The directory at `path`, open; made where it is missing.
+    fn enter(&mut self, path: &Path) -> Result<Rc<Place>> {
+        if self.here.path == path {
+            return Ok(Rc::clone(&self.here));
+        }
+        let dir = match self.resolve(path) {
+            Err(Errno::NOENT) => {
+                self.make_missing(path)?;
+                self.resolve(path)
+            }
+            found => found,
+        };
+        let dir = dir.map_err(|cause| match cause {
+            Errno::NOTDIR | Errno::NOENT | Errno::LOOP => Error::invalid(format!(
+                "the tar puts something into {}, which leads to no directory",
+                shown(path)
+            ))
+            .caused_by(std::io::Error::from(cause)),
+            cause => failed("open", path, cause),
+        })?;
+        self.place(path, dir)
+    }
+
+    fn resolve(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        if path.as_os_str().is_empty() {
+            return rustix::fs::openat(&self.root.dir, ".", DIRECTORY, Mode::empty());
+        }
+        // Through links of the tree, but never out of it.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        handle::open_at(self.root.dir.as_fd(), path, flags, ResolveFlags::IN_ROOT)
+    }
+
+    /// Remembers an open directory as the one where the next entries go.
+    fn place(&mut self, path: &Path, dir: OwnedFd) -> Result<Rc<Place>> {
+        let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", path, cause))?;
+        if self.touch(path, &stat) && self.lower {
+            self.mark_ancestors(path)?;
+        }
+        self.here = Rc::new(Place {
+            path: path.to_owned(),
+            inode: stat.st_ino,
+            default_acl: has_default_acl(&dir),
+            dir,
+        });
+        Ok(Rc::clone(&self.here))
+    }
+
+    /// Notes the mtime of a directory before anything is done in it; whether that is news.
+    fn touch(&mut self, path: &Path, stat: &Stat) -> bool {
+        let node = Node::of(stat);
+        let mut news = false;
+        self.touched.entry(node.inode).or_insert_with(|| {
+            news = true;
+            Touched {
+                path: path.to_owned(),
+                mtime: node.mtime,
+                described: false,
+                made: HashSet::new(),
+            }
+        });
+        news
+    }
+
+    /// The ways to a directory of this layer are the layer's too: a whiteout does not hide them.
+    fn mark_ancestors(&mut self, path: &Path) -> Result<()> {
+        for below in path.ancestors() {
+            let (Some(above), Some(name)) = (below.parent(), below.file_name()) else {
+                break;
+            };
+            let dir = self.resolve(above).map_err(|cause| failed("open", above, cause))?;
+            let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", above, cause))?;
+            self.touch(above, &stat);
+            if let Some(touched) = self.touched.get_mut(&stat.st_ino)
+                && !touched.made.insert(name.to_owned())
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_missing(&mut self, path: &Path) -> Result<()> {
+        let mut at = PathBuf::new();
+        let mut dir = self.resolve(&at).map_err(|cause| failed("open", &at, cause))?;
+        for component in path.components() {
+            let Component::Normal(name) = component else {
+                continue;
+            };
+            let next = at.join(name);
+            let above = std::mem::replace(&mut at, next);
+            match self.resolve(&at) {
+                Ok(found) => dir = found,
+                Err(Errno::NOENT) => {
+                    // The one above is changed by this, and so must be known first.
+                    let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", &above, cause))?;
+                    self.touch(&above, &stat);
+                    dir = self.make_implied(dir.as_fd(), name, &at)?;
+                }
+                // Said by the caller, about the whole path.
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory that the tar does not describe.
+    fn make_implied(&mut self, dir: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<OwnedFd> {
+        match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)) {
+            Err(Errno::EXIST) => {
+                return Err(Error::invalid(format!(
+                    "the tar puts something into {}, a link that leads nowhere",
+                    shown(path)
+                )));
+            }
+            done => done.map_err(|cause| failed("make", path, cause))?,
+        }
+        let made = handle::open_child(dir, name).map_err(|cause| failed("open", path, cause))?;
+        self.describe(made.as_fd(), &implied(path), true)?;
+        let stat = rustix::fs::fstat(&made).map_err(|cause| failed("look at", path, cause))?;
+        self.touched.remove(&stat.st_ino);
+        self.touch(path, &stat);
+        if let Some(touched) = self.touched.get_mut(&stat.st_ino) {
+            touched.mtime = Time::default();
+        }
+        Ok(made)
+    }
+
+    fn file(&mut self, place: &Place, name: &OsStr, entry: &Entry, reader: &mut Reader<'_>) -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(entry.mode & 0o777);
+        let file = self.make(place, name, entry, &|| {
+            rustix::fs::openat(&place.dir, name, flags, mode)
+        })?;
+        let mut end = 0;
+        while let Some((offset, piece)) = reader.content()? {
+            let put = if entry.size >= HOLES_FROM {
+                write_around_holes(&file, offset, piece)
+            } else {
+                write_at(&file, offset, piece).map(|()| offset + piece.len() as u64)
+            };
+            end = put.map_err(|cause| failed("write", &entry.path, cause))?.max(end);
+            self.applied.bytes += piece.len() as u64;
+        }
+        if end < entry.size {
+            rustix::fs::ftruncate(&file, entry.size).map_err(|cause| failed("write", &entry.path, cause))?;
+        }
+        self.describe(file.as_fd(), entry, place.default_acl)?;
+        rustix::fs::futimens(&file, &handle::modified(entry.mtime))
+            .map_err(|cause| failed("set the time of", &entry.path, cause))
+    }
+
+    fn directory(&mut self, place: &Place, name: &OsStr, entry: &Entry) -> Result<()> {
+        let mode = Mode::from_raw_mode(entry.mode & 0o777);
+        let mut fresh = true;
+        let made = rustix::fs::mkdirat(&place.dir, name, mode);
+        if made == Err(Errno::EXIST) && self.is_directory(place, name, entry)? {
+            fresh = false;
+        } else if made.is_err() {
+            self.make(place, name, entry, &|| rustix::fs::mkdirat(&place.dir, name, mode))?;
+        }
+        let dir = handle::open_child(place.dir.as_fd(), name).map_err(|cause| failed("open", &entry.path, cause))?;
+        self.describe(dir.as_fd(), entry, !fresh || place.default_acl)?;
+        let inode = self.described(&dir, entry)?;
+        self.here = Rc::new(Place {
+            path: entry.path.clone(),
+            dir,
+            inode,
+            default_acl: entry.xattrs.iter().any(|(key, _)| key == DEFAULT_ACL),
+        });
+        Ok(())
+    }
+
+    fn is_directory(&self, place: &Place, name: &OsStr, entry: &Entry) -> Result<bool> {
+        let found = handle::look(place.dir.as_fd(), name).map_err(|cause| failed("look at", &entry.path, cause))?;
+        Ok(found.is_some_and(|node| node.kind == NodeKind::Directory))
+    }
+
+    /// Remembers what an entry says of a directory; gives its inode number.
+    fn described(&mut self, dir: &OwnedFd, entry: &Entry) -> Result<u64> {
+        let stat = rustix::fs::fstat(dir).map_err(|cause| failed("look at", &entry.path, cause))?;
+        self.touch(&entry.path, &stat);
+        if let Some(touched) = self.touched.get_mut(&stat.st_ino) {
+            touched.path.clone_from(&entry.path);
+            touched.mtime = entry.mtime;
+            touched.described = true;
+        }
+        Ok(stat.st_ino)
+    }
+
+    fn hard_link(&mut self, place: &Place, name: &OsStr, entry: &Entry, target: &Path) -> Result<()> {
+        let missing = || {
+            Error::invalid(format!(
+                "the tar has a hard link {} to {}, which is not there",
+                shown(&entry.path),
+                shown(target)
+            ))
+        };
+        let (Some(above), Some(old)) = (target.parent(), target.file_name()) else {
+            return Err(missing());
+        };
+        let dir = match self.resolve(above) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(missing()),
+            found => found.map_err(|cause| failed("open", above, cause))?,
+        };
+        let look =
+            |dir: BorrowedFd<'_>, name| handle::look(dir, name).map_err(|cause| failed("look at", &entry.path, cause));
+        let source = look(dir.as_fd(), old)?.ok_or_else(missing)?;
+        if source.kind == NodeKind::Directory {
+            return Err(Error::invalid(format!(
+                "the tar has a hard link {} to the directory {}",
+                shown(&entry.path),
+                shown(target)
+            )));
+        }
+        if look(place.dir.as_fd(), name)?.is_some_and(|node| node.inode == source.inode) {
+            return Ok(());
+        }
+        let link = || match rustix::fs::linkat(&dir, old, &place.dir, name, AtFlags::empty()) {
+            // Cleared away with what stood in this entry's place.
+            Err(Errno::NOENT) => Err(Errno::STALE),
+            done => done,
+        };
+        self.make(place, name, entry, &link)
+    }
+
+    fn device(&mut self, place: &Place, name: &OsStr, entry: &Entry, kind: FileType, device: Device) -> Result<()> {
+        let mode = Mode::from_raw_mode(entry.mode);
+        let number = rustix::fs::makedev(device.major, device.minor);
+        let make = || rustix::fs::mknodat(&place.dir, name, kind, mode, number);
+        self.node(place, name, entry, &make)
+    }
+
+    /// Something without content, whose attributes are set by name.
+    fn node(&mut self, place: &Place, name: &OsStr, entry: &Entry, make: &dyn Fn() -> Result<(), Errno>) -> Result<()> {
+        self.make(place, name, entry, make)?;
+        let dir = place.dir.as_fd();
+        let refused = |cause| failed("set the attributes of", &entry.path, cause);
+        let node = handle::look(dir, name)
+            .map_err(refused)?
+            .ok_or_else(|| refused(Errno::NOENT))?;
+        let link = node.kind == NodeKind::Symlink;
+        let mut drop_mode = false;
+        if (node.uid, node.gid) != (entry.uid, entry.gid) {
+            let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+            rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(refused)?;
+            drop_mode = entry.mode & 0o6000 != 0;
+        }
+        if place.default_acl && !link {
+            handle::remove_xattr(dir, name, b"system.posix_acl_access").map_err(refused)?;
+        }
+        if !link && (drop_mode || place.default_acl || node.mode != entry.mode) {
+            handle::set_mode(dir, name, Mode::from_raw_mode(entry.mode)).map_err(refused)?;
+        }
+        for (key, value) in &entry.xattrs {
+            if self.carries(key) {
+                handle::set_xattr(dir, name, key, value).map_err(|cause| attribute(&entry.path, key, cause))?;
+            }
+        }
+        let mtime = handle::modified(entry.mtime);
+        rustix::fs::utimensat(dir, name, &mtime, AtFlags::SYMLINK_NOFOLLOW).map_err(refused)
+    }
+
+    /// Makes a name; what stands in its place is removed.
+    fn make<T>(
+        &mut self,
+        place: &Place,
+        name: &OsStr,
+        entry: &Entry,
+        make: &dyn Fn() -> Result<T, Errno>,
+    ) -> Result<T> {
+        for _ in 0..COLLISIONS {
+            match make() {
+                Err(Errno::EXIST) => {
+                    self.remove(place.dir.as_fd(), name, &entry.path)?;
+                    let twice = self
+                        .touched
+                        .get(&place.inode)
+                        .is_some_and(|touched| touched.made.contains(name));
+                    if twice || !self.lower {
+                        self.note(format!("{}: named twice, the last one counts", shown(&entry.path)));
+                    }
+                }
+                done => return done.map_err(|cause| failed("make", &entry.path, cause)),
+            }
+        }
+        Err(failed("make", &entry.path, Errno::EXIST))
+    }
+
+    /// Owner, mode and extended attributes through a handle; `stale` says that it may have some already.
+    fn describe(&mut self, file: BorrowedFd<'_>, entry: &Entry, stale: bool) -> Result<()> {
+        let refused = |cause| failed("set the attributes of", &entry.path, cause);
+        let stat = rustix::fs::fstat(file).map_err(refused)?;
+        if (stat.st_uid, stat.st_gid) != (entry.uid, entry.gid) {
+            let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+            rustix::fs::fchown(file, Some(uid), Some(gid)).map_err(refused)?;
+        }
+        if stale {
+            let kept = |name: &Vec<u8>| entry.xattrs.iter().any(|(key, _)| key == name);
+            for name in handle::xattr_names(file).map_err(refused)? {
+                if handle::carried(&name) && !kept(&name) {
+                    match rustix::fs::fremovexattr(file, name.as_slice()) {
+                        Ok(()) | Err(Errno::NODATA) => {}
+                        Err(cause) => return Err(attribute(&entry.path, &name, cause)),
+                    }
+                }
+            }
+        }
+        // A new owner, or an ACL that goes, may have changed it.
+        if stale || stat.st_mode & 0o7777 != entry.mode || entry.mode & 0o6000 != 0 {
+            rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode)).map_err(refused)?;
+        }
+        for (key, value) in &entry.xattrs {
+            if self.carries(key) {
+                rustix::fs::fsetxattr(file, key.as_slice(), value, XattrFlags::empty())
+                    .map_err(|cause| attribute(&entry.path, key, cause))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn carries(&mut self, key: &[u8]) -> bool {
+        let carried = handle::carried(key);
+        if !carried {
+            let key = String::from_utf8_lossy(key.get(..key.len().min(64)).unwrap_or(key)).into_owned();
+            // As many kinds as there is room for in the notes.
+            if self.filtered.len() < NOTES || self.filtered.contains_key(&key) {
+                *self.filtered.entry(key).or_default() += 1;
+            }
+        }
+        carried
+    }
+
+    fn whiteout(&mut self, entry: &Entry, parent: &Path, name: &OsStr) -> Result<()> {
+        let hidden = name
+            .as_bytes()
+            .strip_prefix(b".wh.")
+            .map(OsStr::from_bytes)
+            .unwrap_or_default();
+        let no_name = matches!(hidden.as_bytes(), b"" | b"." | b"..");
+        if entry.kind != EntryKind::File || no_name || parent.iter().any(handle::is_whiteout) {
+            return Err(Error::invalid(format!(
+                "the tar has an invalid whiteout {}",
+                shown(&entry.path)
+            )));
+        }
+        self.applied.whiteouts += 1;
+        let dir = match self.resolve(parent) {
+            // Nothing there that could be hidden.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+            _ if !self.lower => return Ok(()),
+            found => found.map_err(|cause| failed("open", parent, cause))?,
+        };
+        let place = if self.here.path == parent {
+            Rc::clone(&self.here)
+        } else {
+            self.place(parent, dir)?
+        };
+        if name.as_bytes() == b".wh..wh..opq" {
+            return self.hide_below(&place.dir, &place.path);
+        }
+        if !self.is_made(place.inode, hidden) {
+            return self.remove(place.dir.as_fd(), hidden, &entry.path);
+        }
+        // Made before its whiteout was read: only what is beneath it from before goes.
+        let Ok(dir) = handle::open_child(place.dir.as_fd(), hidden) else {
+            return Ok(());
+        };
+        let path = parent.join(hidden);
+        let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", &path, cause))?;
+        if self.touched.get(&stat.st_ino).is_some_and(|touched| !touched.described) {
+            self.describe(dir.as_fd(), &implied(&path), true)?;
+            if let Some(touched) = self.touched.get_mut(&stat.st_ino) {
+                touched.mtime = Time::default();
+            }
+        }
+        self.hide_below(&dir, &path)
+    }
+
+    /// Removes what is in a directory and was there before this layer.
+    fn hide_below(&mut self, top: &OwnedFd, path: &Path) -> Result<()> {
+        let mut rest = vec![PathBuf::new()];
+        while let Some(below) = rest.pop() {
+            let at = path.join(&below);
+            let opened = handle::open_at(
+                top.as_fd(),
+                &below,
+                DIRECTORY,
+                ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH,
+            );
+            let dir = opened.map_err(|cause| failed("open", &at, cause))?;
+            let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", &at, cause))?;
+            self.touch(&at, &stat);
+            for (name, _) in handle::list(dir.as_fd()).map_err(|cause| failed("list", &at, cause))? {
+                if !self.is_made(stat.st_ino, &name) {
+                    self.remove(dir.as_fd(), &name, &at.join(&name))?;
+                    continue;
+                }
+                let node = handle::look(dir.as_fd(), &name).map_err(|cause| failed("look at", &at, cause))?;
+                if node.is_some_and(|node| node.kind == NodeKind::Directory) {
+                    rest.push(below.join(&name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_made(&self, dir: u64, name: &OsStr) -> bool {
+        self.touched
+            .get(&dir)
+            .is_some_and(|touched| touched.made.contains(name))
+    }
+
+    fn made(&mut self, place: &Place, name: &OsStr) {
+        if self.lower
+            && let Some(touched) = self.touched.get_mut(&place.inode)
+        {
+            touched.made.insert(name.to_owned());
+        }
+    }
+
+    /// Removes a name with all beneath it. Open places may be gone with it, and links to them.
+    fn remove(&mut self, dir: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<()> {
+        let touched = &mut self.touched;
+        handle::remove(dir, name, &mut |inode| {
+            touched.remove(&inode);
+        })
+        .map_err(|cause| failed("remove what stands in the way of", path, cause))?;
+        self.here = Rc::clone(&self.root);
+        Ok(())
+    }
+
+    fn note(&mut self, note: String) {
+        tracing::debug!("{note}");
+        if self.applied.notes.len() < NOTES {
+            self.applied.notes.push(note);
+        }
+    }
+
+    fn finish(mut self) -> Result<Applied> {
+        for touched in self.touched.values() {
+            match self.resolve(&touched.path) {
+                // Reached through a link that this layer replaced.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                found => found
+                    .and_then(|dir| rustix::fs::futimens(dir, &handle::modified(touched.mtime)))
+                    .map_err(|cause| failed("set the time of", &touched.path, cause))?,
+            }
+        }
+        for (name, count) in std::mem::take(&mut self.filtered) {
+            self.note(format!("extended attribute {name:?} left out, times {count}"));
+        }
+        Ok(self.applied)
+    }
+}
+
+/// What a directory has that no entry describes.
+fn implied(path: &Path) -> Entry {
+    Entry {
+        path: path.to_owned(),
+        kind: EntryKind::Directory,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: Time::default(),
+        size: 0,
+        xattrs: Vec::new(),
+    }
+}
+
+/// Whether a path goes through a folder of aufs marks, as old Docker layers have them.
+fn is_special(path: &Path) -> bool {
+    path.iter().any(|name| name.as_bytes().starts_with(b".wh..wh."))
+}
+
+fn has_default_acl(dir: &OwnedFd) -> bool {
+    rustix::fs::fgetxattr(dir, DEFAULT_ACL, &mut [0_u8; 0]).is_ok_and(|size| size > 0)
+}
+
+fn failed(verb: &str, path: &Path, cause: impl Into<std::io::Error>) -> Error {
+    let path = if path.as_os_str().is_empty() {
+        Path::new("/")
+    } else {
+        path
+    };
+    Error::io(verb, shown(path), cause)
+}
+
+fn attribute(path: &Path, key: &[u8], cause: Errno) -> Error {
+    let key = key.get(..key.len().min(64)).unwrap_or(key);
+    failed(&format!("set {:?} of", String::from_utf8_lossy(key)), path, cause)
+}
+
+fn write_at(file: &OwnedFd, mut offset: u64, mut piece: &[u8]) -> Result<(), Errno> {
+    while !piece.is_empty() {
+        match rustix::io::pwrite(file, piece, offset) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(count) => {
+                offset += count as u64;
+                piece = piece.get(count..).unwrap_or_default();
+            }
+            Err(Errno::INTR) => {}
+            Err(cause) => return Err(cause),
+        }
+    }
+    Ok(())
+}
+
+/// Writes a piece without its whole blocks of zeros; gives the end of what was written.
+fn write_around_holes(file: &OwnedFd, offset: u64, piece: &[u8]) -> Result<u64, Errno> {
+    let mut end = 0;
+    let mut at = offset;
+    let mut run = offset;
+    let mut rest = piece;
+    let mut full: &[u8] = piece;
+    loop {
+        // Up to the next block of the file.
+        let within = usize::try_from(at % HOLE as u64).unwrap_or(0);
+        let (block, after) = rest.split_at(rest.len().min(HOLE - within));
+        let hole = !block.iter().any(|byte| *byte != 0);
+        if hole || block.is_empty() {
+            let length = usize::try_from(at - run).unwrap_or(full.len());
+            let (data, _) = full.split_at(length.min(full.len()));
+            if !data.is_empty() {
+                write_at(file, run, data)?;
+                end = at;
+            }
+            if block.is_empty() {
+                return Ok(end);
+            }
+            full = after;
+            run = at + block.len() as u64;
+        }
+        at += block.len() as u64;
+        rest = after;
+    }
 }

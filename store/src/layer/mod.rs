@@ -8,8 +8,11 @@
 
 pub mod apply;
 pub mod diff;
+mod handle;
 mod links;
+mod pax;
 pub mod read;
+mod sparse;
 pub mod tree;
 mod write;
 

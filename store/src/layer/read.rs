@@ -1,1 +1,611 @@
 //! Reads a foreign tar: entries, checked and within limits.
+//!
+//! The framing is our own, over the `tar` crate's header types: where two tar
+//! readers could disagree about where an entry ends, or what it is called, one
+//! of them can be fooled, so such archives are refused by name (RUSTSEC-2025-0111).
+//!
+//! | what | rule |
+//! |---|---|
+//! | size | a PAX `size` wins; links, directories, devices and FIFOs carry no bytes |
+//! | PAX records | malformed ones are errors, never skipped; global ones may not name or measure entries |
+//! | names | bytes; leading `/` and `./` go, `.` and `//` fold, `..` and NUL are refused |
+//! | sparse files | GNU (old, and PAX 0.0, 0.1, 1.0) with a sorted map inside the logical size |
+//! | mode | its low twelve bits |
+//! | uid, gid | 0 to 2^32-2 |
+//! | mtime | whole seconds in 64 bits, PAX fractions cut to nanoseconds |
+//! | the end | two zero blocks (one at the end of the stream); then nothing but zeros |
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use super::Limits;
+use super::pax::{self, Records};
+use super::sparse::{self, Segment};
+use crate::{Error, Kind, Result, compress};
+
+pub(super) const BLOCK: usize = 512;
+/// Bytes read at once: what a pipe of ours holds, and a good write.
+const BUFFER: usize = 256 << 10;
+
+/// A point in time, as tar and the kernel have it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time {
+    /// Seconds since 1970, rounded down.
+    pub seconds: i64,
+    /// Nanoseconds after that second, below 10^9.
+    pub nanoseconds: u32,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file, with [`Entry::size`] bytes.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link, with its target as it stands.
+    Symlink(PathBuf),
+    /// Another name of the file at this normalised path.
+    HardLink(PathBuf),
+    /// A character device.
+    Character(Device),
+    /// A block device.
+    Block(Device),
+    /// A FIFO.
+    Fifo,
+}
+
+/// A device number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// Major, 12 bits.
+    pub major: u32,
+    /// Minor, 20 bits.
+    pub minor: u32,
+}
+
+/// One entry, without its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Relative and normalised; empty for the root.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: EntryKind,
+    /// The low twelve bits of its mode.
+    pub mode: u32,
+    /// The owner's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+    /// When its content changed.
+    pub mtime: Time,
+    /// Bytes of content as a program will read it, holes included.
+    pub size: u64,
+    /// Extended attributes by name, sorted.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A name for messages: quoted, with what would play tricks on a terminal escaped.
+pub(super) fn shown(path: &Path) -> String {
+    format!("{path:?}")
+}
+
+/// The entries of a tar stream.
+pub struct Reader<'a> {
+    input: BufReader<&'a mut dyn Read>,
+    limits: Limits,
+    global: Records,
+    /// Stored bytes of the current entry that nobody has read yet, without padding.
+    left: u64,
+    /// Bytes of the input's buffer that [`Reader::content`] has handed out.
+    lent: usize,
+    /// Bytes after them up to the next block.
+    padding: u64,
+    /// Where the stored bytes go, last segment first.
+    segments: Vec<Segment>,
+    current: PathBuf,
+    entries: u64,
+    total: u64,
+    notes: Vec<String>,
+    ended: bool,
+}
+
+impl std::fmt::Debug for Reader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader")
+            .field("entries", &self.entries)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Reads `tar`, within `limits`.
+    pub fn new(tar: &'a mut dyn Read, limits: &Limits) -> Self {
+        Self {
+            input: BufReader::with_capacity(BUFFER, tar),
+            limits: limits.clone(),
+            global: Records::default(),
+            left: 0,
+            lent: 0,
+            padding: 0,
+            segments: Vec::new(),
+            current: PathBuf::new(),
+            entries: 0,
+            total: 0,
+            notes: Vec::new(),
+            ended: false,
+        }
+    }
+
+    /// Entries read so far.
+    pub fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// What was left out on purpose since the last call.
+    pub(super) fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// The next entry; none after the last, when the stream has been read to its very end.
+    ///
+    /// # Errors
+    /// Anything that the table above refuses, by entry; a limit; a failed read.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>> {
+        if self.ended {
+            return Ok(None);
+        }
+        self.skip_content()?;
+        let mut extended: Option<Records> = None;
+        let mut long_name = None;
+        let mut long_link = None;
+        let mut header_bytes = 0;
+        loop {
+            let Some(header) = self.header()? else {
+                if extended.is_some() || long_name.is_some() || long_link.is_some() {
+                    return Err(self.bad("an extended header without an entry"));
+                }
+                self.end()?;
+                return Ok(None);
+            };
+            match header.as_old().linkflag[0] {
+                b'x' if extended.is_none() => extended = Some(self.records(&header, &mut header_bytes)?),
+                b'g' => {
+                    let records = self.records(&header, &mut 0)?;
+                    self.take_global(records)?;
+                }
+                b'L' if long_name.is_none() => long_name = Some(self.long(&header, &mut header_bytes)?),
+                b'K' if long_link.is_none() => long_link = Some(self.long(&header, &mut header_bytes)?),
+                b'x' | b'L' | b'K' => return Err(self.bad("two extended headers for one entry")),
+                _ => {
+                    let mut records = self.global.clone();
+                    records.merge(extended.unwrap_or_default());
+                    return self.entry(&header, records, long_name, long_link).map(Some);
+                }
+            }
+        }
+    }
+
+    /// The next bytes of the current entry's content, with their offset in the file; none at its end.
+    /// What no piece covers, up to [`Entry::size`], is zeros.
+    ///
+    /// # Errors
+    /// A stream that ends too early, or cannot be read.
+    pub fn content(&mut self) -> Result<Option<(u64, &[u8])>> {
+        self.take_back();
+        let Some(segment) = self.segments.last_mut() else {
+            return Ok(None);
+        };
+        let offset = segment.offset;
+        let got = match self.input.fill_buf() {
+            Ok(buffer) => buffer.len().min(usize::try_from(segment.length).unwrap_or(BUFFER)),
+            Err(cause) => return Err(broken(&self.current, cause)),
+        };
+        if got == 0 {
+            return Err(short(&self.current));
+        }
+        segment.offset += got as u64;
+        segment.length -= got as u64;
+        if segment.length == 0 {
+            self.segments.pop();
+        }
+        self.left -= got as u64;
+        self.lent = got;
+        Ok(self.input.buffer().get(..got).map(|piece| (offset, piece)))
+    }
+
+    fn take_back(&mut self) {
+        self.input.consume(std::mem::take(&mut self.lent));
+    }
+
+    /// A block that is a header with a right check sum; none for the zero block of the end.
+    fn header(&mut self) -> Result<Option<tar::Header>> {
+        let mut header = tar::Header::new_old();
+        let block: &mut [u8] = header.as_mut_bytes();
+        self.input.read_exact(block).map_err(|cause| {
+            if cause.kind() == std::io::ErrorKind::UnexpectedEof {
+                return Error::invalid(format!(
+                    "the tar ends without its end mark after {} entries: it is cut off, or no tar",
+                    self.entries
+                ));
+            }
+            compress::broken("the tar", cause)
+        })?;
+        if block.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
+        let field = &header.as_old().cksum;
+        let blank: u64 = field.iter().map(|byte| u64::from(*byte)).sum();
+        let right = sum - blank + 8 * u64::from(b' ');
+        if number(field) != Some(i128::from(right)) {
+            let error = self.bad("a header with a wrong check sum");
+            return Err(if self.entries == 0 {
+                error.hinted("is it a tar? gzip and zstd are recognised, other packings are not")
+            } else {
+                error
+            });
+        }
+        // Counted here, so that a stream of extended headers only is limited too.
+        self.entries += 1;
+        if self.entries > self.limits.entries {
+            return Err(self.bad(&format!("more than {} entries", self.limits.entries)));
+        }
+        Ok(Some(header))
+    }
+
+    /// Reads on to the very end: nothing but zeros may follow the end mark.
+    fn end(&mut self) -> Result<()> {
+        self.ended = true;
+        let mut trailing = 0_u64;
+        loop {
+            let buffer = self
+                .input
+                .fill_buf()
+                .map_err(|cause| compress::broken("the end of the tar", cause))?;
+            let count = buffer.len();
+            if count == 0 {
+                return Ok(());
+            }
+            if buffer.iter().any(|byte| *byte != 0) {
+                return Err(self.bad("data after the end mark"));
+            }
+            trailing += count as u64;
+            if trailing > self.limits.total_bytes {
+                return Err(self.bad("zeros without end after the end mark"));
+            }
+            self.input.consume(count);
+        }
+    }
+
+    fn entry(
+        &mut self,
+        header: &tar::Header,
+        mut records: Records,
+        long_name: Option<Vec<u8>>,
+        long_link: Option<Vec<u8>>,
+    ) -> Result<Entry> {
+        let raw = records.path.take().or(long_name).unwrap_or_else(|| name_of(header));
+        let path = self.normalise(&raw)?;
+        self.current.clone_from(&path);
+        let flag = header.as_old().linkflag[0];
+        let stored = match records.size {
+            Some(size) => size,
+            None => self.field(&header.as_old().size, "size")?,
+        };
+        let target = records.link.take().or(long_link);
+        let target = target.unwrap_or_else(|| until_nul(&header.as_old().linkname).to_vec());
+        let kind = self.kind(flag, &raw, header, &target)?;
+        if stored > 0 && !matches!(kind, EntryKind::File) {
+            return Err(self.bad("bytes of content in an entry that is no file"));
+        }
+        self.left = stored;
+        self.padding = stored.next_multiple_of(BLOCK as u64) - stored;
+        let size = self.layout(flag, header, &mut records, stored)?;
+        self.budget(size)?;
+        let entry = Entry {
+            path,
+            kind,
+            mode: self.field::<u32>(&header.as_old().mode, "mode")? & 0o7777,
+            uid: self.owner(records.uid, &header.as_old().uid, "uid")?,
+            gid: self.owner(records.gid, &header.as_old().gid, "gid")?,
+            mtime: match records.mtime {
+                Some(mtime) => mtime,
+                None => Time {
+                    seconds: self.field(&header.as_old().mtime, "mtime")?,
+                    nanoseconds: 0,
+                },
+            },
+            size,
+            xattrs: records.xattrs.into_iter().collect(),
+        };
+        for skipped in records.skipped {
+            self.notes.push(format!("{}: {skipped} left out", shown(&entry.path)));
+        }
+        Ok(entry)
+    }
+
+    fn kind(&self, flag: u8, raw: &[u8], header: &tar::Header, target: &[u8]) -> Result<EntryKind> {
+        let slash = raw.ends_with(b"/");
+        let kind = match flag {
+            // Before there was a type for directories, their names ended with a slash.
+            b'\0' if slash => EntryKind::Directory,
+            b'0' | b'7' | b'S' if slash => return Err(self.bad("a file whose name ends with a slash")),
+            b'\0' | b'0' | b'7' | b'S' => EntryKind::File,
+            b'1' => {
+                let path = self.normalise(target)?;
+                if path.as_os_str().is_empty() {
+                    return Err(self.bad("a hard link to the root"));
+                }
+                EntryKind::HardLink(path)
+            }
+            b'2' => EntryKind::Symlink(self.target(target)?),
+            b'3' => EntryKind::Character(self.device(header)?),
+            b'4' => EntryKind::Block(self.device(header)?),
+            b'5' => EntryKind::Directory,
+            b'6' => EntryKind::Fifo,
+            other => return Err(self.bad(&format!("an entry of the unknown type {:?}", char::from(other)))),
+        };
+        Ok(kind)
+    }
+
+    /// Where the stored bytes go, and how long the file is.
+    fn layout(&mut self, flag: u8, header: &tar::Header, records: &mut Records, stored: u64) -> Result<u64> {
+        let (mut map, size) = if flag == b'S' {
+            let Some(gnu) = header.as_gnu() else {
+                return Err(self.bad("a GNU sparse file without a GNU header"));
+            };
+            let size = self.field(&gnu.realsize, "real size")?;
+            let mut map = Vec::new();
+            let mut more = sparse::take_old(&gnu.sparse, &mut map) && gnu.isextended[0] != 0;
+            while more {
+                let mut block = [0; BLOCK];
+                self.read_exact(&mut block)?;
+                more = sparse::take_extension(&block, &mut map);
+                if map.len() > self.most_segments() {
+                    return Err(self.bad("too many pieces of a sparse file"));
+                }
+            }
+            (map, size)
+        } else if let Some(form) = records.sparse.take() {
+            let size = form.size.ok_or_else(|| self.bad("a sparse file without its size"))?;
+            let map = match form.map {
+                Some(map) => map,
+                None => self.sparse_map()?,
+            };
+            (map, size)
+        } else {
+            let whole = Segment {
+                offset: 0,
+                length: stored,
+            };
+            (vec![whole], stored)
+        };
+        sparse::check(&map, size, self.left).map_err(|what| self.bad(what))?;
+        map.retain(|segment| segment.length > 0);
+        map.reverse();
+        self.segments = map;
+        Ok(size)
+    }
+
+    /// The map of a PAX 1.0 sparse file: decimal lines at the head of its content, padded to a block.
+    fn sparse_map(&mut self) -> Result<Vec<Segment>> {
+        let mut parser = sparse::Lines::default();
+        loop {
+            if self.left < BLOCK as u64 {
+                return Err(self.bad("a sparse map that is cut off"));
+            }
+            let mut block = [0; BLOCK];
+            self.read_exact(&mut block)?;
+            self.left -= BLOCK as u64;
+            match parser.take(&block, self.most_segments()) {
+                Ok(None) => {}
+                Ok(Some(map)) => return Ok(map),
+                Err(what) => return Err(self.bad(what)),
+            }
+        }
+    }
+
+    /// Sparse pieces that the header limit leaves room for, at 24 bytes each as GNU tar writes them.
+    fn most_segments(&self) -> usize {
+        usize::try_from(self.limits.header_bytes / 24).unwrap_or(usize::MAX)
+    }
+
+    fn budget(&mut self, size: u64) -> Result<()> {
+        if size > self.limits.file_bytes {
+            return Err(self.bad(&format!("a file of {size} bytes, more than {}", self.limits.file_bytes)));
+        }
+        self.total = self.total.saturating_add(size);
+        if self.total > self.limits.total_bytes {
+            return Err(self.bad(&format!("more than {} bytes of content", self.limits.total_bytes)));
+        }
+        Ok(())
+    }
+
+    /// A file name as a path under the root.
+    fn normalise(&self, raw: &[u8]) -> Result<PathBuf> {
+        let short: &[u8] = raw.get(..raw.len().min(self.limits.path_bytes)).unwrap_or(raw);
+        let bad = |what: &str| {
+            Error::invalid(format!(
+                "the tar has {what}: {}",
+                shown(Path::new(OsStr::from_bytes(short)))
+            ))
+        };
+        if raw.len() > self.limits.path_bytes {
+            return Err(bad(&format!("a path of more than {} bytes", self.limits.path_bytes)));
+        }
+        if raw.contains(&0) {
+            return Err(bad("a path with a NUL byte"));
+        }
+        if raw.is_empty() {
+            return Err(bad("an entry without a name"));
+        }
+        let mut path = PathBuf::new();
+        for (depth, component) in Path::new(OsStr::from_bytes(raw)).components().enumerate() {
+            match component {
+                Component::Normal(name) if name.len() > 255 => return Err(bad("a name of more than 255 bytes")),
+                Component::Normal(name) => path.push(name),
+                Component::ParentDir => return Err(bad("a path with ..")),
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+            }
+            if depth > self.limits.depth {
+                return Err(bad(&format!("a path of more than {} names", self.limits.depth)));
+            }
+        }
+        Ok(path)
+    }
+
+    /// A symbolic link's target: any bytes that a kernel takes.
+    fn target(&self, raw: &[u8]) -> Result<PathBuf> {
+        if raw.is_empty() || raw.contains(&0) {
+            return Err(self.bad("a symbolic link without a target, or with a NUL byte in it"));
+        }
+        if raw.len() > self.limits.path_bytes {
+            return Err(self.bad(&format!("a link target of more than {} bytes", self.limits.path_bytes)));
+        }
+        Ok(PathBuf::from(OsStr::from_bytes(raw)))
+    }
+
+    fn device(&self, header: &tar::Header) -> Result<Device> {
+        let (major, minor) = match (header.as_ustar(), header.as_gnu()) {
+            (Some(ustar), _) => (&ustar.dev_major, &ustar.dev_minor),
+            (_, Some(gnu)) => (&gnu.dev_major, &gnu.dev_minor),
+            _ => return Err(self.bad("a device without its number")),
+        };
+        let device = Device {
+            major: self.field(major, "device number")?,
+            minor: self.field(minor, "device number")?,
+        };
+        if device.major >= 1 << 12 || device.minor >= 1 << 20 {
+            return Err(self.bad("a device number that Linux does not have"));
+        }
+        Ok(device)
+    }
+
+    fn owner(&self, record: Option<i128>, field: &[u8], what: &str) -> Result<u32> {
+        let owner = match record {
+            Some(owner) => u32::try_from(owner).map_err(|_| self.bad(&format!("an impossible {what}")))?,
+            None => self.field(field, what)?,
+        };
+        // The kernel's word for "leave it alone".
+        if owner == u32::MAX {
+            return Err(self.bad(&format!("an impossible {what}")));
+        }
+        Ok(owner)
+    }
+
+    fn field<T: TryFrom<i128>>(&self, field: &[u8], what: &str) -> Result<T> {
+        number(field)
+            .and_then(|number| T::try_from(number).ok())
+            .ok_or_else(|| self.bad(&format!("an impossible {what}")))
+    }
+
+    /// The body of an extended header, within the entry's budget.
+    fn body(&mut self, header: &tar::Header, header_bytes: &mut u64) -> Result<Vec<u8>> {
+        let size: u64 = self.field(&header.as_old().size, "extended header size")?;
+        *header_bytes = header_bytes.saturating_add(size);
+        if *header_bytes > self.limits.header_bytes {
+            return Err(self.bad(&format!(
+                "extended headers of more than {} bytes",
+                self.limits.header_bytes
+            )));
+        }
+        let padded = size.next_multiple_of(BLOCK as u64);
+        let mut body = vec![0; usize::try_from(padded).map_err(|_| self.bad("a huge extended header"))?];
+        self.read_exact(&mut body)?;
+        body.truncate(usize::try_from(size).unwrap_or(body.len()));
+        Ok(body)
+    }
+
+    fn records(&mut self, header: &tar::Header, header_bytes: &mut u64) -> Result<Records> {
+        let body = self.body(header, header_bytes)?;
+        pax::parse(&body).map_err(|what| self.bad(&what))
+    }
+
+    fn long(&mut self, header: &tar::Header, header_bytes: &mut u64) -> Result<Vec<u8>> {
+        Ok(until_nul(&self.body(header, header_bytes)?).to_vec())
+    }
+
+    /// A global header may give defaults for attributes, but not names and sizes: readers disagree there.
+    fn take_global(&mut self, records: Records) -> Result<()> {
+        if records.path.is_some() || records.link.is_some() || records.size.is_some() || records.sparse.is_some() {
+            return Err(self.bad("a global header that names or measures entries"));
+        }
+        self.global.merge(records);
+        Ok(())
+    }
+
+    fn read_exact(&mut self, buffer: &mut [u8]) -> Result<()> {
+        self.input
+            .read_exact(buffer)
+            .map_err(|cause| broken(&self.current, cause))
+    }
+
+    fn skip_content(&mut self) -> Result<()> {
+        self.take_back();
+        self.segments.clear();
+        let mut skip = std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
+        while skip > 0 {
+            let count = match self.input.fill_buf() {
+                Ok(buffer) => buffer.len().min(usize::try_from(skip).unwrap_or(usize::MAX)),
+                Err(cause) => return Err(broken(&self.current, cause)),
+            };
+            if count == 0 {
+                return Err(short(&self.current));
+            }
+            self.input.consume(count);
+            skip -= count as u64;
+        }
+        Ok(())
+    }
+
+    fn bad(&self, what: &str) -> Error {
+        let place = if self.current.as_os_str().is_empty() {
+            "at its beginning".to_owned()
+        } else {
+            format!("at or after {}", shown(&self.current))
+        };
+        Error::new(Kind::Invalid, format!("the tar has {what}, {place}"))
+    }
+}
+
+fn broken(current: &Path, cause: std::io::Error) -> Error {
+    compress::broken(&format!("the tar at {}", shown(current)), cause)
+}
+
+fn short(current: &Path) -> Error {
+    Error::invalid(format!("the tar is cut off at {}", shown(current)))
+}
+
+fn until_nul(field: &[u8]) -> &[u8] {
+    field.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// Prefix and name of a header without extended ones.
+fn name_of(header: &tar::Header) -> Vec<u8> {
+    let name = until_nul(&header.as_old().name);
+    match header.as_ustar().map(|ustar| until_nul(&ustar.prefix)) {
+        Some(prefix) if !prefix.is_empty() => [prefix, b"/", name].concat(),
+        _ => name.to_vec(),
+    }
+}
+
+/// A number field: octal digits between blanks, or (GNU) a big-endian two's
+/// complement number whose first bit is set. Empty is 0.
+pub(super) fn number(field: &[u8]) -> Option<i128> {
+    let (first, rest) = field.split_first()?;
+    if first & 0x80 != 0 {
+        // The first bit marks the form, the second is the sign.
+        let sign = if first & 0x40 != 0 { -1_i128 << 6 } else { 0 };
+        let head = sign | i128::from(first & 0x3f);
+        // Twelve bytes fit; nothing longer is a number field.
+        return (field.len() <= 12).then(|| rest.iter().fold(head, |value, byte| value << 8 | i128::from(*byte)));
+    }
+    let digits = until_nul(field).trim_ascii();
+    digits.iter().try_fold(0_i128, |value, byte| match byte {
+        b'0'..=b'7' => Some(value << 3 | i128::from(byte - b'0')),
+        _ => None,
+    })
+}
