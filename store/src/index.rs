@@ -82,10 +82,11 @@ impl Index {
         }
     }
 
-    /// The same, but says what is wrong with an index instead of making it again.
+    /// The same, but a damaged index is told, not made again. One that is only
+    /// behind (a power cut, a backup brought back) is no damage.
     ///
     /// # Errors
-    /// Corrupt where only making it again would help.
+    /// Corrupt where sled cannot read it.
     pub(crate) fn look(store: &Store) -> Result<Self> {
         let still = store.shared()?;
         let lock = lock(store.root())?;
@@ -101,7 +102,11 @@ impl Index {
             _lock: lock,
             _still: still,
         };
-        index.catch_up(store)?;
+        if let Some(why) = index.catch_up(store)? {
+            tracing::warn!("the index is made again: {why}");
+            drop(index);
+            return Self::make(store);
+        }
         Ok(index)
     }
 
@@ -170,27 +175,24 @@ impl Index {
         Ok(())
     }
 
-    /// Reads again what writers noted since the last time.
-    ///
-    /// # Errors
-    /// Where that does not explain the records as they are: rebuild.
-    fn catch_up(&self, store: &Store) -> Result<()> {
-        let state = self
-            .db
-            .get(STATE)
-            .map_err(sled_error)?
-            .ok_or_else(|| strange("no state"))?;
-        let state = parse_state(&state).ok_or_else(|| strange("another format"))?;
+    /// Reads again what writers noted since the last time; says why, where that
+    /// does not explain the records as they are.
+    fn catch_up(&self, store: &Store) -> Result<Option<&'static str>> {
+        let state = self.db.get(STATE).map_err(sled_error)?;
+        let Some(state) = state.as_deref().and_then(parse_state) else {
+            return Ok(Some("it is of another format"));
+        };
         match Pending::read(store.root())? {
-            Pending::None if state.stamps == stamps(store)? => Ok(()),
-            Pending::None => Err(strange("records changed without a note")),
-            Pending::Lost => Err(strange("notes from before the last boot")),
+            Pending::None if state.stamps == stamps(store)? => Ok(None),
+            Pending::None => Ok(Some("records changed without a note")),
+            Pending::Lost => Ok(Some("notes may have been lost")),
             Pending::Noted(noted) => {
                 for (folder, key) in &noted {
                     let links = links_of(store, folder, key)?;
                     self.set(folder, key, &links)?;
                 }
-                self.seal(store)
+                self.seal(store)?;
+                Ok(None)
             }
         }
     }
