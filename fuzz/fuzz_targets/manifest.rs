@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../bodies/images.rs"]
+mod images;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| images::manifest(data));
