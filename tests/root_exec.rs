@@ -4,13 +4,19 @@
 //! filesystem in a temporary folder and runs [`plywood::exec::run`] on it, the
 //! command's streams being pipes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where something is not as it must be"
+)]
+
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use plywood::exec::spec::{Network, Spec};
+use plywood::exec::spec::{Bind, Network, Spec};
 use plywood::exec::{self, Error, Streams};
 
 /// Programs that the root filesystem has.
@@ -70,15 +76,70 @@ impl Image {
         names
     }
 
+    /// Runs `spec`, which must be refused before the command, and the sentinel stay as it was.
+    #[track_caller]
+    fn refused(&self, spec: &Spec) -> String {
+        let before = self.sentinel_listing();
+        let ended = self.run(spec);
+        assert_eq!(self.sentinel_listing(), before, "{ended:?}");
+        assert_eq!(ended.code(), 125, "{ended:?}");
+        assert_eq!(ended.stdout, "", "the command ran");
+        ended.outcome.unwrap_err().to_string()
+    }
+
     fn run(&self, spec: &Spec) -> Ended {
         run_in(&self.root(), spec, b"")
     }
 
     /// Runs a shell script with the default spec and asserts that it went well.
+    #[track_caller]
     fn sh(&self, script: &str) -> String {
-        let ended = self.run(&shell(script));
+        self.sh_with(script, |_| {})
+    }
+
+    /// The same with a changed spec.
+    #[track_caller]
+    fn sh_with(&self, script: &str, change: impl FnOnce(&mut Spec)) -> String {
+        let mut spec = shell(script);
+        change(&mut spec);
+        let ended = self.run(&spec);
         assert_eq!(ended.code(), 0, "{script}: {ended:?}");
         ended.stdout
+    }
+
+    /// Every name below the root: what it is, its times, its content.
+    fn listing(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut folders = vec![self.root()];
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(&folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .chain([folder.clone()])
+            {
+                let meta = path.symlink_metadata().unwrap();
+                if meta.is_dir() && path != folder {
+                    folders.push(path);
+                    continue;
+                }
+                let content = if meta.is_file() {
+                    fs::read(&path).unwrap().len()
+                } else {
+                    0
+                };
+                lines.push(format!(
+                    "{} {:o} {} {} {}.{}",
+                    path.display(),
+                    meta.mode(),
+                    meta.uid(),
+                    content,
+                    meta.mtime(),
+                    meta.mtime_nsec()
+                ));
+            }
+        }
+        lines.sort();
+        lines
     }
 }
 
@@ -214,4 +275,481 @@ fn root_the_container_has_its_own_kernel_view() {
         assert!(at == "/" || known, "{line}");
         assert!(!line.contains("shared:") && !line.contains("master:"), "{line}");
     }
+}
+
+#[test]
+fn root_a_failed_start_hook_keeps_the_command_from_running() {
+    let image = Image::new();
+    let ended = run_and(&image.root(), &shell("echo ran; touch /ran"), b"", |_| {
+        Err(plywood::error::Error::invalid("no"))
+    });
+    assert_eq!((ended.code(), ended.stdout.as_str()), (125, ""));
+    assert!(!image.root().join("ran").exists());
+}
+
+#[test]
+fn root_the_start_hook_is_told_a_live_process() {
+    let image = Image::new();
+    let mut seen = None;
+    let ended = run_and(&image.root(), &shell("exit 3"), b"", |pid| {
+        seen = exec::state::start_ticks(pid).map(|ticks| (pid, ticks));
+        Ok(())
+    });
+    assert_eq!(ended.code(), 3);
+    let (pid, ticks) = seen.expect("it was alive");
+    assert_ne!(exec::state::start_ticks(pid), Some(ticks), "it is gone now");
+}
+
+#[test]
+fn root_environment_and_working_directory_are_as_asked() {
+    let image = Image::new();
+    let out = image.sh_with("env; pwd", |spec| {
+        spec.env.push("GREETING=a = b".to_owned());
+        spec.working_dir = "/srv/new folder".to_owned();
+    });
+    let lines: Vec<&str> = out.lines().collect();
+    for line in [
+        format!("PATH={}", exec::DEFAULT_PATH).as_str(),
+        "GREETING=a = b",
+        "HOME=/root",
+    ] {
+        assert!(lines.contains(&line), "{line}: {out}");
+    }
+    assert!(out.ends_with("\n/srv/new folder\n"), "{out}");
+    assert!(
+        image.root().join("srv/new folder").is_dir(),
+        "a working directory stays"
+    );
+}
+
+#[test]
+fn root_users_come_from_the_image() {
+    let image = Image::new();
+    let ids = |user: &str| image.sh_with("id -u; id -g; id -G; echo $HOME", |spec| spec.user = user.to_owned());
+    assert_eq!(ids(""), "0\n0\n0\n/root\n");
+    assert_eq!(ids("ops"), "1000\n1001\n1001 27\n/home/ops\n");
+    assert_eq!(ids("ops:sudo"), "1000\n27\n27\n/home/ops\n");
+    assert_eq!(ids("4242"), "4242\n0\n0\n/\n");
+    let missing = image.refused(&Spec {
+        user: "nobody".to_owned(),
+        ..shell("true")
+    });
+    assert!(missing.contains("nobody"), "{missing}");
+}
+
+#[test]
+fn root_a_hostile_passwd_neither_hangs_nor_reaches_out() {
+    let image = Image::new();
+    let passwd = image.root().join("etc/passwd");
+    let as_ops = || Spec {
+        user: "ops".to_owned(),
+        ..shell("true")
+    };
+    fs::remove_file(&passwd).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &passwd,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
+    assert!(image.refused(&as_ops()).contains("no regular file"));
+    fs::remove_file(&passwd).unwrap();
+    fs::write(&passwd, "x".repeat((1 << 20) + 1)).unwrap();
+    assert!(image.refused(&as_ops()).contains("longer"));
+    // The host's own file has this user; the image's link must not lead there.
+    fs::remove_file(&passwd).unwrap();
+    fs::write(image.sentinel().join("passwd"), "ops:x:0:0::/:\n").unwrap();
+    symlink(image.sentinel().join("passwd"), &passwd).unwrap();
+    assert!(image.refused(&as_ops()).contains("find the user"));
+}
+
+#[test]
+fn root_capabilities_are_dockers_for_root_and_none_for_others() {
+    let image = Image::new();
+    let caps = |change: fn(&mut Spec)| {
+        let out = image.sh_with("grep ^Cap /proc/self/status", change);
+        out.lines()
+            .map(|line| line.split_whitespace().nth(1).unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (none, docker) = ("0000000000000000", "00000000a80425fb");
+    assert_eq!(caps(|_| {}), [none, docker, docker, docker, none]);
+    assert_eq!(
+        caps(|spec| spec.user = "ops".to_owned()),
+        [none, none, none, docker, none]
+    );
+    let all = caps(|spec| spec.privileged = true);
+    assert_eq!((all[0].as_str(), all[4].as_str()), (none, none));
+    assert_eq!(all[1], all[3]);
+    assert_ne!(all[1], docker);
+}
+
+#[test]
+fn root_the_kernels_switches_are_out_of_reach() {
+    let image = Image::new();
+    let host_pattern = fs::read("/proc/sys/kernel/core_pattern").unwrap();
+    for attempt in [
+        "echo x > /proc/sys/kernel/core_pattern",
+        "echo b > /proc/sysrq-trigger",
+        "echo 1 > /sys/class/net/lo/mtu",
+        "mount -t tmpfs x /tmp",
+        "mount -o remount,rw /sys",
+        "umount /proc/kcore",
+        "hostname other",
+        "ip link set lo down",
+        "touch /proc/irq/x",
+    ] {
+        let ended = image.run(&shell(&format!("{attempt} 2>/dev/null")));
+        assert_ne!(ended.code(), 0, "{attempt}");
+    }
+    assert_eq!(fs::read("/proc/sys/kernel/core_pattern").unwrap(), host_pattern);
+    assert_eq!(image.sh("for file in kcore keys timer_list interrupts; do [ ! -e /proc/$file ] || head -c 10 /proc/$file; done; ls /sys/firmware 2>/dev/null; true"), "");
+}
+
+#[test]
+fn root_only_the_given_devices_open() {
+    let image = Image::new();
+    let host_null = fs::metadata("/dev/null").unwrap();
+    image.sh("echo x > /dev/null; head -c 1 /dev/zero | wc -c; head -c 1 /dev/urandom >/dev/null; chmod 600 /dev/null");
+    assert_eq!(
+        fs::metadata("/dev/null").unwrap().mode(),
+        host_null.mode(),
+        "the host's device"
+    );
+    assert_eq!(
+        image.sh("ls /dev; stat -c '%t:%T' /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty"),
+        "fd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n1:3\n1:5\n1:7\n1:8\n1:9\n5:0\n"
+    );
+    // A node may be made, and opens nothing: neither in the image nor in any folder that can be written.
+    let (major, minor) = (1, 3);
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        image.root().join("brought"),
+        rustix::fs::FileType::CharacterDevice,
+        rustix::fs::Mode::from_raw_mode(0o666),
+        rustix::fs::makedev(major, minor),
+    )
+    .unwrap();
+    for node in ["/brought", "/tmp/made", "/dev/made", "/dev/shm/made", "/scratch/made"] {
+        let script = format!("[ -e {node} ] || mknod -m 666 {node} c {major} {minor} || exit 9; cat {node}");
+        let ended = image.run(&Spec {
+            tmpfs: vec!["/scratch".to_owned()],
+            ..shell(&script)
+        });
+        assert_eq!(ended.code(), 1, "{node}: {ended:?}");
+        assert!(ended.stderr.contains("Permission denied"), "{node}: {ended:?}");
+    }
+}
+
+#[test]
+fn root_hosts_files_are_shown_and_leave_no_trace() {
+    let image = Image::new();
+    fs::write(image.root().join("etc/hostname"), "the image's\n").unwrap();
+    fs::create_dir(image.root().join("run")).unwrap();
+    // As systemd's resolver leaves it: a link to a file that is not there.
+    symlink(
+        "../run/systemd/resolve/stub-resolv.conf",
+        image.root().join("etc/resolv.conf"),
+    )
+    .unwrap();
+    for name in ["proc", "sys"] {
+        fs::remove_dir(image.root().join(name)).unwrap();
+    }
+    let before = image.listing();
+    let out = image.sh_with("cat /etc/hostname /etc/hosts; echo -; cat /etc/resolv.conf", |spec| {
+        spec.network = Network::Host
+    });
+    let (hosts, resolver) = out.split_once("-\n").unwrap();
+    assert!(hosts.starts_with("box\n") && hosts.contains("box\n"), "{out}");
+    assert_eq!(resolver, fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+    assert_eq!(image.listing(), before);
+    // What the command does there stays.
+    image.sh("echo x > /etc/mine");
+    assert_eq!(fs::read_to_string(image.root().join("etc/mine")).unwrap(), "x\n");
+}
+
+#[test]
+fn root_links_over_mount_points_are_refused() {
+    for name in ["proc", "sys", "dev"] {
+        let image = Image::new();
+        let at = image.root().join(name);
+        fs::remove_dir(&at).unwrap();
+        for to in [
+            image.sentinel(),
+            PathBuf::from("/tmp"),
+            PathBuf::from("tmp"),
+            PathBuf::from("../sentinel"),
+            PathBuf::from("/proc/self/cwd"),
+        ] {
+            symlink(&to, &at).unwrap();
+            let error = image.refused(&shell("echo ran"));
+            assert!(error.contains(&format!("/{name}")), "{error}");
+            fs::remove_file(&at).unwrap();
+        }
+        fs::write(&at, "a file").unwrap();
+        image.refused(&shell("echo ran"));
+    }
+}
+
+#[test]
+fn root_links_lead_nowhere_but_into_the_image() {
+    let image = Image::new();
+    let (sentinel, before) = (image.sentinel(), image.sentinel_listing());
+    let kept = sentinel.join("kept");
+    // /etc/hosts -> /…/sentinel/kept, /data -> ../../sentinel: inside, these are other places.
+    symlink(&kept, image.root().join("etc/hosts")).unwrap();
+    symlink(
+        "../../../../../../..".to_owned() + sentinel.to_str().unwrap(),
+        image.root().join("data"),
+    )
+    .unwrap();
+    symlink(&sentinel, image.root().join("work")).unwrap();
+    symlink("loop", image.root().join("loop")).unwrap();
+    let source = image.folder.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("given"), "x").unwrap();
+    let out = image.sh_with(
+        "cat /data/sub/given; echo bad > /work/made; pwd; echo evil >> /etc/hosts",
+        |spec| {
+            spec.binds = vec![Bind {
+                source,
+                target: "/data/sub".into(),
+                read_only: true,
+            }];
+            spec.working_dir = "/work".to_owned();
+        },
+    );
+    assert!(out.starts_with('x'), "{out}");
+    assert_eq!(image.sentinel_listing(), before);
+    image.refused(&Spec {
+        working_dir: "/loop/x".to_owned(),
+        ..shell("true")
+    });
+    image.refused(&Spec {
+        tmpfs: vec!["/etc/passwd".to_owned()],
+        ..shell("true")
+    });
+}
+
+#[test]
+fn root_binds_and_tmpfs_are_mounted() {
+    let image = Image::new();
+    let source = image.folder.path().join("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "host\n").unwrap();
+    let bind = |source: &Path, target: &str, read_only| Bind {
+        source: source.to_owned(),
+        target: target.into(),
+        read_only,
+    };
+    let before = image.listing();
+    let out = image.sh_with("cat /a/b/file /one; echo new > /a/b/new; echo no > /ro/no || echo refused; touch /a/scratch/x && ls /a/scratch", |spec| {
+        spec.tmpfs = vec!["/a/scratch".to_owned(), "/a".to_owned()];
+        spec.binds = vec![bind(&source, "/a/b", false), bind(&source, "/ro", true), bind(&source.join("file"), "/one", true)];
+    });
+    assert_eq!(out, "host\nhost\nrefused\nx\n");
+    assert_eq!(fs::read_to_string(source.join("new")).unwrap(), "new\n");
+    assert_eq!(image.listing(), before, "mount targets are gone again");
+    for target in ["/proc", "/proc/self", "/sys/kernel"] {
+        image.refused(&Spec {
+            binds: vec![bind(&source, target, false)],
+            ..shell("true")
+        });
+    }
+    let missing = image.refused(&Spec {
+        binds: vec![bind(&source.join("none"), "/x", false)],
+        ..shell("true")
+    });
+    assert!(missing.contains("source/none"), "{missing}");
+}
+
+#[test]
+fn root_a_read_only_root_is_read_only() {
+    let image = Image::new();
+    let read_only = |script: &str| {
+        image.run(&Spec {
+            read_only: true,
+            tmpfs: vec!["/tmp".to_owned()],
+            ..shell(script)
+        })
+    };
+    assert_eq!(read_only("touch /x 2>/dev/null").code(), 1);
+    assert_eq!(read_only("touch /tmp/x /dev/shm/x").code(), 0);
+    assert_eq!(read_only("mount -o remount,rw / 2>/dev/null").code(), 1);
+    assert_eq!(image.sh("touch /x; ls /x"), "/x\n");
+}
+
+#[test]
+fn root_standard_input_is_passed_on_only_when_asked() {
+    let image = Image::new();
+    let with = |stdin| {
+        run_in(
+            &image.root(),
+            &Spec {
+                stdin,
+                ..spec(&["cat"])
+            },
+            b"hello",
+        )
+        .stdout
+    };
+    assert_eq!(with(true), "hello");
+    assert_eq!(with(false), "");
+    let big = vec![b'x'; 1 << 20];
+    assert_eq!(
+        run_in(
+            &image.root(),
+            &Spec {
+                stdin: true,
+                ..spec(&["wc", "-c"])
+            },
+            &big
+        )
+        .stdout
+        .trim(),
+        "1048576"
+    );
+}
+
+#[test]
+fn root_a_terminal_is_the_containers_own() {
+    let image = Image::new();
+    let terminal = |stdin, script: &str, input: &[u8]| {
+        let spec = Spec {
+            terminal: true,
+            stdin,
+            ..shell(script)
+        };
+        let ended = run_in(&image.root(), &spec, input);
+        (ended.code(), ended.stdout.replace('\r', ""))
+    };
+    assert_eq!(
+        terminal(false, "tty; stat -c %t:%T /dev/console; exit 7", b""),
+        (7, "/dev/pts/0\n88:0\n".to_owned())
+    );
+    assert_eq!(
+        terminal(
+            false,
+            "head -c 300000 /dev/zero | wc -c; [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo </dev/tty yes",
+            b""
+        ),
+        (0, "300000\nyes\n".to_owned())
+    );
+    // All that was written arrives, though the command is dead by then.
+    let (code, out) = terminal(false, "dd if=/dev/zero bs=1000 count=200 2>/dev/null", b"");
+    assert_eq!((code, out.len()), (0, 200_000));
+    let (code, out) = terminal(
+        true,
+        "stty -echo; while read line; do echo got $line; done; exit 5",
+        b"one\ntwo\n",
+    );
+    assert_eq!(code, 5, "{out}");
+    assert!(out.ends_with("got one\ngot two\n"), "{out}");
+    // A shell that is fed from a pipe ends with the pipe.
+    let ended = run_in(
+        &image.root(),
+        &Spec {
+            terminal: true,
+            stdin: true,
+            ..spec(&["sh"])
+        },
+        b"echo $((40+2))\nexit 4\n",
+    );
+    assert_eq!(ended.code(), 4, "{ended:?}");
+    assert!(ended.stdout.contains("42\r\n"), "{ended:?}");
+    let ended = run_in(
+        &image.root(),
+        &Spec {
+            terminal: true,
+            stdin: true,
+            ..spec(&["sh"])
+        },
+        b"sleep 1\necho $((40+2))",
+    );
+    assert_eq!(ended.code(), 0, "{ended:?}");
+}
+
+#[test]
+fn root_a_run_leaves_nothing_of_itself() {
+    let image = Image::new();
+    let facts = || {
+        (
+            fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count(),
+            fs::read_to_string("/proc/sys/kernel/hostname").unwrap(),
+            fs::read_link("/proc/self/ns/pid_for_children").unwrap(),
+        )
+    };
+    image.sh("true");
+    let before = facts();
+    std::thread::scope(|threads| {
+        for number in 0..6 {
+            let image = &image;
+            threads.spawn(move || assert_eq!(image.run(&shell(&format!("sleep 0.1; exit {number}"))).code(), number));
+        }
+    });
+    assert_eq!(image.run(&shell("sleep 1000 & exit 2")).code(), 2);
+    image.refused(&Spec {
+        user: "nobody".to_owned(),
+        ..shell("true")
+    });
+    assert_eq!(facts(), before);
+}
+
+/// Not a test by itself: the process that the next test kills.
+#[test]
+fn root_runs_for_another_test() {
+    let Some(root) = std::env::var_os("PLYWOOD_TEST_VICTIM") else {
+        return;
+    };
+    let _ = exec::run(
+        Path::new(&root),
+        &shell("sleep 1000 & exec sleep 1000"),
+        Streams::own(),
+        |pid| {
+            fs::write(Path::new(&root).join("pid"), pid.to_string()).unwrap();
+            Ok(())
+        },
+    );
+}
+
+#[test]
+fn root_a_killed_plywood_takes_its_container_along() {
+    let image = Image::new();
+    let mut plywood = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "root_runs_for_another_test"])
+        .env("PLYWOOD_TEST_VICTIM", image.root())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid: u32 = wait_for(|| fs::read_to_string(image.root().join("pid")).ok()?.parse().ok());
+    wait_for(|| {
+        fs::read_to_string(format!("/proc/{pid}/comm"))
+            .is_ok_and(|name| name == "sleep\n")
+            .then_some(())
+    });
+    plywood.kill().unwrap();
+    plywood.wait().unwrap();
+    wait_for(|| exec::state::start_ticks(pid).is_none().then_some(()));
+    let root = image.root();
+    let holders = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("mountinfo")).ok());
+    assert_eq!(
+        holders.filter(|mounts| mounts.contains(root.to_str().unwrap())).count(),
+        0,
+        "a mount is left"
+    );
+}
+
+#[track_caller]
+fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..2000 {
+        if let Some(found) = look() {
+            return found;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("it did not happen within 20 seconds");
 }

@@ -3,7 +3,7 @@
 //! The pty is one of the container's own devpts; plywood holds its master.
 //! Where plywood's standard input is a terminal, it is in raw mode meanwhile,
 //! and the size follows it. Where it is a pipe or file, it is passed on all the
-//! same, and its end becomes the end-of-file character.
+//! same; its end becomes the end of the line and the end-of-file character.
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;
@@ -62,6 +62,8 @@ pub(super) struct Relay<'a> {
     pending: VecDeque<u8>,
     /// Standard input was no terminal, and is at its end.
     has_ended: bool,
+    /// The last byte that was read from it ended no line.
+    is_within_line: bool,
     _raw: Option<Raw<'a>>,
 }
 
@@ -91,6 +93,7 @@ impl<'a> Relay<'a> {
             sized_by,
             pending: VecDeque::new(),
             has_ended: false,
+            is_within_line: false,
             _raw: raw,
         };
         relay.resize();
@@ -153,10 +156,15 @@ impl<'a> Relay<'a> {
             Ok(0) => {
                 self.stdin = None;
                 self.has_ended = self._raw.is_none();
+                // In the middle of a line the end-of-file character would not be one.
+                if self.has_ended && self.is_within_line {
+                    self.pending.push_back(b'\n');
+                }
                 Ok(())
             }
             Ok(length) => {
                 self.pending.extend(chunk.iter().take(length));
+                self.is_within_line = self.pending.back().is_some_and(|byte| *byte != b'\n');
                 Ok(())
             }
             Err(Errno::AGAIN) => Ok(()),
