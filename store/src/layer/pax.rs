@@ -231,7 +231,7 @@ mod tests {
 
     fn record(key: &str, value: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        super::super::write::put_record(&mut out, key.as_bytes(), value);
+        super::super::write::push_record(&mut out, key.as_bytes(), value);
         out
     }
 

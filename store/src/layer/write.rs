@@ -252,7 +252,7 @@ fn pax_records(header: &Header<'_>) -> BTreeMap<Vec<u8>, Vec<u8>> {
 }
 
 /// A PAX record is `LENGTH KEY=VALUE\n`, and the length counts itself.
-fn push_record(content: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+pub(super) fn push_record(content: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
     while length != rest + length.to_string().len() {
