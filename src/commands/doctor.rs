@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::commands::Session;
+use crate::dm::program::Program;
 use crate::failure::{OK, Outcome};
 
 /// One thing looked at, as `--json` shows it.
@@ -69,7 +70,7 @@ fn driver(session: &Session) -> crate::error::Result<(String, String)> {
     let root = session.global.root.display();
     Ok(match plywood_store::Store::open(&session.global.root)? {
         Some(store) => (store.meta().driver.to_string(), format!("{root} was made with it")),
-        None if std::path::Path::new("/dev/mapper/control").exists() => {
+        None if crate::dm::is_available() => {
             ("thin".to_owned(), "this kernel has device-mapper thin pools".to_owned())
         }
         None => (
@@ -96,7 +97,7 @@ fn look() -> Vec<Finding> {
         ),
         Finding::new(
             "device-mapper thin pools",
-            std::path::Path::new("/dev/mapper/control").exists(),
+            crate::dm::is_available(),
             "the thin driver",
             "load the modules dm-mod and dm-thin-pool, or use a kernel that has them; the overlay driver works without",
         ),
@@ -132,6 +133,12 @@ fn look() -> Vec<Finding> {
             "isolation of containers",
             "use a kernel that has them",
         ));
+    }
+    for program in [Program::MkfsExt4, Program::ThinCheck] {
+        let found = program.find();
+        let detail = found.as_ref().map_or_else(|| "not found".to_owned(), |path| path.display().to_string());
+        let remedy = format!("apt-get install {}", program.package());
+        findings.push(Finding::new(program.name(), found.is_some(), detail, &remedy));
     }
     findings
 }

@@ -107,7 +107,7 @@ impl Session {
         let driver = match self.global.driver {
             DriverChoice::Thin => Driver::Thin,
             DriverChoice::Overlay => Driver::Overlay,
-            DriverChoice::Auto if std::path::Path::new("/dev/mapper/control").exists() => Driver::Thin,
+            DriverChoice::Auto if crate::dm::is_available() => Driver::Thin,
             DriverChoice::Auto => {
                 self.output.note(
                     "this kernel has no device-mapper thin pools: using the overlay driver (plywood doctor says more)",

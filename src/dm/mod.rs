@@ -12,6 +12,7 @@
 
 pub mod activation;
 pub mod assembly;
+mod available;
 pub mod control;
 pub mod ext4;
 pub mod kernel;
@@ -24,3 +25,5 @@ pub mod sim;
 pub mod status;
 pub mod table;
 pub mod volume;
+
+pub use available::is_available;
