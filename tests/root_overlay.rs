@@ -7,6 +7,9 @@
     reason = "helpers of tests fail like tests"
 )]
 
+#[path = "common/conformance.rs"]
+mod conformance;
+
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -128,6 +131,19 @@ fn folder_of(place: &Place) -> &str {
         Place::Folder(name) => name,
         Place::Thin(_) => panic!("a thin device of the overlay driver"),
     }
+}
+
+#[test]
+fn root_overlay_does_what_every_driver_does() {
+    let make = || {
+        let Root { store, driver, folder } = Root::new();
+        conformance::Subject {
+            store,
+            driver: Box::new(driver),
+            keep: Box::new(folder),
+        }
+    };
+    conformance::run(&make, 128);
 }
 
 #[test]
@@ -273,11 +289,17 @@ fn root_five_hundred_layers_stack_and_one_more_is_refused_with_a_way_out() {
 }
 
 #[test]
-fn root_a_copied_root_folder_keeps_its_layers_and_says_what_became_of_its_snapshots() {
+fn root_a_copied_root_folder_keeps_all_but_changed_hard_links() {
     let root = Root::new();
-    let base = root.layer(None, "base", |path| fs::write(path.join("file"), "base").unwrap());
-    root.driver.prepare("active", Some(&base.chain_id), None).unwrap();
-    root.edit("active", |path| fs::write(path.join("file"), "changed").unwrap());
+    let base = root.layer(None, "base", |path| {
+        fs::write(path.join("file"), "base").unwrap();
+        fs::hard_link(path.join("file"), path.join("link")).unwrap();
+        fs::write(path.join("single"), "base").unwrap();
+    });
+    for (key, changed) in [("plain", "single"), ("linked", "file")] {
+        root.driver.prepare(key, Some(&base.chain_id), None).unwrap();
+        root.edit(key, |path| fs::write(path.join(changed), "changed").unwrap());
+    }
     let copy = root.folder.path().join("copy");
     assert!(
         Command::new("cp")
@@ -289,12 +311,21 @@ fn root_a_copied_root_folder_keeps_its_layers_and_says_what_became_of_its_snapsh
             .success()
     );
     let (_, driver) = open(&copy);
-    let refused = driver.mount("active", Access::ReadWrite).unwrap_err();
+    let refused = driver.mount("linked", Access::ReadWrite).unwrap_err();
     assert_eq!(refused.kind(), Kind::Incompatible, "{refused}");
-    assert!(refused.hint().unwrap().contains("commit them where they were"));
+    assert!(refused.hint().unwrap().contains("commit it where it was"));
     driver.view("look", &base.chain_id, None).unwrap();
-    let mounted = driver.mount("look", Access::ReadOnly).unwrap();
-    assert_eq!(fs::read_to_string(mounted.path().join("file")).unwrap(), "base");
+    for (key, single) in [("look", "base"), ("plain", "changed")] {
+        for _ in 0..2 {
+            let mounted = driver.mount(key, Access::ReadOnly).unwrap();
+            let read = |name: &str| fs::read_to_string(mounted.path().join(name)).unwrap();
+            assert_eq!([read("single"), read("link")], [single, "base"]);
+            mounted.close().unwrap();
+        }
+    }
+    let mounted = driver.mount("plain", Access::ReadWrite).unwrap();
+    fs::write(mounted.path().join("file"), "linked").unwrap();
+    assert_eq!(fs::read_to_string(mounted.path().join("link")).unwrap(), "linked");
     mounted.close().unwrap();
 }
 

@@ -261,7 +261,20 @@ impl Overlay {
             }
         };
         let stack = self.stack_of(record.parent.as_ref(), upper.name())?;
-        stack::mount_stack(&stack, &self.folders, &self.points, writable, held)
+        match (
+            stack::mount_stack(&stack, &self.folders, &self.points, writable, held),
+            upper,
+        ) {
+            // The root folder was copied: with an empty index nothing is lost by beginning a new one.
+            (Err(error), Upper::Own(name))
+                if error.kind() == Kind::Incompatible && !upper::has_index(&self.folders.work(name))? =>
+            {
+                let held = Some(self.own(&record.key, name)?);
+                self.folders.forget_origin(name)?;
+                stack::mount_stack(&stack, &self.folders, &self.points, writable, held)
+            }
+            (mounted, _) => mounted,
+        }
     }
 }
 

@@ -28,6 +28,7 @@ use rustix::io::Errno;
 
 use super::walk;
 use crate::error::{Context, Error, Kind, Result};
+use crate::explain::{quote, step};
 
 /// Characters of a folder's name: 32^5 names are 33 million.
 pub(super) const LENGTH: usize = 5;
@@ -154,6 +155,18 @@ impl Folders {
             opened => walk::empty(opened.context("open", &work)?.as_fd()).context("empty", &work)?,
         }
         remove_if_there(&work)
+    }
+
+    /// Lets go of the file handles that tie an upper folder to the disk that it was written on.
+    pub(super) fn forget_origin(&self, name: &str) -> Result<()> {
+        let tree = self.tree(name);
+        step(|| format!("setfattr -x trusted.overlay.origin {}", quote(&tree)));
+        self.delete_work(name)?;
+        make_folder(&self.work(name), 0o700)?;
+        match rustix::fs::removexattr(&tree, "trusted.overlay.origin") {
+            Ok(()) | Err(Errno::NODATA) => Ok(()),
+            Err(error) => Err(Error::io("remove the attributes of", tree, error)),
+        }
     }
 
     /// The names that are marked: unfinished, or another process's right now.

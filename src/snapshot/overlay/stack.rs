@@ -133,7 +133,7 @@ impl Stack {
                 Kind::Incompatible,
                 format!("{} was written on another disk: its hard links cannot be told apart here", path.display()),
             )
-            .hinted("images moved with the root folder are whole, containers are not: commit them where they were, then plywood export"),
+            .hinted("a copied root folder keeps images and other containers; this one changed hard links: commit it where it was"),
             Errno::ENOENT => match std::iter::once(name).chain(self.lowers.iter().map(String::as_str)).find(|name| !folders.tree(name).is_dir()) {
                 Some(lost) => folders::missing(&folders.tree(lost), "a layer"),
                 None => Error::io("mount", path, source),
