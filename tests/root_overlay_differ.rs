@@ -1,0 +1,310 @@
+//! Same changes, same bytes: the upper folder's names and the walk over everything give one tar,
+//! and the layer that a commit makes of it shows the tree that the container had.
+//!
+//! Random trees, randomly edited through the mount. `PLYWOOD_TEST_SEED` repeats one.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use plywood::error::Result;
+use plywood::snapshot::overlay::Overlay;
+use plywood::snapshot::{Access, Mounted, NewLayer, Snapshotter};
+use plywood::sys::mount::enter_private_namespace;
+use plywood_store::blob::Descriptor;
+use plywood_store::intent::Plan;
+use plywood_store::layer::apply::{Applied, apply};
+use plywood_store::layer::diff::{Everything, Options, write_layer};
+use plywood_store::layer::{Limits, tree};
+use plywood_store::record::LayerRecord;
+use plywood_store::{ChainId, DiffId, Digest, Driver, Store};
+use rustix::fs::{CWD, FileType, XattrFlags, mknodat, setxattr};
+
+/// xorshift64*: the same edits for the same seed, on every machine.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let drawn = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+        usize::try_from(drawn).unwrap() % end
+    }
+
+    /// A path of up to three levels under `root`, of few names, so that edits meet.
+    fn path(&mut self, root: &Path) -> PathBuf {
+        const NAMES: [&str; 7] = ["a", "b", "c", "dir", "sub", "\u{e9}t\u{e9}", "z z"];
+        let mut path = root.to_owned();
+        for _ in 0..=self.below(3) {
+            path.push(NAMES[self.below(NAMES.len())]);
+        }
+        path
+    }
+
+    /// One edit; many of them fail, because what they want is not there.
+    fn edit(&mut self, root: &Path) -> std::io::Result<()> {
+        let (path, other) = (self.path(root), self.path(root));
+        let number = self.below(1 << 16);
+        match self.below(20) {
+            0..=3 => open(&path, fs::OpenOptions::new().create(true).truncate(true))?.write_all(&vec![b'x'; number]),
+            4 => open(&path, fs::OpenOptions::new().append(true))?.write_all(b"more"),
+            5..=7 => fs::create_dir_all(path),
+            8 => fs::remove_file(path),
+            9 => fs::remove_dir_all(path),
+            10 => fs::rename(path, other),
+            11 | 12 => fs::hard_link(path, other),
+            13 => std::os::unix::fs::symlink("a", path),
+            14 => fs::set_permissions(path, PermissionsExt::from_mode(u32::try_from(number & 0o7777).unwrap())),
+            15 => std::os::unix::fs::lchown(path, Some(u32::try_from(number).unwrap()), Some(7)),
+            16 => Ok(setxattr(
+                &path,
+                "user.test",
+                ["v0", "v1", "v2"][number % 3].as_bytes(),
+                XattrFlags::empty(),
+            )?),
+            17 => {
+                let kind = [FileType::Fifo, FileType::CharacterDevice][number % 2];
+                Ok(mknodat(CWD, &path, kind, 0o600.into(), rustix::fs::makedev(1, 3))?)
+            }
+            // Opened for writing and left as it was: copied up, not changed.
+            18 => open(&path, &mut fs::OpenOptions::new()).map(drop),
+            _ => {
+                let file = open(&path, fs::OpenOptions::new().read(true))?;
+                file.set_modified(
+                    std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(u64::try_from(number).unwrap()),
+                )
+            }
+        }
+    }
+
+    fn edits(&mut self, root: &Path, count: usize) {
+        for _ in 0..count {
+            let _ = self.edit(root);
+        }
+    }
+}
+
+/// Opens for writing, but neither waits for a fifo's other end nor follows a link.
+fn open(path: &Path, options: &mut fs::OpenOptions) -> std::io::Result<fs::File> {
+    options
+        .write(true)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+        .open(path)
+}
+
+fn unpack(mounted: &Mounted, tar: &mut dyn Read) -> Result<Applied> {
+    apply(mounted.dir(), tar, &Limits::default())
+}
+
+struct Root {
+    store: Arc<Store>,
+    driver: Overlay,
+    _folder: tempfile::TempDir,
+}
+
+impl Root {
+    fn new() -> Self {
+        enter_private_namespace().unwrap();
+        let folder = tempfile::Builder::new().prefix("plywood-differ-").tempdir().unwrap();
+        let store = Arc::new(Store::create(folder.path(), Driver::Overlay).unwrap());
+        let driver = Overlay::open(Arc::clone(&store), Box::new(unpack)).unwrap();
+        Self {
+            store,
+            driver,
+            _folder: folder,
+        }
+    }
+
+    /// Commits the container as `plywood commit` does, every way there is.
+    #[track_caller]
+    fn commit(&self, key: &str, seed: u64) -> LayerRecord {
+        let plan = Plan::Work {
+            verb: "commit".into(),
+            blobs: Vec::new(),
+            layers: Vec::new(),
+        };
+        let intent = self.store.intents.begin(plan).unwrap();
+        self.driver.capture(key, "copy", &intent).unwrap();
+        let compared = self.driver.compare("copy").unwrap();
+        let parent = compared.parent.as_ref().map(Mounted::dir);
+        let write = |scope| {
+            let mut tar = Vec::new();
+            write_layer(parent, compared.child.dir(), scope, &Options::default(), &mut tar).unwrap();
+            tar
+        };
+        let narrow = write(&*compared.scope);
+        let (wide, thorough) = (write(&Everything), {
+            let mut tar = Vec::new();
+            let options = Options {
+                thorough: true,
+                ..Options::default()
+            };
+            write_layer(parent, compared.child.dir(), &Everything, &options, &mut tar).unwrap();
+            tar
+        });
+        assert_same(&narrow, &wide, &format!("seed {seed}: upper folder and walk"));
+        assert_same(
+            &narrow,
+            &thorough,
+            &format!("seed {seed}: upper folder and thorough walk"),
+        );
+        let wanted = tree::digest(compared.child.dir()).unwrap();
+        compared.child.close().unwrap();
+        compared.parent.map(Mounted::close).transpose().unwrap();
+        let layer = self.driver.commit("copy", &self.new_layer(&narrow)).unwrap();
+        intent.done().unwrap();
+        self.assert_shows(&layer.chain_id, &wanted, seed);
+        layer
+    }
+
+    fn new_layer(&self, tar: &[u8]) -> NewLayer {
+        let stored = self.store.blobs.put(tar).unwrap();
+        let media_type = "application/vnd.oci.image.layer.v1.tar".to_owned();
+        let blob = Descriptor {
+            media_type,
+            digest: stored.digest,
+            size: stored.size,
+        };
+        NewLayer {
+            diff_id: DiffId(stored.digest),
+            blob,
+            size: stored.size,
+        }
+    }
+
+    #[track_caller]
+    fn assert_shows(&self, chain: &ChainId, wanted: &Digest, seed: u64) {
+        self.driver.view("look", chain, None).unwrap();
+        let mounted = self.driver.mount("look", Access::ReadOnly).unwrap();
+        let shown = tree::digest(mounted.dir()).unwrap();
+        assert_eq!(
+            shown,
+            *wanted,
+            "seed {seed}: the layer shows another tree\n{}",
+            listing(mounted.path())
+        );
+        mounted.close().unwrap();
+        self.driver.remove("look").unwrap();
+    }
+}
+
+fn listing(path: &Path) -> String {
+    let listed = std::process::Command::new("find")
+        .arg(path)
+        .args(["-printf", "%y %m %n %i %s %T@ %P\n"])
+        .output();
+    String::from_utf8_lossy(&listed.unwrap().stdout).into_owned()
+}
+
+#[track_caller]
+fn assert_same(one: &[u8], other: &[u8], what: &str) {
+    let entries = |tar: &[u8]| {
+        let mut archive = tar::Archive::new(tar);
+        let entries = archive.entries().unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let header = entry.header();
+            format!(
+                "{:?} {:?} -> {:?} {:o}",
+                header.entry_type(),
+                entry.path().unwrap(),
+                entry.link_name().unwrap(),
+                header.mode().unwrap()
+            )
+        });
+        entries.collect::<Vec<_>>()
+    };
+    if one != other {
+        assert_eq!(entries(one), entries(other), "{what}");
+        assert_eq!(Digest::of(one), Digest::of(other), "{what}: same entries, other bytes");
+    }
+}
+
+fn play(seed: u64) {
+    let root = Root::new();
+    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut parent = None;
+    for layer in 0..3 {
+        let key = format!("container{layer}");
+        root.driver.prepare(&key, parent.as_ref(), None).unwrap();
+        // Stopped and started again in between: the index must hold over mounts.
+        for _ in 0..2 {
+            let mounted = root.driver.mount(&key, Access::ReadWrite).unwrap();
+            let count = dice.below(40);
+            dice.edits(mounted.path(), count);
+            mounted.close().unwrap();
+        }
+        parent = Some(root.commit(&key, seed).chain_id);
+    }
+    assert_eq!(root.driver.verify().unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn root_random_edits_give_the_same_bytes_by_every_differ() {
+    match std::env::var("PLYWOOD_TEST_SEED") {
+        Ok(seed) => play(seed.parse().unwrap()),
+        Err(_) => (1..=25).for_each(play),
+    }
+}
+
+#[test]
+fn root_a_snapshot_committed_by_itself_shows_what_it_held() {
+    for seed in 100..110 {
+        let root = Root::new();
+        let mut dice = Dice(seed);
+        let mut parent: Option<ChainId> = None;
+        for layer in 0..3 {
+            let key = format!("import{layer}");
+            root.driver.prepare(&key, parent.as_ref(), None).unwrap();
+            let mounted = root.driver.mount(&key, Access::ReadWrite).unwrap();
+            dice.edits(mounted.path(), 60);
+            let wanted = tree::digest(mounted.dir()).unwrap();
+            mounted.close().unwrap();
+            let made = root.driver.commit(&key, &root.new_layer(key.as_bytes())).unwrap();
+            root.assert_shows(&made.chain_id, &wanted, seed);
+            parent = Some(made.chain_id);
+        }
+    }
+}
+
+#[test]
+fn root_what_is_copied_up_and_not_changed_is_not_in_the_layer() {
+    let root = Root::new();
+    root.driver.prepare("base", None, None).unwrap();
+    let mounted = root.driver.mount("base", Access::ReadWrite).unwrap();
+    for name in ["opened", "same", "touched"] {
+        fs::write(mounted.path().join(name), name).unwrap();
+    }
+    fs::hard_link(mounted.path().join("touched"), mounted.path().join("also")).unwrap();
+    mounted.close().unwrap();
+    let base = root.commit("base", 0);
+    root.driver.prepare("container", Some(&base.chain_id), None).unwrap();
+    let mounted = root.driver.mount("container", Access::ReadWrite).unwrap();
+    let path = |name: &str| mounted.path().join(name);
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path("opened"))
+        .map(drop)
+        .unwrap();
+    let mode = fs::metadata(path("same")).unwrap().permissions();
+    fs::set_permissions(path("same"), mode).unwrap();
+    fs::set_permissions(path("touched"), PermissionsExt::from_mode(0o600)).unwrap();
+    mounted.close().unwrap();
+    let layer = root.commit("container", 0);
+    let tar = root.store.blobs.read(&layer.blob.digest, 1 << 20).unwrap();
+    let mut archive = tar::Archive::new(&tar[..]);
+    let names: Vec<_> = archive
+        .entries()
+        .unwrap()
+        .map(|entry| entry.unwrap().path().unwrap().into_owned())
+        .collect();
+    assert_eq!(
+        names,
+        ["also", "touched"].map(PathBuf::from),
+        "both names of the changed link, nothing else"
+    );
+}
