@@ -43,6 +43,10 @@ impl Root {
         assembly::init(&self.store, &lock, &options)
     }
 
+    fn detach(&self) -> Result<bool> {
+        assembly::detach(&self.store, &self.store.exclusive()?)
+    }
+
     fn open(&self) -> Result<KernelPool> {
         assembly::open(&self.store, &self.store.exclusive()?)
     }
@@ -50,7 +54,8 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        if let Err(error) = assembly::detach(&self.store) {
+        let lock = self.store.exclusive().unwrap();
+        if let Err(error) = assembly::detach(&self.store, &lock) {
             eprintln!("{}: {error}", self.folder.path().display());
         }
     }
@@ -128,20 +133,20 @@ fn dm_a_pool_is_put_together_again_and_never_made_twice() {
     assert!(!root.init(256 * MIB).unwrap().1, "the same again is a success");
     assert_eq!(root.init(512 * MIB).unwrap_err().kind(), Kind::Exists);
     drop(pool);
-    assert!(assembly::detach(&root.store).unwrap());
-    assert!(!assembly::detach(&root.store).unwrap());
+    assert!(root.detach().unwrap());
+    assert!(!root.detach().unwrap());
     let data = root.store.root().join("pool/data");
     assert_eq!(
         plywood::dm::loops::find(&data).unwrap(),
         None,
         "the loop devices go with the pool"
     );
-    assembly::check(&root.store).unwrap();
+    assembly::check(&root.store, &root.store.exclusive().unwrap()).unwrap();
 
     let pool = root.open().unwrap();
     assert!(pool.mapped(id(1), Content::Active).unwrap() > 0);
     drop(pool);
-    assembly::detach(&root.store).unwrap();
+    root.detach().unwrap();
     std::fs::write(root.store.root().join("pool/metadata"), vec![0; 16 << 20]).unwrap();
     assert_eq!(
         root.open().unwrap_err().kind(),

@@ -12,12 +12,21 @@
 #[path = "common/conformance.rs"]
 mod conformance;
 
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use conformance::Subject;
 use plywood::dm::assembly::{self, Options};
+use plywood::dm::status::PoolMode;
+use plywood::error::{Kind, Result};
 use plywood::snapshot::thin::Thin;
-use plywood_store::{Driver, Store};
+use plywood::snapshot::{Access, NewLayer, Snapshotter};
+use plywood_store::blob::Descriptor;
+use plywood_store::intent::Plan;
+use plywood_store::record::LayerRecord;
+use plywood_store::{DiffId, Driver, Store};
 
 const MIB: u64 = 1 << 20;
 
@@ -29,15 +38,18 @@ struct Root {
 
 impl Root {
     fn new(data: u64) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Arc::new(Store::create(&folder.path().join("root"), Driver::Thin).expect("a store"));
-        let lock = store.exclusive().expect("the lock");
-        let options = Options {
+        Self::with(&Options {
             data_size: Some(data),
             volume_size: Some(256 * MIB),
             ..Options::default()
-        };
-        assembly::init(&store, &lock, &options).expect("a pool");
+        })
+    }
+
+    fn with(options: &Options) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Arc::new(Store::create(&folder.path().join("root"), Driver::Thin).expect("a store"));
+        let lock = store.exclusive().expect("the lock");
+        assembly::init(&store, &lock, options).expect("a pool");
         lock.done().expect("letting go");
         Self { folder, store }
     }
@@ -45,11 +57,70 @@ impl Root {
     fn open(&self) -> Thin {
         Thin::open(self.store.clone()).expect("the driver")
     }
+
+    fn detach(&self) -> Result<bool> {
+        let lock = self.store.exclusive()?;
+        let was_there = assembly::detach(&self.store, &lock)?;
+        lock.done()?;
+        Ok(was_there)
+    }
+
+    /// A layer with one file.
+    fn layer(&self, driver: &Thin, content: &str) -> LayerRecord {
+        driver.prepare("make", None, None).expect("prepare");
+        write(driver, "make", content.as_bytes()).expect("write");
+        driver.commit("make", &self.describe(content)).expect("commit")
+    }
+
+    fn describe(&self, content: &str) -> NewLayer {
+        let stored = self.store.blobs.put(content.as_bytes()).expect("a blob");
+        NewLayer {
+            diff_id: DiffId(stored.digest),
+            blob: Descriptor {
+                media_type: "tar".into(),
+                digest: stored.digest,
+                size: stored.size,
+            },
+            size: stored.size,
+        }
+    }
+}
+
+/// Mounts, writes, unmounts: fails where the data could not be written back.
+fn write(driver: &Thin, key: &str, content: &[u8]) -> Result<()> {
+    let mounted = driver.mount(key, Access::ReadWrite)?;
+    // Buffered: the failure comes with the closing.
+    let _ = std::fs::write(mounted.path().join("file"), content);
+    mounted.close()
+}
+
+fn content(driver: &Thin, layer: &LayerRecord) -> String {
+    driver.view("look", &layer.chain_id, None).expect("a view");
+    let mounted = driver.mount("look", Access::ReadOnly).expect("a mount");
+    let seen = std::fs::read_to_string(mounted.path().join("file")).expect("the file");
+    mounted.close().expect("unmounting");
+    driver.remove("look").expect("removing a view");
+    seen
+}
+
+fn shell(script: &str) -> String {
+    let output = Command::new("sh")
+        .arg("-ec")
+        .arg(script)
+        .stdin(Stdio::null())
+        .output()
+        .expect("a shell");
+    assert!(
+        output.status.success(),
+        "{script}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
 }
 
 impl Drop for Root {
     fn drop(&mut self) {
-        if let Err(error) = assembly::detach(&self.store) {
+        if let Err(error) = self.detach() {
             eprintln!("{}: {error}", self.folder.path().display());
         }
     }
@@ -66,4 +137,197 @@ fn dm_the_thin_driver_conforms_on_a_real_pool() {
         }
     };
     conformance::run(&make, 12);
+}
+
+#[test]
+fn dm_a_full_pool_is_a_clean_failure_and_removing_frees_it() {
+    let root = Root::new(128 * MIB);
+    let driver = root.open();
+    let base = root.layer(&driver, "precious");
+    driver.prepare("big", Some(&base.chain_id), None).unwrap();
+    assert!(
+        write(&driver, "big", &vec![7; 200 << 20]).is_err(),
+        "what was not written back is told"
+    );
+    assert_eq!(driver.pool().status().unwrap().mode, PoolMode::OutOfDataSpace);
+    assert_eq!(
+        driver.commit("big", &root.describe("big")).unwrap_err().kind(),
+        Kind::Corrupt
+    );
+    let refused = driver.prepare("more", Some(&base.chain_id), None).unwrap_err();
+    assert_eq!(refused.kind(), Kind::NoSpace);
+    assert!(refused.hint().is_some());
+    driver.remove("big").unwrap();
+    assert_eq!(driver.recover().unwrap(), Vec::<String>::new());
+    assert_eq!(driver.pool().status().unwrap().mode, PoolMode::ReadWrite);
+    assert_eq!(content(&driver, &base), "precious");
+    driver.prepare("more", Some(&base.chain_id), None).unwrap();
+    write(&driver, "more", b"fits").unwrap();
+    assert_eq!(driver.verify().unwrap(), Vec::<String>::new());
+}
+
+/// The test's own second process: holds a mounted snapshot until it is killed.
+fn hold(root: &str) -> ! {
+    plywood::sys::mount::enter_private_namespace().unwrap();
+    let store = Arc::new(Store::open(Path::new(root)).unwrap().unwrap());
+    let driver = Thin::open(store.clone()).unwrap();
+    let work = store
+        .intents
+        .begin(Plan::Work {
+            verb: "test".into(),
+            blobs: vec![],
+            layers: vec![],
+        })
+        .unwrap();
+    driver.prepare("held", None, Some(&work)).unwrap();
+    let mounted = driver.mount("held", Access::ReadWrite).unwrap();
+    std::fs::write(mounted.path().join("file"), "half").unwrap();
+    println!("holding");
+    std::io::stdout().flush().unwrap();
+    loop {
+        std::thread::sleep(std::time::Duration::from_secs(60));
+    }
+}
+
+#[test]
+fn dm_what_a_killed_process_held_is_given_back() {
+    if let Ok(root) = std::env::var("PLYWOOD_TEST_HOLD") {
+        hold(&root);
+    }
+    let root = Root::new(256 * MIB);
+    let driver = root.open();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "dm_what_a_killed_process_held_is_given_back", "--nocapture"])
+        .env("PLYWOOD_TEST_HOLD", root.store.root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map(|line| line.unwrap());
+    assert!(said.into_iter().any(|line| line.contains("holding")));
+    assert_eq!(
+        driver.recover().unwrap(),
+        Vec::<String>::new(),
+        "a live process keeps what it has"
+    );
+    for refused in [
+        driver.remove("held").unwrap_err(),
+        driver.mount("held", Access::ReadWrite).unwrap_err(),
+    ] {
+        assert_eq!(refused.kind(), Kind::InUse);
+    }
+    assert_eq!(root.detach().unwrap_err().kind(), Kind::InUse);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let done = driver.recover().unwrap();
+    assert!(done.iter().any(|line| line.contains("held")), "{done:?}");
+    assert!(root.store.snapshots.list().unwrap().is_empty());
+    assert_eq!(driver.verify().unwrap(), Vec::<String>::new());
+    assert_eq!(shell("dmsetup ls | grep -c -- -thin- || true"), "0");
+}
+
+#[test]
+fn dm_a_copy_of_a_root_cannot_use_the_pool_of_the_first() {
+    let root = Root::new(64 * MIB);
+    drop(root.open());
+    let copy = root.folder.path().join("copy");
+    shell(&format!("cp -a {} {}", root.store.root().display(), copy.display()));
+    let refused = Thin::open(Arc::new(Store::open(&copy).unwrap().unwrap())).unwrap_err();
+    assert_eq!(refused.kind(), Kind::InUse);
+    assert!(refused.hint().is_some_and(|hint| hint.contains("copy")));
+}
+
+#[test]
+fn dm_udev_is_not_waited_for() {
+    shell("mkdir -p /run/udev && touch /run/udev/control");
+    let root = Root::new(64 * MIB);
+    let driver = root.open();
+    let base = root.layer(&driver, "x");
+    assert_eq!(content(&driver, &base), "x");
+    assert_eq!(shell("tail -n +2 /proc/sysvipc/sem"), "", "no cookie is left behind");
+    shell("rm /run/udev/control");
+}
+
+#[test]
+fn dm_a_suspended_device_is_resumed() {
+    let root = Root::new(64 * MIB);
+    let driver = root.open();
+    driver.prepare("a", None, None).unwrap();
+    let mounted = driver.mount("a", Access::ReadWrite).unwrap();
+    let device = shell("dmsetup ls | grep -o '^plywood-[^ \t]*-thin-[0-9]*'");
+    shell(&format!("dmsetup suspend {device}"));
+    let done = driver.recover().unwrap();
+    assert!(done.iter().any(|line| line.contains(&device)), "{done:?}");
+    std::fs::write(mounted.path().join("file"), "x").unwrap();
+    mounted.close().unwrap();
+}
+
+#[test]
+fn dm_a_success_that_the_pool_did_not_keep_is_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display();
+    let data = shell(&format!(
+        "truncate -s 256M {path}/data; losetup --find --show {path}/data"
+    ));
+    let below = shell(&format!(
+        "truncate -s 16M {path}/meta; losetup --find --show {path}/meta"
+    ));
+    let sectors = 16 * MIB / 512;
+    shell(&format!("dmsetup create flaky --table '0 {sectors} linear {below} 0'"));
+    let devices = Some((data.clone().into(), "/dev/mapper/flaky".into()));
+    let root = Root::with(&Options {
+        devices,
+        volume_size: Some(256 * MIB),
+        ..Options::default()
+    });
+    let driver = root.open();
+    let base = root.layer(&driver, "precious");
+
+    let switch = |table: &str| {
+        shell(&format!(
+            "dmsetup suspend --nolockfs flaky; dmsetup load flaky --table '0 {sectors} {table}'; dmsetup resume flaky"
+        ));
+    };
+    switch(&format!("flakey {below} 0 0 1 1 error_writes"));
+    let refused = driver.prepare("lost", Some(&base.chain_id), None).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Corrupt, "{refused}");
+    let done = driver.recover().unwrap();
+    assert!(done.iter().all(|line| line.contains("nothing yet")), "{done:?}");
+    assert_eq!(content(&driver, &base), "precious", "what is stored can still be read");
+    drop(driver);
+    root.detach().unwrap();
+    switch(&format!("linear {below} 0"));
+
+    let driver = root.open();
+    driver.recover().unwrap();
+    assert_eq!(driver.verify().unwrap(), Vec::<String>::new());
+    assert_eq!(content(&driver, &base), "precious");
+    driver.prepare("found", Some(&base.chain_id), None).unwrap();
+    drop(driver);
+    root.detach().unwrap();
+    drop(root);
+    shell(&format!("dmsetup remove flaky; losetup -d {data} {below}"));
+}
+
+#[test]
+fn dm_trimming_gives_back_what_was_deleted_without_a_discard() {
+    let root = Root::new(256 * MIB);
+    let driver = root.open();
+    driver.prepare("a", None, None).unwrap();
+    write(&driver, "a", &vec![7; 64 << 20]).unwrap();
+    let pool = shell("dmsetup ls | grep -o '^plywood-[^ \t]*-pool'");
+    // Behind our back: the volume of "a" is the highest.
+    shell(&format!("dmsetup message {pool} 0 'delete 2'"));
+    drop(driver);
+    let lock = root.store.exclusive().unwrap();
+    assert!(assembly::trim(&root.store, &lock).unwrap() >= 60 << 20);
+    assembly::check(&root.store, &lock).unwrap();
+    lock.done().unwrap();
+    assert_eq!(
+        root.open().verify().unwrap().len(),
+        1,
+        "the snapshot's volume is missed"
+    );
 }

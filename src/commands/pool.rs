@@ -1,13 +1,278 @@
-//! `plywood pool`.
+//! `plywood pool`: makes, shows, enlarges, trims, verifies the thin pool, and takes it out of the kernel.
 
-use crate::cli::PoolVerb;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use plywood_store::record::{POOL_KEY, PoolDevices, PoolRecord};
+use plywood_store::{Driver, Store};
+
+use crate::cli::{DriverChoice, PoolGrowArgs, PoolInitArgs, PoolVerb};
 use crate::commands::Session;
-use crate::failure::{Failure, Outcome};
+use crate::dm::assembly::{self, Options};
+use crate::dm::kernel::KernelPool;
+use crate::dm::pool::ThinPool;
+use crate::dm::status::PoolMode;
+use crate::dm::volume::Part;
+use crate::error::{Error, Kind, Result};
+use crate::failure::{OK, Outcome};
+use crate::output;
+
+/// Bytes of a metadata block.
+const METADATA_BLOCK: u64 = 4096;
 
 /// Runs the verb.
 ///
 /// # Errors
 /// Its failure.
-pub fn run(_args: &PoolVerb, _session: &Session) -> Outcome {
-    Err(Failure::usage("not there yet"))
+pub fn run(verb: &PoolVerb, session: &Session) -> Outcome {
+    super::need_root()?;
+    match verb {
+        PoolVerb::Init(args) => init(args, session),
+        PoolVerb::Status => status(session),
+        PoolVerb::Grow(args) => grow(args, session),
+        PoolVerb::Trim => trim(session),
+        PoolVerb::Check => check(session),
+        PoolVerb::Detach => detach(session),
+    }
+}
+
+/// How full something is, as `--json` shows it.
+#[derive(Debug, Serialize)]
+struct Fill {
+    /// Bytes.
+    used: u64,
+    /// Bytes.
+    total: u64,
+}
+
+/// One thing that the pool lies on, as `--json` shows it.
+#[derive(Debug, Serialize)]
+struct Underneath {
+    kind: &'static str,
+    name: String,
+    detail: Option<String>,
+}
+
+/// The pool, as `--json` shows it.
+#[derive(Debug, Serialize)]
+struct Report {
+    name: String,
+    /// `rw`, `ro`, `out_of_data_space`, `failed`, or `detached`.
+    state: &'static str,
+    needs_check: bool,
+    transaction_id: u64,
+    data: Option<Fill>,
+    metadata: Option<Fill>,
+    /// Bytes that a volume can hold.
+    volume_size: u64,
+    /// Bytes that the data file may grow to.
+    data_limit: Option<u64>,
+    underneath: Vec<Underneath>,
+}
+
+fn init(args: &PoolInitArgs, session: &Session) -> Outcome {
+    let store = match session.store()? {
+        Some(store) => store,
+        None if session.global.driver == DriverChoice::Overlay => {
+            return Err(Error::invalid("the overlay driver has no pool")
+                .hinted("leave out --driver overlay")
+                .into());
+        }
+        None => Arc::new(Store::create(&session.global.root, Driver::Thin)?),
+    };
+    require_thin(&store)?;
+    let devices = args.data_device.clone().zip(args.metadata_device.clone());
+    let options = Options {
+        data_size: args.data_size,
+        metadata_size: args.metadata_size,
+        devices,
+        volume_size: args.volume_size,
+    };
+    let lock = store.exclusive()?;
+    let (pool, created) = assembly::init(&store, &lock, &options)?;
+    lock.done()?;
+    session.output.note(match created {
+        true => format!("made the pool {}", pool.name()),
+        false => format!("the pool {} is there already", pool.name()),
+    });
+    show(session, &store, Some(&pool))
+}
+
+fn status(session: &Session) -> Outcome {
+    let store = thin_store(session)?;
+    match assembly::is_attached(&store)? {
+        true => show(session, &store, Some(&open(&store)?)),
+        false => show(session, &store, None),
+    }
+}
+
+fn grow(args: &PoolGrowArgs, session: &Session) -> Outcome {
+    let store = thin_store(session)?;
+    let lock = store.exclusive()?;
+    let pool = assembly::open(&store, &lock)?;
+    pool.grow(args.data_size, args.metadata_size)?;
+    let mut record = record(&store)?;
+    if let (PoolDevices::LoopFiles { data_limit }, Some(size)) = (&mut record.devices, args.data_size) {
+        *data_limit = size.max(*data_limit);
+        store.pool.put(&lock, &record)?;
+    }
+    lock.done()?;
+    show(session, &store, Some(&pool))
+}
+
+/// Gives the disk back what the pool's files hold of blocks that no volume has.
+fn trim(session: &Session) -> Outcome {
+    let store = thin_store(session)?;
+    let lock = store.exclusive()?;
+    let freed = assembly::trim(&store, &lock)?;
+    lock.done()?;
+    if session.output.is_json() {
+        session.output.json(&serde_json::json!({ "freed": freed }))?;
+    } else {
+        session.output.line(format!("{} given back", output::bytes(freed)))?;
+    }
+    Ok(OK)
+}
+
+fn check(session: &Session) -> Outcome {
+    let store = thin_store(session)?;
+    let lock = store.exclusive()?;
+    assembly::check(&store, &lock)?;
+    lock.done()?;
+    if session.output.is_json() {
+        session.output.json(&serde_json::json!({ "ok": true }))?;
+    } else {
+        session.output.line("the pool's metadata is whole")?;
+    }
+    Ok(OK)
+}
+
+fn detach(session: &Session) -> Outcome {
+    let store = thin_store(session)?;
+    let lock = store.exclusive()?;
+    let was_there = assembly::detach(&store, &lock)?;
+    lock.done()?;
+    session.output.note(match was_there {
+        true => "the pool is out of the kernel; the next use brings it back",
+        false => "the pool was not in the kernel",
+    });
+    Ok(OK)
+}
+
+fn thin_store(session: &Session) -> Result<Arc<Store>> {
+    let store = session.store()?.ok_or_else(|| no_pool(session.global.root.display()))?;
+    require_thin(&store)?;
+    record(&store)?;
+    Ok(store)
+}
+
+fn require_thin(store: &Store) -> Result<()> {
+    match store.meta().driver {
+        Driver::Thin => Ok(()),
+        other => Err(Error::new(
+            Kind::Incompatible,
+            format!(
+                "{} keeps its layers with the {other} driver, which has no pool",
+                store.root().display()
+            ),
+        )),
+    }
+}
+
+fn record(store: &Store) -> Result<PoolRecord> {
+    store.pool.get(POOL_KEY)?.ok_or_else(|| no_pool(store.root().display()))
+}
+
+fn no_pool(root: impl std::fmt::Display) -> Error {
+    Error::not_found(format!("{root} has no pool yet"))
+        .hinted("plywood pool init makes one, and so does the first import")
+}
+
+fn open(store: &Store) -> Result<KernelPool> {
+    let lock = store.exclusive()?;
+    let pool = assembly::open(store, &lock)?;
+    lock.done()?;
+    Ok(pool)
+}
+
+fn show(session: &Session, store: &Store, pool: Option<&KernelPool>) -> Outcome {
+    let report = report(store, pool)?;
+    let out = &session.output;
+    if out.is_json() {
+        out.json(&report)?;
+        return Ok(OK);
+    }
+    let check = if report.needs_check { ", needs a check" } else { "" };
+    out.line(format!("{}  {}{check}", report.name, report.state))?;
+    for (what, fill) in [("data", &report.data), ("metadata", &report.metadata)] {
+        if let Some(fill) = fill {
+            let percent = fill.used.saturating_mul(100).checked_div(fill.total).unwrap_or(0);
+            out.line(format!(
+                "{what:<9} {} of {} ({percent} %)",
+                output::bytes(fill.used),
+                output::bytes(fill.total)
+            ))?;
+        }
+    }
+    out.line(format!(
+        "{:<9} up to {} each",
+        "volumes",
+        output::bytes(report.volume_size)
+    ))?;
+    for part in &report.underneath {
+        let detail = part.detail.as_deref().unwrap_or_default();
+        out.line(format!("{:<9} {}  {detail}", part.kind, part.name))?;
+    }
+    Ok(OK)
+}
+
+fn report(store: &Store, pool: Option<&KernelPool>) -> Result<Report> {
+    let record = record(store)?;
+    let name = assembly::pool_name(store);
+    let data_limit = match &record.devices {
+        PoolDevices::LoopFiles { data_limit } => Some(*data_limit),
+        PoolDevices::Block { .. } => None,
+    };
+    let mut report = Report {
+        name,
+        state: "detached",
+        needs_check: false,
+        transaction_id: record.transaction_id,
+        data: None,
+        metadata: None,
+        volume_size: record.volume_size,
+        data_limit,
+        underneath: Vec::new(),
+    };
+    if let Some(pool) = pool {
+        let status = pool.status()?;
+        let block = u64::from(record.block_sectors).saturating_mul(512);
+        let fill = |used: u64, total: u64, block: u64| {
+            Some(Fill {
+                used: used.saturating_mul(block),
+                total: total.saturating_mul(block),
+            })
+        };
+        report.state = match status.mode {
+            PoolMode::ReadWrite => "rw",
+            PoolMode::ReadOnly => "ro",
+            PoolMode::OutOfDataSpace => "out_of_data_space",
+            PoolMode::Failed => "failed",
+        };
+        report.needs_check = status.needs_check;
+        report.transaction_id = status.transaction_id;
+        report.data = fill(status.data_used, status.data_total, block);
+        report.metadata = fill(status.metadata_used, status.metadata_total, METADATA_BLOCK);
+        report.underneath = pool.underneath()?.into_iter().map(underneath).collect();
+    }
+    Ok(report)
+}
+
+fn underneath(part: Part) -> Underneath {
+    Underneath {
+        kind: part.kind,
+        name: part.name,
+        detail: part.detail,
+    }
 }

@@ -10,7 +10,7 @@ use rustix::fs::{Mode as FileMode, OFlags};
 use crate::dm::control::node_of;
 use crate::dm::ext4::{self, Health};
 use crate::dm::kernel::KernelPool;
-use crate::dm::locks::{Gate, Taken};
+use crate::dm::locks::{Ended, Gate, Taken};
 use crate::dm::name::node;
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::program::Program;
@@ -111,6 +111,28 @@ impl KernelPool {
             .any(|line| line.split(' ').nth(2) == Some(number.as_str())))
     }
 
+    /// Notes the writer that begins; what it may find a killed one to have lost is noted first,
+    /// because mounting replays the journal and leaves no trace.
+    fn note_writer(&self, id: ThinId, device: &Path, mode: Mode) -> Result<()> {
+        if mode == Mode::ReadOnly {
+            return Ok(());
+        }
+        let locks = &self.inner.locks;
+        if locks.last_writer(id)? == Ended::Killed && ext4::health(device)? != Health::Clean {
+            locks.writing_failed(id)?;
+        }
+        locks.begin_writing(id)
+    }
+
+    /// Notes how a writer ended, and passes it on.
+    fn note_end(&self, id: ThinId, mode: Mode, ended: Result<()>) -> Result<()> {
+        match (mode, ended) {
+            (Mode::ReadOnly, ended) => ended,
+            (Mode::ReadWrite, Ok(())) => self.inner.locks.end_writing(id),
+            (Mode::ReadWrite, Err(error)) => both(Err(error), self.inner.locks.writing_failed(id)),
+        }
+    }
+
     fn mount_active(&self, device: &Path, mode: Mode) -> Result<(PathBuf, std::os::fd::OwnedFd)> {
         let number = MOUNTS.fetch_add(1, Ordering::Relaxed);
         let target = self.inner.mounts.join(format!("{}-{number}", std::process::id()));
@@ -186,7 +208,8 @@ impl Volumes for KernelPool {
         let pool = self.clone();
         let deactivate = Guard::new(format!("give back the volume {id}"), move || pool.release(id, &lock));
         let mounted = self
-            .mount_active(&device, mode)
+            .note_writer(id, &device, mode)
+            .and_then(|()| self.mount_active(&device, mode))
             .and_then(|(path, dir)| Ok((path, dir.try_clone().context("open", &device)?, dir)));
         let (path, dir, watch) = match mounted {
             Ok(mounted) => mounted,
@@ -197,7 +220,7 @@ impl Volumes for KernelPool {
                 });
             }
         };
-        let target = path.clone();
+        let (target, writers) = (path.clone(), self.clone());
         let undo = Guard::new(format!("unmount {}", path.display()), move || {
             // This descriptor was opened before the first write: it hears of every failed one.
             let synced = match mode {
@@ -205,7 +228,8 @@ impl Volumes for KernelPool {
                 Mode::ReadOnly => Ok(()),
             };
             drop(watch);
-            both(both(synced, unmount(&target)), deactivate.close())
+            let ended = both(synced, unmount(&target));
+            both(writers.note_end(id, mode, ended), deactivate.close())
         });
         Ok(VolumeMount { path, dir, undo })
     }
@@ -251,27 +275,24 @@ impl Volumes for KernelPool {
     }
 
     fn seal(&self, claim: &Claim) -> Result<()> {
-        let health = |device: &Path| -> Result<()> {
-            match ext4::health(device)? {
-                Health::Clean => Ok(()),
-                Health::NeedsRecovery => Err(Error::new(
-                    Kind::InUse,
-                    format!("the volume {} has writes in its journal", claim.id()),
-                )),
-                Health::Errors => Err(Error::corrupt(format!(
-                    "the filesystem on volume {} saw an I/O error",
-                    claim.id()
-                ))
-                .hinted("what it holds cannot be trusted: remove it and do the work again")),
-            }
-        };
-        match self.with_device(claim, Content::Active, health) {
-            Err(error) if error.kind() == Kind::InUse => {
-                // A mount replays the journal that a killed user left.
+        let id = claim.id();
+        let ended = self.inner.locks.last_writer(id)?;
+        let mut health = Health::Clean;
+        self.with_device(claim, Content::Active, |device| {
+            health = ext4::health(device)?;
+            Ok(())
+        })?;
+        match (health, ended) {
+            (_, Ended::Failed) | (Health::Errors, _) | (Health::NeedsRecovery, Ended::Killed) => Err(Error::corrupt(
+                format!("what was written to volume {id} could not all be kept: its pool was full or failing"),
+            )
+            .hinted("it cannot be trusted: copy out what is needed (plywood mount), remove it and do the work again")),
+            (Health::Clean, _) => self.inner.locks.forget_writer(id),
+            (Health::NeedsRecovery, _) => {
+                // The machine went down: mounting replays the journal.
                 self.visit(claim, |_| Ok(()))?;
-                self.with_device(claim, Content::Active, health)
+                self.inner.locks.forget_writer(id)
             }
-            done => done,
         }
     }
 
@@ -283,8 +304,8 @@ impl Volumes for KernelPool {
             crate::sys::block::discard(file.as_fd(), 0, size).context("discard", device)
         });
         match discarded {
-            Err(error) if error.kind() == Kind::NotFound => Ok(()),
-            done => done,
+            Err(error) if error.kind() != Kind::NotFound => Err(error),
+            _ => self.inner.locks.forget_writer(claim.id()),
         }
     }
 
@@ -370,6 +391,17 @@ impl Volumes for KernelPool {
 }
 
 impl KernelPool {
+    /// The names of this pool's volumes that are in the kernel now.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn active_volumes(&self) -> Result<Vec<String>> {
+        let names = self.control().list()?.into_iter();
+        Ok(names
+            .filter(|name| self.inner.names.parse_thin(name).is_some())
+            .collect())
+    }
+
     /// Removes the mount points of processes that are gone.
     fn sweep_mount_points(&self) -> Result<()> {
         let folder = &self.inner.mounts;

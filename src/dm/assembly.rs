@@ -1,18 +1,10 @@
 //! From files or block devices to a running pool, and back.
 //!
-//! ```text
-//! ROOT/pool/data        sparse, as large as the pool may become
-//! ROOT/pool/metadata    allocated in full: on a sparse one a full disk would break the pool
-//! ROOT/pool/volumes/    the locks of the volumes
-//! ```
-//!
 //! A pool is made once and then only put together again: metadata that is not
 //! zero is never overwritten, and a root that has a pool's record but no
 //! metadata is an error, not a fresh start. Every function here is called under
 //! the store's exclusive lock.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use plywood_store::Store;
@@ -23,13 +15,13 @@ use crate::dm::control::{Control, node_of};
 use crate::dm::kernel::KernelPool;
 use crate::dm::loops;
 use crate::dm::name::Names;
-use crate::dm::pool::{ThinId, ThinPool};
+use crate::dm::pool::ThinPool;
 use crate::dm::program::Program;
-use crate::dm::status::{Need, PoolStatus};
-use crate::dm::table::{Table, Target, ThinPoolTarget};
-use crate::dm::volume::Part;
-use crate::error::{Context, Error, Kind, Result, with_failed_undo};
-use crate::explain::{quote, step};
+use crate::dm::status::Need;
+use crate::dm::underlay::{BLOCK, BLOCK_SECTORS, METADATA_MOST, Underlay, allocated, head_of};
+use crate::dm::volume::Volumes;
+use crate::error::{Error, Kind, Result, with_failed_undo};
+use crate::explain::quote;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -37,17 +29,8 @@ const GIB: u64 = 1 << 30;
 pub const DATA_SIZE: u64 = 100 * GIB;
 /// What a volume holds unless somebody says otherwise, bytes.
 pub const VOLUME_SIZE: u64 = 10 * GIB;
-/// Sectors per block: 64 KiB, the smallest that the kernel takes, shares the most.
-const BLOCK_SECTORS: u32 = 128;
-const BLOCK: u64 = 512 * BLOCK_SECTORS as u64;
-/// The kernel uses no more metadata than this.
-const METADATA_MOST: u64 = 15 * GIB;
 /// The magic number of a pool's superblock, at byte 32 (`drivers/md/dm-thin-metadata.c`).
 const THIN_MAGIC: [u8; 8] = 27_022_010_u64.to_le_bytes();
-/// Free space below which nothing begins that writes: one part in ten.
-const FLOOR: u64 = 10;
-/// On a large disk this much is room enough, bytes.
-const HOST_FLOOR: u64 = 512 * MIB;
 
 /// What `pool init` can be told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -60,14 +43,6 @@ pub struct Options {
     pub devices: Option<(PathBuf, PathBuf)>,
     /// Bytes that a volume can hold.
     pub volume_size: Option<u64>,
-}
-
-/// What a pool lies on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Underlay {
-    /// `ROOT/pool`.
-    folder: PathBuf,
-    devices: PoolDevices,
 }
 
 /// Opens the root's pool, putting it together where it is not in the kernel, making it where there never was one.
@@ -108,17 +83,25 @@ pub fn init(store: &Store, lock: &Exclusive, options: &Options) -> Result<(Kerne
     Ok((assemble(store, &record, false)?, false))
 }
 
-/// Takes the pool out of the kernel; false where it was not there.
+/// Takes the pool out of the kernel, with the volumes that nobody uses; false where it was not there.
 ///
 /// # Errors
 /// In use where a volume is active.
-pub fn detach(store: &Store) -> Result<bool> {
-    let control = Control::open()?;
-    let name = Names::of_root(&store.meta().uuid).pool();
-    if control.info(&name)?.is_none() {
+pub fn detach(store: &Store, lock: &Exclusive) -> Result<bool> {
+    if !is_attached(store)? {
         return Ok(false);
     }
-    control.remove(&name)?;
+    let pool = open(store, lock)?;
+    pool.sweep()?;
+    let active = pool.active_volumes()?;
+    if !active.is_empty() {
+        return Err(Error::new(
+            Kind::InUse,
+            format!("the pool {} has volumes in use: {}", pool.name(), active.join(", ")),
+        )
+        .hinted("end the containers (plywood ps) and undo the mounts (plywood umount) first"));
+    }
+    pool.control().remove(&pool.name())?;
     Ok(true)
 }
 
@@ -127,19 +110,22 @@ pub fn detach(store: &Store) -> Result<bool> {
 /// # Errors
 /// The kernel's.
 pub fn is_attached(store: &Store) -> Result<bool> {
-    let control = Control::open()?;
-    Ok(control.info(&Names::of_root(&store.meta().uuid).pool())?.is_some())
+    Ok(Control::open()?.info(&pool_name(store))?.is_some())
 }
 
-/// Checks the metadata with `thin_check`: of a pool that is not in the kernel.
+/// The name of the root's pool in the kernel.
+pub fn pool_name(store: &Store) -> String {
+    Names::of_root(&store.meta().uuid).pool()
+}
+
+/// Checks the metadata with `thin_check`, which wants the pool out of the kernel for the moment.
 ///
 /// # Errors
-/// Corrupt, with what `thin_check` says.
-pub fn check(store: &Store) -> Result<()> {
-    let Some(record) = store.pool.get(POOL_KEY)? else {
-        return Err(Error::not_found(format!("{} has no pool", store.root().display())));
-    };
-    let metadata = Underlay::of(store, &record)?.metadata_path();
+/// In use; corrupt, with what `thin_check` says.
+pub fn check(store: &Store, lock: &Exclusive) -> Result<()> {
+    let under = recorded(store)?;
+    detach(store, lock)?;
+    let metadata = under.metadata_path();
     let output = Program::ThinCheck.output(&[metadata.as_os_str()])?;
     if output.status.success() {
         return Ok(());
@@ -147,7 +133,43 @@ pub fn check(store: &Store) -> Result<()> {
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said).trim().to_owned();
     Err(Error::corrupt(format!("the pool's metadata {} is damaged: {said}", metadata.display()))
-        .hinted("keep a copy of both files, then thin_repair and thin_check --clear-needs-check-flag; plywood check tells which layers are whole"))
+        .hinted("keep a copy of both files, then thin_repair into a new metadata file; plywood check tells which layers are whole"))
+}
+
+/// Gives the disk back what the data file holds of blocks that no volume has, by `thin_trim`, which
+/// wants the pool out of the kernel for the moment. Gives the number of bytes.
+///
+/// # Errors
+/// In use; invalid for a pool on block devices of the user's.
+pub fn trim(store: &Store, lock: &Exclusive) -> Result<u64> {
+    let under = recorded(store)?;
+    if matches!(under.devices, PoolDevices::Block { .. }) {
+        return Err(Error::invalid(
+            "the pool lies on block devices: there is no disk to give space back to",
+        ));
+    }
+    detach(store, lock)?;
+    let (data, metadata) = (under.data_path(), under.metadata_path());
+    let before = allocated(&data)?;
+    let device = loops::attach(&data, "DATA")?;
+    let words = [
+        "--pool-inactive".as_ref(),
+        "--metadata-dev".as_ref(),
+        metadata.as_os_str(),
+        "--data-dev".as_ref(),
+        device.path.as_os_str(),
+    ];
+    Program::ThinTrim.run(&words)?;
+    drop(device);
+    Ok(before.saturating_sub(allocated(&data)?))
+}
+
+/// What the pool of this root's record lies on.
+fn recorded(store: &Store) -> Result<Underlay> {
+    match store.pool.get(POOL_KEY)? {
+        Some(record) => Underlay::of(store, &record),
+        None => Err(Error::not_found(format!("{} has no pool", store.root().display()))),
+    }
 }
 
 fn plan(options: &Options) -> Result<PoolRecord> {
@@ -240,13 +262,6 @@ fn refuse_foreign(data: &Path, metadata: &Path) -> Result<()> {
     Ok(())
 }
 
-fn head_of(device: &Path) -> Result<[u8; 4096]> {
-    let mut head = [0; 4096];
-    let file = File::open(device).context("open", device)?;
-    file.read_exact_at(&mut head, 0).context("read", device)?;
-    Ok(head)
-}
-
 fn assemble(store: &Store, record: &PoolRecord, new: bool) -> Result<KernelPool> {
     let control = Control::open()?;
     let names = Names::of_root(&store.meta().uuid);
@@ -273,316 +288,6 @@ fn assemble(store: &Store, record: &PoolRecord, new: bool) -> Result<KernelPool>
     ))
 }
 
-impl Underlay {
-    fn of(store: &Store, record: &PoolRecord) -> Result<Self> {
-        Ok(Self {
-            folder: store.folder("pool")?,
-            devices: record.devices.clone(),
-        })
-    }
-
-    fn data_path(&self) -> PathBuf {
-        match &self.devices {
-            PoolDevices::LoopFiles { .. } => self.folder.join("data"),
-            PoolDevices::Block { data, .. } => data.clone(),
-        }
-    }
-
-    fn metadata_path(&self) -> PathBuf {
-        match &self.devices {
-            PoolDevices::LoopFiles { .. } => self.folder.join("metadata"),
-            PoolDevices::Block { metadata, .. } => metadata.clone(),
-        }
-    }
-
-    fn make_files(&self, data: u64, metadata: u64) -> Result<()> {
-        let path = self.metadata_path();
-        step(|| {
-            format!(
-                "mkdir -p {} && fallocate -l {metadata} {}",
-                quote(&self.folder),
-                quote(&path)
-            )
-        });
-        let file = private_file(&path)?;
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, metadata).context("allocate", &path)?;
-        file.sync_all().context("sync", &path)?;
-        let path = self.data_path();
-        step(|| format!("truncate -s {data} {}", quote(&path)));
-        let file = private_file(&path)?;
-        file.set_len(data).context("enlarge", &path)?;
-        file.sync_all().context("sync", &path)?;
-        File::open(&self.folder)
-            .and_then(|folder| folder.sync_all())
-            .context("sync", &self.folder)
-    }
-
-    /// Puts the pool into the kernel.
-    fn load(&self, control: &Control, names: &Names, record: &PoolRecord, new: bool) -> Result<()> {
-        let metadata = self.metadata_path();
-        if !new && head_of(&metadata)?.iter().all(|byte| *byte == 0) {
-            return Err(Error::corrupt(format!("{} is empty, but this root has a pool", metadata.display()))
-                .hinted("bring the file back from where it went; plywood does not make a new pool over the records of an old one"));
-        }
-        let sectors = self.data_sectors()?;
-        let (name, uuid) = (names.pool(), names.pool_uuid());
-        let table = |metadata: &Path, data: &Path| {
-            let target = ThinPoolTarget::new(
-                metadata.display().to_string(),
-                data.display().to_string(),
-                record.block_sectors,
-            );
-            Table {
-                start: 0,
-                sectors,
-                target: Target::ThinPool(target),
-            }
-        };
-        match &self.devices {
-            PoolDevices::Block { data, metadata } => control.create(&name, &uuid, &table(metadata, data), false),
-            PoolDevices::LoopFiles { .. } => {
-                let meta = loops::attach(&metadata, "META")?;
-                let data = loops::attach(&self.data_path(), "DATA")?;
-                step(|| {
-                    let shown = table(Path::new("$META"), Path::new("$DATA"));
-                    format!(
-                        "dmsetup create {} --uuid {} --table \"{shown}\"",
-                        quote(&name),
-                        quote(&uuid)
-                    )
-                });
-                control.create_unexplained(&name, &uuid, &table(&meta.path, &data.path), false)?;
-                // Autoclear: from here on the pool's table alone holds them.
-                step(|| "losetup --detach $META $DATA    # for when the pool lets go of them".to_owned());
-                Ok(())
-            }
-        }
-    }
-
-    /// Refuses a pool of this name that lies on other files: the root was copied while its pool was in the kernel.
-    fn require_ours(&self, table: &Table, name: &str) -> Result<()> {
-        let Target::ThinPool(pool) = &table.target else {
-            return Err(Error::new(
-                Kind::InUse,
-                format!("the device {name} is not a pool: {table}"),
-            ));
-        };
-        for (path, device) in [(self.metadata_path(), &pool.metadata), (self.data_path(), &pool.data)] {
-            let below = self.device_of(&path)?;
-            let number = match &below {
-                Some(below) => Some(number_of(below)?),
-                None => None,
-            };
-            if number.as_ref() != Some(device) {
-                return Err(Error::new(
-                    Kind::InUse,
-                    format!(
-                        "the pool {name} is in the kernel already, but not on {}",
-                        path.display()
-                    ),
-                )
-                .hinted("this root is a copy of one whose pool is in use: plywood --root ORIGINAL pool detach"));
-            }
-        }
-        Ok(())
-    }
-
-    fn device_of(&self, path: &Path) -> Result<Option<PathBuf>> {
-        match &self.devices {
-            PoolDevices::LoopFiles { .. } => loops::find(path),
-            PoolDevices::Block { .. } => Ok(Some(path.to_owned())),
-        }
-    }
-
-    fn data_sectors(&self) -> Result<u64> {
-        let bytes = size_of_device(&self.data_path())?;
-        Ok(bytes / BLOCK * u64::from(BLOCK_SECTORS))
-    }
-
-    /// What the pool lies on, data first.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn describe(&self) -> Result<Vec<Part>> {
-        let mut parts = Vec::new();
-        for (path, what) in [(self.data_path(), "data"), (self.metadata_path(), "metadata")] {
-            match &self.devices {
-                PoolDevices::Block { .. } => parts.push(Part::new("device", path.display().to_string()).with(what)),
-                PoolDevices::LoopFiles { .. } => {
-                    if let Some(device) = loops::find(&path)? {
-                        parts.push(Part::new("loop", device.display().to_string()).with(what));
-                    }
-                    let allocated = std::fs::metadata(&path)
-                        .context("look at", &path)?
-                        .blocks()
-                        .saturating_mul(512);
-                    parts.push(
-                        Part::new("file", path.display().to_string())
-                            .with(format!("{what}, {allocated} bytes allocated")),
-                    );
-                }
-            }
-        }
-        Ok(parts)
-    }
-
-    /// The volumes in the pool's reserved metadata snapshot.
-    ///
-    /// # Errors
-    /// `thin_ls`'s.
-    pub(super) fn list_volumes(&self) -> Result<Vec<ThinId>> {
-        let path = self.metadata_path();
-        let device = self
-            .device_of(&path)?
-            .ok_or_else(|| Error::not_found(format!("{} is not attached", path.display())))?;
-        let words = [
-            "--metadata-snap".as_ref(),
-            "--no-headers".as_ref(),
-            "--format".as_ref(),
-            "DEV".as_ref(),
-            device.as_os_str(),
-        ];
-        let listed = Program::ThinLs.run(&words)?;
-        let ids = listed
-            .split_ascii_whitespace()
-            .map(|word| word.parse().ok().and_then(ThinId::new));
-        ids.collect::<Option<_>>()
-            .ok_or_else(|| Error::corrupt(format!("cannot read what thin_ls says: {listed:?}")))
-    }
-
-    /// Refuses a pool with less than a tenth free, after growing what can grow.
-    ///
-    /// # Errors
-    /// No space.
-    pub(super) fn ensure_room(&self, pool: &KernelPool) -> Result<()> {
-        let status = pool.status()?;
-        status.require(Need::Space, &pool.name())?;
-        if let PoolDevices::LoopFiles { data_limit } = self.devices {
-            self.require_host_room()?;
-            let data = size_of_device(&self.data_path())?;
-            let metadata = size_of_device(&self.metadata_path())?;
-            let more_data = (is_low(status.data_used, status.data_total) && data < data_limit)
-                .then(|| data.saturating_mul(2).min(data_limit));
-            let more_metadata = (is_low(status.metadata_used, status.metadata_total) && metadata < METADATA_MOST)
-                .then(|| metadata.saturating_mul(2).min(METADATA_MOST));
-            if more_data.is_some() || more_metadata.is_some() {
-                self.grow(pool, more_data, more_metadata)?;
-            }
-        }
-        require_free(&pool.status()?, &pool.name())
-    }
-
-    fn require_host_room(&self) -> Result<()> {
-        let disk = rustix::fs::statvfs(&self.folder).context("look at the disk of", &self.folder)?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
-        if free < (total / FLOOR).min(HOST_FLOOR) {
-            return Err(Error::new(
-                Kind::NoSpace,
-                format!(
-                    "the disk under {} has only {} MiB left",
-                    self.folder.display(),
-                    free / MIB
-                ),
-            )
-            .hinted("the pool's data file grows on it as layers are written: free some space there first"));
-        }
-        Ok(())
-    }
-
-    /// Enlarges data, metadata or both, to these sizes in bytes, under a pool in use.
-    ///
-    /// # Errors
-    /// Invalid for a size that is not larger.
-    pub(super) fn grow(&self, pool: &KernelPool, data: Option<u64>, metadata: Option<u64>) -> Result<()> {
-        if let PoolDevices::LoopFiles { .. } = self.devices {
-            if let Some(size) = data {
-                let path = self.data_path();
-                let size = larger(&path, size / BLOCK * BLOCK)?;
-                step(|| format!("truncate -s {size} {}", quote(&path)));
-                let file = OpenOptions::new().write(true).open(&path).context("open", &path)?;
-                file.set_len(size)
-                    .and_then(|()| file.sync_all())
-                    .context("enlarge", &path)?;
-            }
-            if let Some(size) = metadata {
-                let path = self.metadata_path();
-                let size = larger(&path, size.min(METADATA_MOST) / 4096 * 4096)?;
-                step(|| format!("fallocate -l {size} {}", quote(&path)));
-                let file = OpenOptions::new().write(true).open(&path).context("open", &path)?;
-                rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size)
-                    .context("allocate", &path)?;
-                file.sync_all().context("sync", &path)?;
-            }
-            for path in [self.data_path(), self.metadata_path()] {
-                if let Some(device) = loops::find(&path)? {
-                    loops::refresh_size(&device)?;
-                }
-            }
-        }
-        let name = pool.name();
-        let mut table = pool.control().table(&name)?;
-        table.sectors = self.data_sectors()?;
-        pool.control().reload(&name, &table)
-    }
-}
-
-fn is_low(used: u64, total: u64) -> bool {
-    total.saturating_sub(used) < total / FLOOR
-}
-
-fn require_free(status: &PoolStatus, name: &str) -> Result<()> {
-    let full = |what: &str, used: u64, total: u64| {
-        Error::new(
-            Kind::NoSpace,
-            format!("the pool {name} is nearly full: {used} of {total} {what} blocks are used"),
-        )
-        .hinted("plywood rm, rmi and gc free space; plywood pool grow adds some")
-    };
-    if is_low(status.data_used, status.data_total) {
-        return Err(full("data", status.data_used, status.data_total));
-    }
-    if is_low(status.metadata_used, status.metadata_total) {
-        return Err(full("metadata", status.metadata_used, status.metadata_total));
-    }
-    Ok(())
-}
-
-fn larger(path: &Path, size: u64) -> Result<u64> {
-    let now = size_of_device(path)?;
-    if size <= now {
-        return Err(Error::invalid(format!(
-            "{} has {now} bytes already: a pool only grows",
-            path.display()
-        )));
-    }
-    Ok(size)
-}
-
-/// A file's or device's length in bytes.
-fn size_of_device(path: &Path) -> Result<u64> {
-    use std::io::{Seek, SeekFrom};
-    File::open(path)
-        .and_then(|mut file| file.seek(SeekFrom::End(0)))
-        .context("measure", path)
-}
-
-fn private_file(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .context("make", path)
-}
-
-fn number_of(device: &Path) -> Result<String> {
-    let number = std::fs::metadata(device).context("look at", device)?.rdev();
-    Ok(format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -592,13 +297,6 @@ mod tests {
         assert_eq!(metadata_size(64 * MIB), 16 * MIB);
         assert_eq!(metadata_size(100 * GIB), 150 * MIB);
         assert_eq!(metadata_size(u64::MAX), METADATA_MOST);
-    }
-
-    #[test]
-    fn a_tenth_free_is_the_floor() {
-        assert!(!is_low(90, 100));
-        assert!(is_low(91, 100));
-        assert!(!is_low(0, 5));
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::dm::assembly::Underlay;
 use crate::dm::control::{Control, MessageError};
 use crate::dm::locks::Locks;
 use crate::dm::name::{Names, node};
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::status::{Need, PoolStatus};
 use crate::dm::table::{Table, Target};
+use crate::dm::underlay::Underlay;
+use crate::dm::volume::Part;
 use crate::error::{Error, Kind, Result};
 
 /// A running pool. Cloning gives another handle on the same one.
@@ -69,6 +70,14 @@ impl KernelPool {
     /// Invalid for a size that is not larger.
     pub fn grow(&self, data: Option<u64>, metadata: Option<u64>) -> Result<()> {
         self.inner.underlay.grow(self, data, metadata)
+    }
+
+    /// What the pool lies on, data first.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn underneath(&self) -> Result<Vec<Part>> {
+        self.inner.underlay.describe()
     }
 
     /// A volume's table.

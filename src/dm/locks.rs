@@ -3,8 +3,14 @@
 //! The kernel lets one thin id be activated twice for writing; these locks do
 //! not. A device is made and removed only inside the gate, so that the first
 //! user and the last one are known for sure.
+//!
+//! Beside the lock of a volume that is written lies `<id>.writer`: the boot in
+//! which its writer began, or `failed` once something could not be written back.
+//! It is removed when the writer closed well. The filesystem itself cannot keep
+//! this: on a full pool its superblock cannot be written either.
 
 use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
@@ -19,6 +25,21 @@ use crate::error::{Context, Error, Kind, Result};
 pub struct Locks {
     folder: PathBuf,
 }
+
+/// How the last writer of a volume ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything was written back.
+    Well,
+    /// The machine went down under it: its journal says what is left.
+    WithTheMachine,
+    /// It writes still, or was killed in this boot.
+    Killed,
+    /// Something could not be written back.
+    Failed,
+}
+
+const FAILED: &str = "failed";
 
 /// Held around each activation and deactivation.
 #[derive(Debug)]
@@ -88,15 +109,85 @@ impl Locks {
         attempt(lock, FlockOperation::NonBlockingLockExclusive).context("lock", self.path(id))
     }
 
-    /// Forgets a volume that is deleted.
-    pub fn forget(&self, _gate: &Gate, id: ThinId) {
-        // One that stays costs an empty file: ids are not handed out twice.
-        let _ = std::fs::remove_file(self.path(id));
+    /// How the last writer of a volume ended.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn last_writer(&self, id: ThinId) -> Result<Ended> {
+        let path = self.writer(id);
+        let mark = match std::fs::read_to_string(&path) {
+            Ok(mark) => mark,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ended::Well),
+            Err(error) => return Err(Error::io("read", path, error)),
+        };
+        Ok(match mark.trim() {
+            FAILED => Ended::Failed,
+            boot if boot == this_boot()? => Ended::Killed,
+            _ => Ended::WithTheMachine,
+        })
+    }
+
+    /// Notes that a volume is written from now on. A failure stays noted.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn begin_writing(&self, id: ThinId) -> Result<()> {
+        if self.last_writer(id)? == Ended::Failed {
+            return Ok(());
+        }
+        let path = self.writer(id);
+        std::fs::write(&path, this_boot()?).context("write", path)
+    }
+
+    /// Notes, durably, that something could not be written back.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn writing_failed(&self, id: ThinId) -> Result<()> {
+        let path = self.writer(id);
+        std::fs::write(&path, FAILED)
+            .and_then(|()| File::open(&path)?.sync_all())
+            .and_then(|()| File::open(&self.folder)?.sync_all())
+            .context("write", path)
+    }
+
+    /// Notes that everything was written back, unless a failure is noted.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn end_writing(&self, id: ThinId) -> Result<()> {
+        match self.last_writer(id)? {
+            Ended::Failed => Ok(()),
+            _ => self.forget_writer(id),
+        }
+    }
+
+    /// Forgets how a volume was written: its content goes.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn forget_writer(&self, id: ThinId) -> Result<()> {
+        let path = self.writer(id);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn writer(&self, id: ThinId) -> PathBuf {
+        self.folder.join(format!("{id}.writer"))
     }
 
     fn path(&self, id: ThinId) -> PathBuf {
         self.folder.join(id.to_string())
     }
+}
+
+/// Tells this boot of the machine from others.
+fn this_boot() -> Result<String> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let id = std::fs::read_to_string(PATH).context("read", PATH)?;
+    Ok(id.trim().to_owned())
 }
 
 fn open(path: &std::path::Path) -> Result<File> {
@@ -149,5 +240,25 @@ mod tests {
         assert!(!locks.is_last(&gate, id, &second).unwrap());
         drop((first, second));
         assert!(matches!(locks.take(&gate, id, true).unwrap(), Taken::Alone(_)));
+    }
+
+    #[test]
+    fn a_failed_writer_is_remembered_until_the_content_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let locks = Locks::new(folder.path().to_owned());
+        let id = ThinId::new(7).unwrap();
+        assert_eq!(locks.last_writer(id).unwrap(), Ended::Well);
+        locks.begin_writing(id).unwrap();
+        assert_eq!(locks.last_writer(id).unwrap(), Ended::Killed);
+        locks.end_writing(id).unwrap();
+        assert_eq!(locks.last_writer(id).unwrap(), Ended::Well);
+        std::fs::write(locks.writer(id), "another boot").unwrap();
+        assert_eq!(locks.last_writer(id).unwrap(), Ended::WithTheMachine);
+        locks.writing_failed(id).unwrap();
+        locks.begin_writing(id).unwrap();
+        locks.end_writing(id).unwrap();
+        assert_eq!(locks.last_writer(id).unwrap(), Ended::Failed);
+        locks.forget_writer(id).unwrap();
+        assert_eq!(locks.last_writer(id).unwrap(), Ended::Well);
     }
 }

@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use loopdev::{LoopControl, LoopDevice};
 
@@ -19,6 +20,8 @@ use crate::sys::loop_device::{backing, borrow, configure};
 const SECTOR: u32 = 4096;
 /// How often a loop device may be taken by somebody else meanwhile.
 const ATTEMPTS: u32 = 64;
+/// How often, every 20 ms, a file is looked for that the kernel is just letting go of.
+const PATIENCE: u32 = 25;
 
 /// A loop device with its file. It stays as long as this or the pool's table holds it.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ pub struct Attached {
 /// # Errors
 /// In use where a loop device has that file already; the kernel's.
 pub fn attach(file: &Path, variable: &str) -> Result<Attached> {
-    if let Some(taken) = find(file)? {
+    if let Some(taken) = find_lasting(file)? {
         return Err(Error::new(
             Kind::InUse,
             format!("{} is attached to {} already", file.display(), taken.display()),
@@ -70,6 +73,17 @@ pub fn attach(file: &Path, variable: &str) -> Result<Attached> {
         Kind::InUse,
         "every free loop device was taken by somebody else",
     ))
+}
+
+/// The same after a moment: the kernel lets go of a file a little after its last user has.
+fn find_lasting(file: &Path) -> Result<Option<PathBuf>> {
+    for _ in 0..PATIENCE {
+        if find(file)?.is_none() {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    find(file)
 }
 
 /// The loop device that has this very file, wherever its name says it is.

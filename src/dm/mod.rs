@@ -6,7 +6,7 @@
 //! - [`pool`]: the pool messages ([`pool::ThinPool`]);
 //! - [`volume`]: what a pool does with its volumes beside them ([`volume::Volumes`]);
 //! - [`kernel`] and [`activation`]: both, by the kernel; [`sim`]: both, simulated, with faults;
-//! - [`assembly`]: from files or block devices to a running pool; [`loops`] beneath it;
+//! - [`assembly`]: from files or block devices to a running pool; [`underlay`] and [`loops`] beneath it;
 //! - [`ext4`]: the one filesystem that plywood makes and mounts;
 //! - [`locks`]: who uses which volume; [`program`]: the external programs.
 
@@ -24,6 +24,7 @@ pub mod program;
 pub mod sim;
 pub mod status;
 pub mod table;
+pub mod underlay;
 pub mod volume;
 
 pub use available::is_available;

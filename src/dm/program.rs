@@ -22,6 +22,8 @@ pub enum Program {
     ThinCheck,
     /// Lists a pool's volumes.
     ThinLs,
+    /// Discards what no volume of a pool has.
+    ThinTrim,
     /// Copies the volumes of a simulated pool.
     Cp,
 }
@@ -33,6 +35,7 @@ impl Program {
             Self::MkfsExt4 => "mkfs.ext4",
             Self::ThinCheck => "thin_check",
             Self::ThinLs => "thin_ls",
+            Self::ThinTrim => "thin_trim",
             Self::Cp => "cp",
         }
     }
@@ -41,7 +44,7 @@ impl Program {
     pub fn package(self) -> &'static str {
         match self {
             Self::MkfsExt4 => "e2fsprogs",
-            Self::ThinCheck | Self::ThinLs => "thin-provisioning-tools",
+            Self::ThinCheck | Self::ThinLs | Self::ThinTrim => "thin-provisioning-tools",
             Self::Cp => "coreutils",
         }
     }

@@ -1,0 +1,387 @@
+//! What a pool lies on: files on loop devices, or block devices of the user's.
+//!
+//! ```text
+//! ROOT/pool/data        sparse, as large as the pool may become
+//! ROOT/pool/metadata    allocated in full: on a sparse one a full disk would break the pool
+//! ROOT/pool/volumes/    the locks of the volumes
+//! ```
+//!
+//! Makes the files, puts the pool's table over them, makes room and grows. Metadata
+//! that is empty where a pool is recorded is an error, not a fresh start.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use plywood_store::Store;
+use plywood_store::record::{PoolDevices, PoolRecord};
+
+use crate::dm::control::Control;
+use crate::dm::kernel::KernelPool;
+use crate::dm::loops;
+use crate::dm::name::Names;
+use crate::dm::pool::{ThinId, ThinPool};
+use crate::dm::program::Program;
+use crate::dm::status::{Need, PoolStatus};
+use crate::dm::table::{Table, Target, ThinPoolTarget};
+use crate::dm::volume::Part;
+use crate::error::{Context, Error, Kind, Result};
+use crate::explain::{quote, step};
+
+const MIB: u64 = 1 << 20;
+/// Sectors per block: 64 KiB, the smallest that the kernel takes, shares the most.
+pub(super) const BLOCK_SECTORS: u32 = 128;
+/// The same in bytes.
+pub(super) const BLOCK: u64 = 512 * BLOCK_SECTORS as u64;
+/// The kernel uses no more metadata than this.
+pub(super) const METADATA_MOST: u64 = 15 << 30;
+/// Free space below which nothing begins that writes: one part in ten.
+const FLOOR: u64 = 10;
+/// On a large disk this much is room enough, bytes.
+const HOST_FLOOR: u64 = 512 * MIB;
+
+/// What a pool lies on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Underlay {
+    /// `ROOT/pool`.
+    folder: PathBuf,
+    pub(super) devices: PoolDevices,
+}
+
+impl Underlay {
+    pub(super) fn of(store: &Store, record: &PoolRecord) -> Result<Self> {
+        Ok(Self {
+            folder: store.folder("pool")?,
+            devices: record.devices.clone(),
+        })
+    }
+
+    pub(super) fn data_path(&self) -> PathBuf {
+        match &self.devices {
+            PoolDevices::LoopFiles { .. } => self.folder.join("data"),
+            PoolDevices::Block { data, .. } => data.clone(),
+        }
+    }
+
+    pub(super) fn metadata_path(&self) -> PathBuf {
+        match &self.devices {
+            PoolDevices::LoopFiles { .. } => self.folder.join("metadata"),
+            PoolDevices::Block { metadata, .. } => metadata.clone(),
+        }
+    }
+
+    pub(super) fn make_files(&self, data: u64, metadata: u64) -> Result<()> {
+        let path = self.metadata_path();
+        step(|| {
+            format!(
+                "mkdir -p {} && fallocate -l {metadata} {}",
+                quote(&self.folder),
+                quote(&path)
+            )
+        });
+        let file = private_file(&path)?;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, metadata).context("allocate", &path)?;
+        file.sync_all().context("sync", &path)?;
+        let path = self.data_path();
+        step(|| format!("truncate -s {data} {}", quote(&path)));
+        let file = private_file(&path)?;
+        file.set_len(data).context("enlarge", &path)?;
+        file.sync_all().context("sync", &path)?;
+        File::open(&self.folder)
+            .and_then(|folder| folder.sync_all())
+            .context("sync", &self.folder)
+    }
+
+    /// Puts the pool into the kernel.
+    pub(super) fn load(&self, control: &Control, names: &Names, record: &PoolRecord, new: bool) -> Result<()> {
+        let metadata = self.metadata_path();
+        if !new && head_of(&metadata)?.iter().all(|byte| *byte == 0) {
+            return Err(Error::corrupt(format!("{} is empty, but this root has a pool", metadata.display()))
+                .hinted("bring the file back from where it went; plywood does not make a new pool over the records of an old one"));
+        }
+        let sectors = self.data_sectors()?;
+        let (name, uuid) = (names.pool(), names.pool_uuid());
+        let table = |metadata: &Path, data: &Path| {
+            let target = ThinPoolTarget::new(
+                metadata.display().to_string(),
+                data.display().to_string(),
+                record.block_sectors,
+            );
+            Table {
+                start: 0,
+                sectors,
+                target: Target::ThinPool(target),
+            }
+        };
+        match &self.devices {
+            PoolDevices::Block { data, metadata } => control.create(&name, &uuid, &table(metadata, data), false),
+            PoolDevices::LoopFiles { .. } => {
+                let meta = loops::attach(&metadata, "META")?;
+                let data = loops::attach(&self.data_path(), "DATA")?;
+                step(|| {
+                    let shown = table(Path::new("$META"), Path::new("$DATA"));
+                    format!(
+                        "dmsetup create {} --uuid {} --table \"{shown}\"",
+                        quote(&name),
+                        quote(&uuid)
+                    )
+                });
+                control.create_unexplained(&name, &uuid, &table(&meta.path, &data.path), false)?;
+                // Autoclear: from here on the pool's table alone holds them.
+                step(|| "losetup --detach $META $DATA    # for when the pool lets go of them".to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    /// Refuses a pool of this name that lies on other files: the root was copied while its pool was in the kernel.
+    pub(super) fn require_ours(&self, table: &Table, name: &str) -> Result<()> {
+        let Target::ThinPool(pool) = &table.target else {
+            return Err(Error::new(
+                Kind::InUse,
+                format!("the device {name} is not a pool: {table}"),
+            ));
+        };
+        for (path, device) in [(self.metadata_path(), &pool.metadata), (self.data_path(), &pool.data)] {
+            let below = self.device_of(&path)?;
+            let number = match &below {
+                Some(below) => Some(number_of(below)?),
+                None => None,
+            };
+            if number.as_ref() != Some(device) {
+                return Err(Error::new(
+                    Kind::InUse,
+                    format!(
+                        "the pool {name} is in the kernel already, but not on {}",
+                        path.display()
+                    ),
+                )
+                .hinted("this root is a copy of one whose pool is in use: plywood --root ORIGINAL pool detach"));
+            }
+        }
+        Ok(())
+    }
+
+    fn device_of(&self, path: &Path) -> Result<Option<PathBuf>> {
+        match &self.devices {
+            PoolDevices::LoopFiles { .. } => loops::find(path),
+            PoolDevices::Block { .. } => Ok(Some(path.to_owned())),
+        }
+    }
+
+    fn data_sectors(&self) -> Result<u64> {
+        let bytes = size_of_device(&self.data_path())?;
+        Ok(bytes / BLOCK * u64::from(BLOCK_SECTORS))
+    }
+
+    /// What the pool lies on, data first.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn describe(&self) -> Result<Vec<Part>> {
+        let mut parts = Vec::new();
+        for (path, what) in [(self.data_path(), "data"), (self.metadata_path(), "metadata")] {
+            match &self.devices {
+                PoolDevices::Block { .. } => parts.push(Part::new("device", path.display().to_string()).with(what)),
+                PoolDevices::LoopFiles { .. } => {
+                    if let Some(device) = loops::find(&path)? {
+                        parts.push(Part::new("loop", device.display().to_string()).with(what));
+                    }
+                    let allocated = std::fs::metadata(&path)
+                        .context("look at", &path)?
+                        .blocks()
+                        .saturating_mul(512);
+                    parts.push(
+                        Part::new("file", path.display().to_string())
+                            .with(format!("{what}, {allocated} bytes allocated")),
+                    );
+                }
+            }
+        }
+        Ok(parts)
+    }
+
+    /// The volumes in the pool's reserved metadata snapshot.
+    ///
+    /// # Errors
+    /// `thin_ls`'s.
+    pub(super) fn list_volumes(&self) -> Result<Vec<ThinId>> {
+        let path = self.metadata_path();
+        let device = self
+            .device_of(&path)?
+            .ok_or_else(|| Error::not_found(format!("{} is not attached", path.display())))?;
+        let words = [
+            "--metadata-snap".as_ref(),
+            "--no-headers".as_ref(),
+            "--format".as_ref(),
+            "DEV".as_ref(),
+            device.as_os_str(),
+        ];
+        let listed = Program::ThinLs.run(&words)?;
+        let ids = listed
+            .split_ascii_whitespace()
+            .map(|word| word.parse().ok().and_then(ThinId::new));
+        ids.collect::<Option<_>>()
+            .ok_or_else(|| Error::corrupt(format!("cannot read what thin_ls says: {listed:?}")))
+    }
+
+    /// Refuses a pool with less than a tenth free, after growing what can grow.
+    ///
+    /// # Errors
+    /// No space.
+    pub(super) fn ensure_room(&self, pool: &KernelPool) -> Result<()> {
+        let status = pool.status()?;
+        status.require(Need::Space, &pool.name())?;
+        if let PoolDevices::LoopFiles { data_limit } = self.devices {
+            self.require_host_room()?;
+            let data = size_of_device(&self.data_path())?;
+            let metadata = size_of_device(&self.metadata_path())?;
+            let more_data = (is_low(status.data_used, status.data_total) && data < data_limit)
+                .then(|| data.saturating_mul(2).min(data_limit));
+            let more_metadata = (is_low(status.metadata_used, status.metadata_total) && metadata < METADATA_MOST)
+                .then(|| metadata.saturating_mul(2).min(METADATA_MOST));
+            if more_data.is_some() || more_metadata.is_some() {
+                self.grow(pool, more_data, more_metadata)?;
+            }
+        }
+        require_free(&pool.status()?, &pool.name())
+    }
+
+    fn require_host_room(&self) -> Result<()> {
+        let disk = rustix::fs::statvfs(&self.folder).context("look at the disk of", &self.folder)?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+        if free < (total / FLOOR).min(HOST_FLOOR) {
+            return Err(Error::new(
+                Kind::NoSpace,
+                format!(
+                    "the disk under {} has only {} MiB left",
+                    self.folder.display(),
+                    free / MIB
+                ),
+            )
+            .hinted("the pool's data file grows on it as layers are written: free some space there first"));
+        }
+        Ok(())
+    }
+
+    /// Enlarges data, metadata or both, to these sizes in bytes, under a pool in use.
+    ///
+    /// # Errors
+    /// Invalid for a size that is not larger.
+    pub(super) fn grow(&self, pool: &KernelPool, data: Option<u64>, metadata: Option<u64>) -> Result<()> {
+        if let PoolDevices::LoopFiles { .. } = self.devices {
+            if let Some(size) = data {
+                let path = self.data_path();
+                let size = larger(&path, size / BLOCK * BLOCK)?;
+                step(|| format!("truncate -s {size} {}", quote(&path)));
+                let file = OpenOptions::new().write(true).open(&path).context("open", &path)?;
+                file.set_len(size)
+                    .and_then(|()| file.sync_all())
+                    .context("enlarge", &path)?;
+            }
+            if let Some(size) = metadata {
+                let path = self.metadata_path();
+                let size = larger(&path, size.min(METADATA_MOST) / 4096 * 4096)?;
+                step(|| format!("fallocate -l {size} {}", quote(&path)));
+                let file = OpenOptions::new().write(true).open(&path).context("open", &path)?;
+                rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size)
+                    .context("allocate", &path)?;
+                file.sync_all().context("sync", &path)?;
+            }
+            for path in [self.data_path(), self.metadata_path()] {
+                if let Some(device) = loops::find(&path)? {
+                    loops::refresh_size(&device)?;
+                }
+            }
+        }
+        let name = pool.name();
+        let mut table = pool.control().table(&name)?;
+        table.sectors = self.data_sectors()?;
+        pool.control().reload(&name, &table)
+    }
+}
+
+fn is_low(used: u64, total: u64) -> bool {
+    total.saturating_sub(used) < total / FLOOR
+}
+
+fn require_free(status: &PoolStatus, name: &str) -> Result<()> {
+    let full = |what: &str, used: u64, total: u64| {
+        Error::new(
+            Kind::NoSpace,
+            format!("the pool {name} is nearly full: {used} of {total} {what} blocks are used"),
+        )
+        .hinted("plywood rm, rmi and gc free space; plywood pool grow adds some")
+    };
+    if is_low(status.data_used, status.data_total) {
+        return Err(full("data", status.data_used, status.data_total));
+    }
+    if is_low(status.metadata_used, status.metadata_total) {
+        return Err(full("metadata", status.metadata_used, status.metadata_total));
+    }
+    Ok(())
+}
+
+fn larger(path: &Path, size: u64) -> Result<u64> {
+    let now = size_of_device(path)?;
+    if size <= now {
+        return Err(Error::invalid(format!(
+            "{} has {now} bytes already: a pool only grows",
+            path.display()
+        )));
+    }
+    Ok(size)
+}
+
+/// Bytes that a file has on its disk.
+pub(super) fn allocated(path: &Path) -> Result<u64> {
+    Ok(std::fs::metadata(path)
+        .context("look at", path)?
+        .blocks()
+        .saturating_mul(512))
+}
+
+/// A file's or device's length in bytes.
+fn size_of_device(path: &Path) -> Result<u64> {
+    File::open(path)
+        .and_then(|mut file| file.seek(SeekFrom::End(0)))
+        .context("measure", path)
+}
+
+fn private_file(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .context("make", path)
+}
+
+fn number_of(device: &Path) -> Result<String> {
+    let number = std::fs::metadata(device).context("look at", device)?.rdev();
+    Ok(format!("{}:{}", rustix::fs::major(number), rustix::fs::minor(number)))
+}
+
+/// The first 4096 bytes of a file or device.
+pub(super) fn head_of(device: &Path) -> Result<[u8; 4096]> {
+    let mut head = [0; 4096];
+    let file = File::open(device).context("open", device)?;
+    file.read_exact_at(&mut head, 0).context("read", device)?;
+    Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenth_free_is_the_floor() {
+        assert!(!is_low(90, 100));
+        assert!(is_low(91, 100));
+        assert!(!is_low(0, 5));
+    }
+}
