@@ -697,7 +697,16 @@ fn root_u21_a_changed_byte_anywhere_is_refused_or_harmless() {
             }
         }
     }
-    for length in [1, 511, 512, 513, 1024, tar.len() / 3, tar.len() / 2, tar.len() - 1024 - 500] {
+    for length in [
+        1,
+        511,
+        512,
+        513,
+        1024,
+        tar.len() / 3,
+        tar.len() / 2,
+        tar.len() - 1024 - 500,
+    ] {
         let path = written(&plywood, "bad", &tar[..length]);
         let before = listing(&plywood);
         plywood.fails(1, ["import", text(&path), "bad"]);

@@ -39,7 +39,10 @@ pub(crate) fn manifest(data: &[u8]) {
 pub(crate) fn change(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(change) = Change::parse(text) {
-        let mut config = RunConfig { env: vec!["A=b".into(), "PATH=/bin".into()], ..RunConfig::default() };
+        let mut config = RunConfig {
+            env: vec!["A=b".into(), "PATH=/bin".into()],
+            ..RunConfig::default()
+        };
         // With other values of variables it may still be refused, by name.
         let _ = change::apply(&[change], &mut config);
     }

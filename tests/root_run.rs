@@ -1,0 +1,228 @@
+//! `run`, `start` and what they do to a container, on the binary.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends where something is not as it must be"
+)]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use common::{Plywood, busybox_tar};
+
+/// A store with the image `base`.
+fn with_base() -> Plywood {
+    let plywood = Plywood::new("overlay");
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    plywood.ok([
+        "import",
+        "-c",
+        "CMD [\"cat\", \"/etc/hostname\"]",
+        base.to_str().unwrap(),
+        "base",
+    ]);
+    plywood
+}
+
+/// A plywood whose container has said `ready`.
+fn ready(plywood: &Plywood, args: &[&str]) -> Child {
+    let mut child = plywood.command(args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "ready\n");
+    child
+}
+
+fn state_of(plywood: &Plywood, name: &str) -> (String, Option<i64>) {
+    let containers = plywood.json(["ps", "-a"]);
+    let found = containers
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["name"] == name)
+        .unwrap_or_else(|| panic!("no {name} in {containers}"));
+    (found["state"].as_str().unwrap().to_owned(), found["exit_code"].as_i64())
+}
+
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+const WAIT_FOR_TERM: &str = "trap 'echo ended > /ended; exit 9' TERM; echo ready; while :; do sleep 0.1; done";
+
+#[test]
+fn root_a_container_stays_and_starts_again_where_it_left_off() {
+    let plywood = with_base();
+    plywood.fails(
+        3,
+        [
+            "run",
+            "--name",
+            "one",
+            "-e",
+            "N=1",
+            "base",
+            "sh",
+            "-c",
+            "echo $N >> /count; cat /count; exit 3",
+        ],
+    );
+    assert_eq!(state_of(&plywood, "one"), ("exited".to_owned(), Some(3)));
+    let again = plywood.run(["start", "-a", "one"]);
+    assert_eq!(
+        (again.status.code(), again.stdout.as_slice()),
+        (Some(3), &b"1\n1\n"[..])
+    );
+    plywood.fails(125, ["run", "--name", "one", "base", "true"]);
+    plywood.fails(125, ["start", "nothing"]);
+    plywood.ok(["rm", "one"]);
+    plywood.fails(125, ["start", "one"]);
+    plywood.sound();
+}
+
+#[test]
+fn root_the_images_config_is_the_default() {
+    let plywood = with_base();
+    assert_eq!(plywood.ok(["run", "--rm", "--hostname", "web", "base"]), "web");
+    assert_eq!(
+        plywood.ok(["run", "--rm", "--entrypoint", "echo", "base", "a", "b"]),
+        "a b"
+    );
+    assert_eq!(
+        plywood.ok([
+            "run",
+            "--rm",
+            "-u",
+            "ops",
+            "-w",
+            "/tmp",
+            "base",
+            "sh",
+            "-c",
+            "id -un; pwd"
+        ]),
+        "ops\n/tmp"
+    );
+    plywood.fails(125, ["run", "--rm", "--entrypoint", "", "base"]);
+    assert_eq!(plywood.json(["ps", "-a"]), serde_json::json!([]), "--rm leaves nothing");
+    assert_eq!(fs::read_dir(plywood.root().join("locks")).unwrap().count(), 0);
+}
+
+#[test]
+fn root_signals_reach_the_command() {
+    let plywood = with_base();
+    let mut child = ready(&plywood, &["run", "--name", "one", "base", "sh", "-c", WAIT_FOR_TERM]);
+    assert_eq!(state_of(&plywood, "one"), ("running".to_owned(), None));
+    signal(&child, rustix::process::Signal::TERM);
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+    assert_eq!(state_of(&plywood, "one"), ("exited".to_owned(), Some(9)));
+    assert!(plywood.ok(["diff", "one"]).contains("A /ended"));
+}
+
+#[test]
+fn root_a_running_container_is_nobody_elses() {
+    let plywood = with_base();
+    let mut child = ready(&plywood, &["run", "--name", "one", "base", "sh", "-c", WAIT_FOR_TERM]);
+    for (code, args) in [(125, ["start", "one"]), (1, ["rm", "one"]), (1, ["diff", "one"])] {
+        let error = plywood.fails(code, args);
+        assert!(error.contains("one"), "{args:?}: {error}");
+    }
+    // What a container could see of plywood is not the host's file.
+    let exe = fs::read_link(format!("/proc/{}/exe", child.id())).unwrap();
+    assert_eq!(exe, Path::new("/memfd:plywood (deleted)"));
+    plywood.ok(["rm", "-f", "one"]);
+    assert!(!child.wait().unwrap().success());
+    assert_eq!(plywood.json(["ps", "-a"]), serde_json::json!([]));
+}
+
+#[test]
+fn root_a_killed_plywood_leaves_a_container_that_starts_again() {
+    let plywood = with_base();
+    let mut child = ready(
+        &plywood,
+        &[
+            "run",
+            "--name",
+            "one",
+            "base",
+            "sh",
+            "-c",
+            "echo x >> /count; echo ready; [ $(wc -l </count) -gt 1 ] || sleep 1000",
+        ],
+    );
+    signal(&child, rustix::process::Signal::KILL);
+    child.wait().unwrap();
+    let mut state = state_of(&plywood, "one");
+    for _ in 0..200 {
+        if state.0 == "exited" {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        state = state_of(&plywood, "one");
+    }
+    assert_eq!(state, ("exited".to_owned(), Some(137)));
+    assert_eq!(plywood.ok(["start", "one"]), "ready");
+    assert_eq!(state_of(&plywood, "one"), ("exited".to_owned(), Some(0)));
+    plywood.ok(["rm", "one"]);
+    plywood.sound();
+}
+
+#[test]
+fn root_a_person_at_a_terminal_gets_it_back_as_it_was() {
+    let plywood = with_base();
+    let run = plywood.command(["run", "--rm", "-it", "base", "sh", "-c", "stty size; tty; exit 6"]);
+    let words: Vec<String> = std::iter::once(run.get_program())
+        .chain(run.get_args())
+        .map(|word| plywood::explain::quote(word))
+        .collect();
+    let script = format!(
+        "stty rows 33 cols 77; before=$(stty -g); {}; echo code $?; [ \"$before\" = \"$(stty -g)\" ] && echo same",
+        words.join(" ")
+    );
+    let output = Command::new("script")
+        .args(["-qec", &script, "/dev/null"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+    assert!(text.ends_with("33 77\n/dev/pts/0\ncode 6\nsame\n"), "{text}");
+}
+
+#[test]
+fn root_a_shell_can_be_fed_through_a_pipe() {
+    let plywood = with_base();
+    let out = plywood.fed(["run", "--rm", "-it", "base", "sh"], b"echo $((6 * 7))\n");
+    assert!(out.contains("42"), "{out}");
+    assert_eq!(plywood.fed(["run", "--rm", "-i", "base", "wc", "-c"], b"12345"), "5");
+}
+
+#[test]
+fn root_explained_steps_are_commands() {
+    let plywood = with_base();
+    let output = plywood.run(["--explain", "run", "--rm", "base", "true"]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    for command in [
+        "unshare --fork --kill-child --pid --mount --uts --ipc --net",
+        "pivot_root . .",
+        "mount -t proc -o nosuid,nodev,noexec proc /proc",
+        "mknod -m 666 ",
+        "hostname ",
+        "setpriv --reuid=0",
+        "exec true",
+    ] {
+        assert!(
+            text.lines()
+                .any(|line| line.starts_with("+ ") && line.contains(command)),
+            "no {command:?} in\n{text}"
+        );
+    }
+}
