@@ -216,8 +216,8 @@ fn root_explained_steps_are_commands() {
         "mount -t proc -o nosuid,nodev,noexec proc /proc",
         "mknod -m 666 ",
         "hostname ",
-        "setpriv --reuid=0",
-        "exec true",
+        "exec setpriv --reuid=0",
+        "--inh-caps=-all true",
     ] {
         assert!(
             text.lines()

@@ -83,6 +83,7 @@ fn set_up_and_execute(plan: &Plan<'_>, channel: &Channel) -> Result<Error> {
         return Err(plywood_is_gone());
     }
     let env = with_home(&spec.env, &user);
+    explain_last_steps(spec, &user);
     enter_folder(&working_dir)?;
     privilege::become_user(&user, spec.privileged)?;
     // Becoming another user has cleared it; plywood may have died meanwhile.
@@ -90,10 +91,18 @@ fn set_up_and_execute(plan: &Plan<'_>, channel: &Channel) -> Result<Error> {
     if !channel.is_open() {
         return Err(plywood_is_gone());
     }
-    command::explain(&spec.args);
     streams.take_places()?;
     close_range::close_on_exec(FIRST_OTHER, u32::MAX).attempt(Stage::Command, || "close descriptors".to_owned())?;
     Ok(command::execute(&spec.args, &env))
+}
+
+/// Tells what follows while standard error is still plywood's.
+fn explain_last_steps(spec: &Spec, user: &User) {
+    explain::step(|| format!("cd {}", explain::quote(&spec.working_dir)));
+    explain::step(|| {
+        let words: Vec<String> = spec.args.iter().map(explain::quote).collect();
+        format!("exec {} {}", privilege::command(user, spec.privileged), words.join(" "))
+    });
 }
 
 fn plywood_is_gone() -> Error {

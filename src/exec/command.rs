@@ -5,15 +5,9 @@ use std::ffi::CString;
 use nix::errno::Errno;
 
 use super::error::{Error, Result, Stage};
-use crate::explain;
 
 /// The `PATH` of a container whose image says nothing.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// Says what [`execute`] will do, while standard error is still plywood's.
-pub(super) fn explain(args: &[String]) {
-    explain::step(|| format!("exec {}", args.iter().map(explain::quote).collect::<Vec<_>>().join(" ")));
-}
 
 /// Becomes the command; returns only why not.
 pub(super) fn execute(args: &[String], env: &[String]) -> Error {

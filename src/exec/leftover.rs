@@ -9,6 +9,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -42,15 +43,16 @@ pub(super) fn modified(stat: &Stat) -> Modified {
 }
 
 /// Removes what was made, the latest first. What is not as it was made stays.
-pub(super) fn remove(root: impl AsFd, made: &[Made]) {
+/// `at` is the root's path, for `--explain`.
+pub(super) fn remove(root: impl AsFd, at: &Path, made: &[Made]) {
     for one in made.iter().rev() {
-        if let Err(error) = remove_one(root.as_fd(), one) {
+        if let Err(error) = remove_one(root.as_fd(), at, one) {
             tracing::debug!(name = %OsStr::from_bytes(&one.name).display(), %error, "a mount target stays");
         }
     }
 }
 
-fn remove_one(root: impl AsFd, made: &Made) -> Result<(), Errno> {
+fn remove_one(root: impl AsFd, at: &Path, made: &Made) -> Result<(), Errno> {
     let name = OsStr::from_bytes(&made.name);
     let folder = open_folder(root, &made.folder)?;
     let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -60,9 +62,10 @@ fn remove_one(root: impl AsFd, made: &Made) -> Result<(), Errno> {
     }
     let before = modified(&rustix::fs::fstat(&folder)?);
     explain::step(|| {
-        let path = OsStr::from_bytes(&made.folder).to_string_lossy().into_owned() + "/" + &name.to_string_lossy();
+        let folder = Path::new(OsStr::from_bytes(&made.folder));
+        let path = at.join(folder.strip_prefix("/").unwrap_or(folder)).join(name);
         format!(
-            "{} .{}",
+            "{} {}",
             if made.is_folder { "rmdir" } else { "rm" },
             explain::quote(path)
         )
@@ -95,7 +98,7 @@ fn open_folder(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 /// A handle on the directory `path` of the host.
-pub(super) fn open_host_folder(path: &std::path::Path) -> Result<OwnedFd, Errno> {
+pub(super) fn open_host_folder(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(
         CWD,
         path,

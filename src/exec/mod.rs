@@ -121,7 +121,7 @@ pub fn run(
     let outcome = let_run(&child, &ours, spec, streams, master, &signals, started);
     // Where that failed, the child may wait or run still.
     drop(child);
-    leftover::remove(folder.as_fd(), &made);
+    leftover::remove(folder.as_fd(), root, &made);
     outcome
 }
 

@@ -45,6 +45,8 @@ impl New<'_> {
     pub(super) fn try_mount_on(&self, target: impl AsFd, at: &str) -> Result<OwnedFd, Errno> {
         explain::step(|| self.command(at));
         let context = fsopen(self.kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        // What mountinfo shows as the device.
+        fsconfig_set_string(&context, "source", self.kind)?;
         for (key, value) in self.options {
             if value.is_empty() {
                 fsconfig_set_flag(&context, *key)?;

@@ -35,7 +35,7 @@ const DEFAULT: CapabilitySet = CapabilitySet::CHOWN
 
 /// Leaves plywood's own session keyring, and what is in it.
 pub(super) fn own_keyring() -> Result<()> {
-    explain::step(|| "keyctl session".to_owned());
+    explain::step(|| "keyctl new_session".to_owned());
     match keyring::join_new_session() {
         // A kernel may be built without keyrings.
         Err(error) if Errno::from_io_error(&error) == Some(Errno::NOSYS) => Ok(()),
@@ -45,7 +45,6 @@ pub(super) fn own_keyring() -> Result<()> {
 
 /// Becomes `user` for good, with the capabilities that a container has.
 pub(super) fn become_user(user: &User, privileged: bool) -> Result<()> {
-    explain::step(|| command(user, privileged));
     if !privileged {
         limit_bounding_set(DEFAULT)?;
     }
@@ -86,8 +85,8 @@ fn limit_bounding_set(keep: CapabilitySet) -> Result<()> {
     Ok(())
 }
 
-/// The same with setpriv(1).
-fn command(user: &User, privileged: bool) -> String {
+/// [`become_user`] with setpriv(1), to be put before the command.
+pub(super) fn command(user: &User, privileged: bool) -> String {
     let groups: Vec<String> = user.groups.iter().map(u32::to_string).collect();
     let groups = if groups.is_empty() {
         "--clear-groups".to_owned()

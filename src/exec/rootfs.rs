@@ -7,7 +7,9 @@
 //! each is bind-mounted to its place; they are the container's own inodes, so
 //! a `chmod /dev/null` stays in it.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, FsWord, Gid, Mode, OFlags, PROC_SUPER_MAGIC, Uid};
@@ -237,7 +239,10 @@ impl Devices {
     /// Shows `content` as the image's `path`, without touching the image's own file.
     pub(super) fn bind_generated(&self, tree: &mut Tree, path: &str, content: &[u8]) -> Result<()> {
         let name = path.rsplit('/').next().unwrap_or(path);
-        explain::step(|| format!("cat > {STAGE}/{name}"));
+        explain::step(|| {
+            let content = explain::quote(OsStr::from_bytes(content));
+            format!("printf %s {content} > {STAGE}/{name}")
+        });
         make_file(&self.stage, name, content)?;
         let target = tree.target(Path::new(path), Target::File)?;
         explain::step(|| format!("mount --bind {STAGE}/{name} {path}"));
