@@ -188,11 +188,16 @@ fn root_a_person_at_a_terminal_gets_it_back_as_it_was() {
         "stty rows 33 cols 77; before=$(stty -g); {}; echo code $?; [ \"$before\" = \"$(stty -g)\" ] && echo same",
         words.join(" ")
     );
-    let output = Command::new("script")
+    let mut script = Command::new("script")
         .args(["-qec", &script, "/dev/null"])
-        .stdin(Stdio::null())
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
         .unwrap();
+    // The person stays: an end of input would be typed into the terminal.
+    let person = script.stdin.take();
+    let output = script.wait_with_output().unwrap();
+    drop(person);
     let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
     assert!(text.ends_with("33 77\n/dev/pts/0\ncode 6\nsame\n"), "{text}");
 }

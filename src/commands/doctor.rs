@@ -70,9 +70,7 @@ fn driver(session: &Session) -> crate::error::Result<(String, String)> {
     let root = session.global.root.display();
     Ok(match plywood_store::Store::open(&session.global.root)? {
         Some(store) => (store.meta().driver.to_string(), format!("{root} was made with it")),
-        None if crate::dm::is_available() => {
-            ("thin".to_owned(), "this kernel has device-mapper thin pools".to_owned())
-        }
+        None if crate::dm::is_available() => ("thin".to_owned(), "this kernel has device-mapper thin pools".to_owned()),
         None => (
             "overlay".to_owned(),
             "this kernel has no device-mapper thin pools".to_owned(),
@@ -136,7 +134,9 @@ fn look() -> Vec<Finding> {
     }
     for program in [Program::MkfsExt4, Program::ThinCheck] {
         let found = program.find();
-        let detail = found.as_ref().map_or_else(|| "not found".to_owned(), |path| path.display().to_string());
+        let detail = found
+            .as_ref()
+            .map_or_else(|| "not found".to_owned(), |path| path.display().to_string());
         let remedy = format!("apt-get install {}", program.package());
         findings.push(Finding::new(program.name(), found.is_some(), detail, &remedy));
     }

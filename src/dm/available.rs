@@ -11,12 +11,16 @@ const MODULE: &str = "dm-thin-pool.ko";
 /// the running kernel lies ready, which the kernel loads when a table names it.
 pub fn is_available() -> bool {
     let Ok(dm) = DM::new() else { return false };
-    let loaded = dm.list_versions().is_ok_and(|targets| targets.iter().any(|(name, ..)| name == TARGET));
+    let loaded = dm
+        .list_versions()
+        .is_ok_and(|targets| targets.iter().any(|(name, ..)| name == TARGET));
     loaded || module_lies_ready()
 }
 
 fn module_lies_ready() -> bool {
-    let Ok(release) = std::fs::read_to_string("/proc/sys/kernel/osrelease") else { return false };
+    let Ok(release) = std::fs::read_to_string("/proc/sys/kernel/osrelease") else {
+        return false;
+    };
     let list = format!("/lib/modules/{}/modules.dep", release.trim());
     std::fs::read_to_string(list).is_ok_and(|list| list.contains(MODULE))
 }
