@@ -1,10 +1,14 @@
 //! `plywood doctor`: what this kernel offers, what is missing, what to do about it.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::commands::Session;
 use crate::dm::program::Program;
 use crate::failure::{OK, Outcome};
+use crate::snapshot::overlay;
+use crate::sys::mount::enter_private_namespace;
 
 /// One thing looked at, as `--json` shows it.
 #[derive(Debug, Clone, Serialize)]
@@ -39,13 +43,14 @@ struct Diagnosis {
     findings: Vec<Finding>,
 }
 
-/// Looks around and tells; changes nothing.
+/// Looks around and tells; what it tries out, it undoes.
 ///
 /// # Errors
 /// Only where standard output cannot be written.
 pub fn run(session: &Session) -> Outcome {
     let (driver, why) = driver(session)?;
-    let findings = look();
+    let mut findings = look();
+    findings.extend(overlay(&session.global.root));
     if session.output.is_json() {
         session.output.json(&Diagnosis { driver, why, findings })?;
         return Ok(OK);
@@ -76,6 +81,26 @@ fn driver(session: &Session) -> crate::error::Result<(String, String)> {
             "this kernel has no device-mapper thin pools".to_owned(),
         ),
     })
+}
+
+/// Tries overlayfs where the root is or would be: its mounts need rights, and stay in this process.
+fn overlay(root: &Path) -> Vec<Finding> {
+    let place = root.ancestors().find(|folder| folder.is_dir());
+    let (Some(place), true) = (place, rustix::process::geteuid().is_root()) else {
+        return Vec::new();
+    };
+    if let Err(error) = enter_private_namespace() {
+        return vec![Finding::new(
+            "a mount namespace",
+            false,
+            error.to_string(),
+            "see the error",
+        )];
+    }
+    overlay::probe(place)
+        .into_iter()
+        .map(|(what, ok, remedy)| Finding::new(&what, ok, "the overlay driver", &remedy))
+        .collect()
 }
 
 fn look() -> Vec<Finding> {
@@ -110,12 +135,6 @@ fn look() -> Vec<Finding> {
             has_filesystem("ext4"),
             "the volumes' filesystem",
             "load the module ext4",
-        ),
-        Finding::new(
-            "overlayfs",
-            has_filesystem("overlay"),
-            "the overlay driver",
-            "load the module overlay",
         ),
         Finding::new(
             "cgroups",
