@@ -13,7 +13,7 @@ use plywood_store::digest::Hashing;
 use plywood_store::intent::{Intent, Plan};
 use plywood_store::layer::diff::{Everything, Options, Written, write_layer};
 use plywood_store::record::{ContainerRecord, ImageRecord, LayerRecord};
-use plywood_store::{DiffId, Digest};
+use plywood_store::{ChainId, DiffId, Digest};
 
 use crate::cli::{CommitArgs, DiffChoice};
 use crate::commands::{Host, Session, container, random_key, tag};
@@ -99,8 +99,10 @@ fn commit_layer(
             notes: written.notes,
         });
     }
+    // Pinned before it is there: a gc in between must not take it for garbage.
+    let parent = host.store.snapshots.get(&copy)?.and_then(|snapshot| snapshot.parent);
+    intent.pin_layer(ChainId::new(parent, layer.diff_id))?;
     let record = host.snapshotter.commit(&copy, &layer)?;
-    intent.pin_layer(record.chain_id)?;
     Ok(Committed {
         record: Some(record),
         notes: written.notes,
