@@ -21,6 +21,10 @@
 //! | [`exec`] | run: namespaces, root filesystem, terminal |
 //! | [`sys`] | the only unsafe code: one wrapper, one system call |
 
+// Not for the whole workspace: a test fails by panicking, and may print.
+#![warn(clippy::expect_used, clippy::panic, clippy::todo, clippy::unwrap_used)]
+#![warn(clippy::print_stderr, clippy::print_stdout, unreachable_pub)]
+
 pub mod cli;
 pub mod commands;
 pub mod dm;

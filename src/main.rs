@@ -1,5 +1,7 @@
 //! plywood: parse, trace, dispatch, exit code; nothing else.
 
+#![warn(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
 use std::process::ExitCode;
 
 use clap::Parser;

@@ -20,6 +20,9 @@
 //! into OCI layer tars and back.
 
 #![forbid(unsafe_code)]
+// Not for the whole workspace: a test fails by panicking, and may print.
+#![warn(clippy::expect_used, clippy::panic, clippy::todo, clippy::unwrap_used)]
+#![warn(clippy::print_stderr, clippy::print_stdout, unreachable_pub)]
 
 pub mod blob;
 pub mod check;
