@@ -58,6 +58,7 @@ fn layers() -> [Vec<u8>; 3] {
             ("etc/gone", FILE, 0o644, "b"),
             ("var/", FOLDER, 0o755, ""),
             ("var/old", FILE, 0o644, "c"),
+            ("home/", FOLDER, 0o755, ""),
             ("home/me", FOLDER, 0o700, ""),
         ]),
         tar_of(&[
