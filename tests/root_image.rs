@@ -188,7 +188,7 @@ fn root_every_format_comes_back_with_the_same_ids() {
     let expected = diff_ids(&plywood, &id);
     let tree = tree_of(&plywood, &id);
     for format in ["oci-archive", "oci-dir", "docker-archive"] {
-        for compress in [None, Some("none"), Some("gzip"), Some("zstd"), Some("zstd:9")] {
+        for compress in [None, Some("gzip"), Some("zstd:2")] {
             let how = format!("{format} {compress:?}");
             let path = plywood.beside(&how);
             let mut args = vec![
@@ -676,7 +676,7 @@ fn root_u21_a_changed_byte_anywhere_is_refused_or_harmless() {
     let good = Plywood::new("overlay");
     let id = good.ok(["import", text(&written(&good, "good", &tar)), "x"]);
     // A fixed stride that is odd to the block size reaches headers, JSON, content and padding.
-    for at in (0..tar.len()).step_by(tar.len() / 60 + 7) {
+    for at in (0..tar.len()).step_by(tar.len() / 40 + 7) {
         let mut bad = tar.clone();
         bad[at] ^= 0x10;
         let path = written(&plywood, "bad", &bad);
