@@ -144,7 +144,11 @@ fn root_overlay_does_what_every_driver_does() {
         }
     };
     // Each layer is some synced records; the guest's disk is slow.
-    let deep = if std::env::var_os("PLYWOOD_IN_GUEST").is_some() { 40 } else { 128 };
+    let deep = if std::env::var_os("PLYWOOD_IN_GUEST").is_some() {
+        40
+    } else {
+        128
+    };
     conformance::run(&make, deep);
 }
 

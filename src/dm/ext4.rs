@@ -75,9 +75,12 @@ pub fn mount(device: &Path, target: &Path, access: Access) -> Result<()> {
     let (flags, words) = match access {
         Access::ReadOnly => (
             MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOATIME,
-            "ro,nodev,noatime",
+            "ro,nodev,noatime,errors=remount-ro",
         ),
-        Access::ReadWrite => (MsFlags::MS_NODEV | MsFlags::MS_NOATIME, "rw,nodev,noatime"),
+        Access::ReadWrite => (
+            MsFlags::MS_NODEV | MsFlags::MS_NOATIME,
+            "rw,nodev,noatime,errors=remount-ro",
+        ),
     };
     step(|| {
         format!(
@@ -115,6 +118,7 @@ pub enum Health {
 /// # Errors
 /// Where it cannot be read, or holds no ext4.
 pub fn health(device: &Path) -> Result<Health> {
+    step(|| format!("dumpe2fs -h {}    # state, errors, needs_recovery", quote(device)));
     let mut block = [0; 1024];
     let file = File::open(device).context("open", device)?;
     file.read_exact_at(&mut block, 1024)
