@@ -17,21 +17,24 @@
 //!
 //! Nothing is synced here: the caller syncs the filesystem once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::Limits;
-use super::handle::{self, DIRECTORY, Node, NodeKind};
-use super::read::{Device, Entry, EntryKind, Reader, Time, shown};
+use super::content::{write_around_holes, write_at};
+use super::entry::{Device, Entry, EntryKind, shown};
+use super::handle::{self, DIRECTORY, NodeKind};
+use super::place::{DEFAULT_ACL, Place, Touched, has_default_acl};
+use super::read::Reader;
+use super::whiteout::is_foreign_mark;
 use crate::{Error, Result};
 
 /// Lines that [`Applied::notes`] may have.
@@ -40,9 +43,6 @@ const NOTES: usize = 100;
 const COLLISIONS: usize = 16;
 /// Files from this size on keep their zero blocks as holes.
 const HOLES_FROM: u64 = 64 << 10;
-/// Bytes of a filesystem block, and so of the smallest hole.
-const HOLE: usize = 4096;
-const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
 /// What an apply did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,36 +77,16 @@ pub fn apply(root: BorrowedFd<'_>, tar: &mut dyn Read, limits: &Limits) -> Resul
     applier.finish()
 }
 
-/// An open directory in which entries are made.
-struct Place {
-    /// As the tar names it.
-    path: PathBuf,
-    dir: OwnedFd,
-    inode: u64,
-    /// Gives what is made in it an ACL.
-    default_acl: bool,
-}
-
-/// A directory that entries describe or were made in.
-struct Touched {
-    path: PathBuf,
-    /// What it gets at the end.
-    mtime: Time,
-    /// Whether an entry describes it.
-    described: bool,
-    /// Names in it that this layer made, where that matters.
-    made: HashSet<OsString>,
-}
-
-struct Applier {
-    root: Rc<Place>,
-    here: Rc<Place>,
+/// An apply under way. Its directories are in [`place`](super::place), its whiteouts in [`whiteout`](super::whiteout).
+pub(super) struct Applier {
+    pub(super) root: Rc<Place>,
+    pub(super) here: Rc<Place>,
     /// By inode number, as a directory may have several paths through links.
-    touched: HashMap<u64, Touched>,
+    pub(super) touched: HashMap<u64, Touched>,
     /// Whether there is anything that a whiteout could hide.
-    lower: bool,
+    pub(super) lower: bool,
     filtered: BTreeMap<String, u64>,
-    applied: Applied,
+    pub(super) applied: Applied,
 }
 
 impl Applier {
@@ -139,7 +119,7 @@ impl Applier {
         let (Some(name), Some(parent)) = (entry.path.file_name(), entry.path.parent()) else {
             return self.root_entry(entry);
         };
-        if is_special(parent) || name.as_bytes().starts_with(b".wh..wh.") && name.as_bytes() != b".wh..wh..opq" {
+        if is_foreign_mark(parent, name) {
             tracing::debug!(path = %shown(&entry.path), "a mark of another tool is passed over");
             return Ok(());
         }
@@ -191,133 +171,6 @@ impl Applier {
         });
         self.here = Rc::clone(&self.root);
         Ok(())
-    }
-
-    /// The directory at `path`, open; made where it is missing.
-    fn enter(&mut self, path: &Path) -> Result<Rc<Place>> {
-        if self.here.path == path {
-            return Ok(Rc::clone(&self.here));
-        }
-        let dir = match self.resolve(path) {
-            Err(Errno::NOENT) => {
-                self.make_missing(path)?;
-                self.resolve(path)
-            }
-            found => found,
-        };
-        let dir = dir.map_err(|cause| match cause {
-            Errno::NOTDIR | Errno::NOENT | Errno::LOOP => Error::invalid(format!(
-                "the tar puts something into {}, which leads to no directory",
-                shown(path)
-            ))
-            .caused_by(std::io::Error::from(cause)),
-            cause => failed("open", path, cause),
-        })?;
-        self.place(path, dir)
-    }
-
-    fn resolve(&self, path: &Path) -> Result<OwnedFd, Errno> {
-        if path.as_os_str().is_empty() {
-            return rustix::fs::openat(&self.root.dir, ".", DIRECTORY, Mode::empty());
-        }
-        // Through links of the tree, but never out of it.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        handle::open_at(self.root.dir.as_fd(), path, flags, ResolveFlags::IN_ROOT)
-    }
-
-    /// Remembers an open directory as the one where the next entries go.
-    fn place(&mut self, path: &Path, dir: OwnedFd) -> Result<Rc<Place>> {
-        let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", path, cause))?;
-        if self.touch(path, &stat) && self.lower {
-            self.mark_ancestors(path)?;
-        }
-        self.here = Rc::new(Place {
-            path: path.to_owned(),
-            inode: stat.st_ino,
-            default_acl: has_default_acl(&dir),
-            dir,
-        });
-        Ok(Rc::clone(&self.here))
-    }
-
-    /// Notes the mtime of a directory before anything is done in it; whether that is news.
-    fn touch(&mut self, path: &Path, stat: &Stat) -> bool {
-        let node = Node::of(stat);
-        let mut news = false;
-        self.touched.entry(node.inode).or_insert_with(|| {
-            news = true;
-            Touched {
-                path: path.to_owned(),
-                mtime: node.mtime,
-                described: false,
-                made: HashSet::new(),
-            }
-        });
-        news
-    }
-
-    /// The ways to a directory of this layer are the layer's too: a whiteout does not hide them.
-    fn mark_ancestors(&mut self, path: &Path) -> Result<()> {
-        for below in path.ancestors() {
-            let (Some(above), Some(name)) = (below.parent(), below.file_name()) else {
-                break;
-            };
-            let dir = self.resolve(above).map_err(|cause| failed("open", above, cause))?;
-            let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", above, cause))?;
-            self.touch(above, &stat);
-            if let Some(touched) = self.touched.get_mut(&stat.st_ino)
-                && !touched.made.insert(name.to_owned())
-            {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn make_missing(&mut self, path: &Path) -> Result<()> {
-        let mut at = PathBuf::new();
-        let mut dir = self.resolve(&at).map_err(|cause| failed("open", &at, cause))?;
-        for component in path.components() {
-            let Component::Normal(name) = component else {
-                continue;
-            };
-            let next = at.join(name);
-            let above = std::mem::replace(&mut at, next);
-            match self.resolve(&at) {
-                Ok(found) => dir = found,
-                Err(Errno::NOENT) => {
-                    // The one above is changed by this, and so must be known first.
-                    let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", &above, cause))?;
-                    self.touch(&above, &stat);
-                    dir = self.make_implied(dir.as_fd(), name, &at)?;
-                }
-                // Said by the caller, about the whole path.
-                Err(_) => return Ok(()),
-            }
-        }
-        Ok(())
-    }
-
-    /// A directory that the tar does not describe.
-    fn make_implied(&mut self, dir: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<OwnedFd> {
-        match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)) {
-            Err(Errno::EXIST) => {
-                return Err(Error::invalid(format!(
-                    "the tar puts something into {}, a link that leads nowhere",
-                    shown(path)
-                )));
-            }
-            done => done.map_err(|cause| failed("make", path, cause))?,
-        }
-        let made = handle::open_child(dir, name).map_err(|cause| failed("open", path, cause))?;
-        self.describe(made.as_fd(), &implied(path), true)?;
-        let stat = rustix::fs::fstat(&made).map_err(|cause| failed("look at", path, cause))?;
-        self.touched.remove(&stat.st_ino);
-        self.touch(path, &stat);
-        if let Some(touched) = self.touched.get_mut(&stat.st_ino) {
-            touched.mtime = Time::default();
-        }
-        Ok(made)
     }
 
     fn file(&mut self, place: &Place, name: &OsStr, entry: &Entry, reader: &mut Reader<'_>) -> Result<()> {
@@ -482,7 +335,7 @@ impl Applier {
     }
 
     /// Owner, mode and extended attributes through a handle; `stale` says that it may have some already.
-    fn describe(&mut self, file: BorrowedFd<'_>, entry: &Entry, stale: bool) -> Result<()> {
+    pub(super) fn describe(&mut self, file: BorrowedFd<'_>, entry: &Entry, stale: bool) -> Result<()> {
         let refused = |cause| failed("set the attributes of", &entry.path, cause);
         let stat = rustix::fs::fstat(file).map_err(refused)?;
         if (stat.st_uid, stat.st_gid) != (entry.uid, entry.gid) {
@@ -525,96 +378,8 @@ impl Applier {
         carried
     }
 
-    fn whiteout(&mut self, entry: &Entry, parent: &Path, name: &OsStr) -> Result<()> {
-        let hidden = name
-            .as_bytes()
-            .strip_prefix(b".wh.")
-            .map(OsStr::from_bytes)
-            .unwrap_or_default();
-        let no_name = matches!(hidden.as_bytes(), b"" | b"." | b"..");
-        if entry.kind != EntryKind::File || no_name || parent.iter().any(handle::is_whiteout) {
-            return Err(Error::invalid(format!(
-                "the tar has an invalid whiteout {}",
-                shown(&entry.path)
-            )));
-        }
-        self.applied.whiteouts += 1;
-        let dir = match self.resolve(parent) {
-            // Nothing there that could be hidden.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
-            _ if !self.lower => return Ok(()),
-            found => found.map_err(|cause| failed("open", parent, cause))?,
-        };
-        let place = if self.here.path == parent {
-            Rc::clone(&self.here)
-        } else {
-            self.place(parent, dir)?
-        };
-        if name.as_bytes() == b".wh..wh..opq" {
-            return self.hide_below(&place.dir, &place.path);
-        }
-        if !self.is_made(place.inode, hidden) {
-            return self.remove(place.dir.as_fd(), hidden, &entry.path);
-        }
-        // Made before its whiteout was read: only what is beneath it from before goes.
-        let Ok(dir) = handle::open_child(place.dir.as_fd(), hidden) else {
-            return Ok(());
-        };
-        let path = parent.join(hidden);
-        let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", &path, cause))?;
-        if self.touched.get(&stat.st_ino).is_some_and(|touched| !touched.described) {
-            self.describe(dir.as_fd(), &implied(&path), true)?;
-            if let Some(touched) = self.touched.get_mut(&stat.st_ino) {
-                touched.mtime = Time::default();
-            }
-        }
-        self.hide_below(&dir, &path)
-    }
-
-    /// Removes what is in a directory and was there before this layer.
-    fn hide_below(&mut self, top: &OwnedFd, path: &Path) -> Result<()> {
-        let mut rest = vec![PathBuf::new()];
-        while let Some(below) = rest.pop() {
-            let at = path.join(&below);
-            let opened = handle::open_at(
-                top.as_fd(),
-                &below,
-                DIRECTORY,
-                ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH,
-            );
-            let dir = opened.map_err(|cause| failed("open", &at, cause))?;
-            let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", &at, cause))?;
-            self.touch(&at, &stat);
-            for (name, _) in handle::list(dir.as_fd()).map_err(|cause| failed("list", &at, cause))? {
-                if !self.is_made(stat.st_ino, &name) {
-                    self.remove(dir.as_fd(), &name, &at.join(&name))?;
-                    continue;
-                }
-                let node = handle::look(dir.as_fd(), &name).map_err(|cause| failed("look at", &at, cause))?;
-                if node.is_some_and(|node| node.kind == NodeKind::Directory) {
-                    rest.push(below.join(&name));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn is_made(&self, dir: u64, name: &OsStr) -> bool {
-        self.touched
-            .get(&dir)
-            .is_some_and(|touched| touched.made.contains(name))
-    }
-
-    fn made(&mut self, place: &Place, name: &OsStr) {
-        if self.lower
-            && let Some(touched) = self.touched.get_mut(&place.inode)
-        {
-            touched.made.insert(name.to_owned());
-        }
-    }
-
     /// Removes a name with all beneath it. Open places may be gone with it, and links to them.
-    fn remove(&mut self, dir: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<()> {
+    pub(super) fn remove(&mut self, dir: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<()> {
         let touched = &mut self.touched;
         handle::remove(dir, name, &mut |inode| {
             touched.remove(&inode);
@@ -632,15 +397,7 @@ impl Applier {
     }
 
     fn finish(mut self) -> Result<Applied> {
-        for touched in self.touched.values() {
-            match self.resolve(&touched.path) {
-                // Reached through a link that this layer replaced.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-                found => found
-                    .and_then(|dir| rustix::fs::futimens(dir, &handle::modified(touched.mtime)))
-                    .map_err(|cause| failed("set the time of", &touched.path, cause))?,
-            }
-        }
+        self.set_times()?;
         for (name, count) in std::mem::take(&mut self.filtered) {
             self.note(format!("extended attribute {name:?} left out, times {count}"));
         }
@@ -648,30 +405,8 @@ impl Applier {
     }
 }
 
-/// What a directory has that no entry describes.
-fn implied(path: &Path) -> Entry {
-    Entry {
-        path: path.to_owned(),
-        kind: EntryKind::Directory,
-        mode: 0o755,
-        uid: 0,
-        gid: 0,
-        mtime: Time::default(),
-        size: 0,
-        xattrs: Vec::new(),
-    }
-}
-
-/// Whether a path goes through a folder of aufs marks, as old Docker layers have them.
-fn is_special(path: &Path) -> bool {
-    path.iter().any(|name| name.as_bytes().starts_with(b".wh..wh."))
-}
-
-fn has_default_acl(dir: &OwnedFd) -> bool {
-    rustix::fs::fgetxattr(dir, DEFAULT_ACL, &mut [0_u8; 0]).is_ok_and(|size| size > 0)
-}
-
-fn failed(verb: &str, path: &Path, cause: impl Into<std::io::Error>) -> Error {
+/// An error that names an entry.
+pub(super) fn failed(verb: &str, path: &Path, cause: impl Into<std::io::Error>) -> Error {
     let path = if path.as_os_str().is_empty() {
         Path::new("/")
     } else {
@@ -683,49 +418,4 @@ fn failed(verb: &str, path: &Path, cause: impl Into<std::io::Error>) -> Error {
 fn attribute(path: &Path, key: &[u8], cause: Errno) -> Error {
     let key = key.get(..key.len().min(64)).unwrap_or(key);
     failed(&format!("set {:?} of", String::from_utf8_lossy(key)), path, cause)
-}
-
-fn write_at(file: &OwnedFd, mut offset: u64, mut piece: &[u8]) -> Result<(), Errno> {
-    while !piece.is_empty() {
-        match rustix::io::pwrite(file, piece, offset) {
-            Ok(0) => return Err(Errno::IO),
-            Ok(count) => {
-                offset += count as u64;
-                piece = piece.get(count..).unwrap_or_default();
-            }
-            Err(Errno::INTR) => {}
-            Err(cause) => return Err(cause),
-        }
-    }
-    Ok(())
-}
-
-/// Writes a piece without its whole blocks of zeros; gives the end of what was written.
-fn write_around_holes(file: &OwnedFd, offset: u64, piece: &[u8]) -> Result<u64, Errno> {
-    let mut end = 0;
-    let mut at = offset;
-    let mut run = offset;
-    let mut rest = piece;
-    let mut full: &[u8] = piece;
-    loop {
-        // Up to the next block of the file.
-        let within = usize::try_from(at % HOLE as u64).unwrap_or(0);
-        let (block, after) = rest.split_at(rest.len().min(HOLE - within));
-        let hole = !block.iter().any(|byte| *byte != 0);
-        if hole || block.is_empty() {
-            let length = usize::try_from(at - run).unwrap_or(full.len());
-            let (data, _) = full.split_at(length.min(full.len()));
-            if !data.is_empty() {
-                write_at(file, run, data)?;
-                end = at;
-            }
-            if block.is_empty() {
-                return Ok(end);
-            }
-            full = after;
-            run = at + block.len() as u64;
-        }
-        at += block.len() as u64;
-        rest = after;
-    }
 }

@@ -4,39 +4,37 @@
 //! A [`Scope`] narrows the walk to names that can have changed (overlay's upper
 //! folder, later the block differ's list) without changing one byte of the
 //! result: same changes, same bytes.
-
 //!
-//! Two passes. The first finds hard-link groups, for a group's entries depend on
-//! names that may lie anywhere; where no candidate has a second link it costs a
-//! walk of the candidates and finds nothing. The second writes. Both go by
-//! handles, hold one directory listing per level, and open nothing but
-//! directories and regular files.
+//! A name changed where a tar could tell: type, mode, owner, device, size, mtime,
+//! extended attributes that layers carry, link target, content, or its group of
+//! [hard links](super::links). With `clamp_mtime`, mtimes are compared as they
+//! would be written, so that a parent which kept its own gives the same bytes as
+//! one that was unpacked from its layer. Contents and attributes are read only
+//! where inode number and change time do not settle it: a snapshot shares both
+//! with its origin, and no write leaves the change time alone.
 
-use std::ffi::OsString;
-use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::links::{self, Links};
-use super::tree::{self, Node, Type};
-use super::write::{LayerWriter, WHITEOUT};
-use crate::error::{Error, Result};
+use super::entry::{Device, Time, shown};
+use super::handle::{self, Node, NodeKind, Xattrs};
+use super::links::{Links, Role, is_linked};
+use super::merge::{At, Visitor, failed, merge, open_dir};
+use super::write::{Item, Type, Writer};
+use crate::{Error, Result};
 
-/// Folders within folders that a layer may have; deeper ones could not be unpacked.
-const DEPTH_MAX: usize = 1024;
-/// Notes that are kept.
-const NOTES_MAX: usize = 100;
+const BUFFER: usize = 256 << 10;
+/// Lines that [`Written::notes`] may have.
+const NOTES: usize = 100;
 
 /// Which names under a directory can have changed.
 pub trait Scope: std::fmt::Debug {
     /// For the directory at `path` (relative, empty for the root): the candidate names.
     fn names(&self, path: &Path) -> Result<Candidates>;
-
-    /// True where nothing is left out.
-    fn is_everything(&self) -> bool {
-        false
-    }
 }
 
 /// The candidate names of one directory.
@@ -55,10 +53,6 @@ pub struct Everything;
 impl Scope for Everything {
     fn names(&self, _path: &Path) -> Result<Candidates> {
         Ok(Candidates::All)
-    }
-
-    fn is_everything(&self) -> bool {
-        true
     }
 }
 
@@ -89,7 +83,7 @@ pub struct Options {
     pub clamp_mtime: Option<i64>,
     /// Compare contents even where inode number and change time are equal in both trees.
     pub thorough: bool,
-    /// Write the root directory's own entry, `./`, whatever became of it: for an archive of a whole tree.
+    /// Begin with the root's own entry, whether it changed or not: for a tar that stands alone.
     pub with_root: bool,
 }
 
@@ -107,8 +101,7 @@ pub struct Written {
 /// Writes the layer tar that turns `parent` (none: an empty tree) into `child`.
 ///
 /// # Errors
-/// Invalid for a name that begins with `.wh.`: a layer cannot say it. In use where
-/// the child changes meanwhile. I/O.
+/// A name that a layer cannot carry; a file that cannot be read or shrinks; a failed write.
 pub fn write_layer(
     parent: Option<BorrowedFd<'_>>,
     child: BorrowedFd<'_>,
@@ -117,14 +110,20 @@ pub fn write_layer(
     out: &mut dyn Write,
 ) -> Result<Written> {
     let mut sink = TarSink {
-        tar: LayerWriter::new(out, options.clamp_mtime),
-        pending: Vec::new(),
-        last_folder: None,
+        root: child,
+        writer: Writer::new(out),
+        clamp: options.clamp_mtime,
+        above: Vec::new(),
+        buffer: vec![0; BUFFER],
+        filtered: BTreeMap::new(),
         written: Written::default(),
     };
-    compare(parent, child, scope, options, &mut sink)?;
-    sink.tar.finish()?;
-    Ok(sink.written)
+    let root = Root::compare(parent, child)?;
+    if root.changed || options.with_root {
+        sink.root(&root)?;
+    }
+    run(parent, child, scope, options, &mut sink)?;
+    sink.finish()
 }
 
 /// Lists the changed paths in canonical order, for `diff`. Unchanged parents of
@@ -132,7 +131,7 @@ pub fn write_layer(
 /// where its own attributes (mtime included) changed.
 ///
 /// # Errors
-/// As for [`write_layer`], and those of `each`.
+/// What cannot be read, and what `each` fails with.
 pub fn changes(
     parent: Option<BorrowedFd<'_>>,
     child: BorrowedFd<'_>,
@@ -140,348 +139,389 @@ pub fn changes(
     options: &Options,
     each: &mut dyn FnMut(Change) -> Result<()>,
 ) -> Result<()> {
-    compare(parent, child, scope, options, &mut ListSink { each })
+    if parent.is_some() && Root::compare(parent, child)?.changed {
+        each(Change {
+            kind: ChangeKind::Changed,
+            path: PathBuf::new(),
+        })?;
+    }
+    run(parent, child, scope, options, &mut ListSink { each })
 }
 
-fn compare(
+fn run(
     parent: Option<BorrowedFd<'_>>,
     child: BorrowedFd<'_>,
     scope: &dyn Scope,
     options: &Options,
     sink: &mut dyn Sink,
 ) -> Result<()> {
-    let links = links::find(parent, child, scope, options)?;
-    let node = tree::root_node(child)?;
-    let before = parent.map(tree::root_node).transpose()?;
-    let root = Found {
-        path: Path::new(""),
-        node: &node,
-        folder: child,
-    };
-    if options.with_root || root_changed(&node, before.as_ref()) {
-        sink.entry(&root, ChangeKind::Changed, None)?;
-    }
-    let walk = Walk {
-        scope,
-        options,
+    let links = Links::find(parent, child, scope, options)?;
+    let mut differ = Differ {
         links: &links,
+        options,
+        sink,
     };
-    walk.folder(Path::new(""), parent, child, 0, sink)
+    merge(parent, child, &links.widen(scope), &mut differ).map(drop)
 }
 
-/// A layer says nothing of the root's time, which every change within it moves.
-fn root_changed(node: &Node, before: Option<&Node>) -> bool {
-    match before {
-        Some(before) => {
-            let attributes = |node: &Node| (node.meta.mode, node.meta.uid, node.meta.gid, node.meta.xattrs.clone());
-            attributes(node) != attributes(before)
+/// The roots' own attributes.
+struct Root {
+    node: Node,
+    xattrs: Xattrs,
+    /// An mtime alone does not count: mounting and unpacking move it.
+    changed: bool,
+}
+
+impl Root {
+    fn compare(parent: Option<BorrowedFd<'_>>, child: BorrowedFd<'_>) -> Result<Self> {
+        let at = Path::new("");
+        let read = |root| {
+            let dir = open_dir(root, at).map_err(|cause| failed("open", at, cause))?;
+            let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", at, cause))?;
+            let xattrs = handle::xattrs_of(dir.as_fd(), &mut |_| {});
+            let xattrs = xattrs.map_err(|cause| failed("read the attributes of", at, cause))?;
+            Ok::<_, Error>((Node::of(&stat), xattrs))
+        };
+        let (node, xattrs) = read(child)?;
+        // An empty snapshot's root has 0755 and 0:0, on every driver.
+        let mut before = (0o755, 0, 0, Xattrs::new());
+        if let Some(parent) = parent {
+            let (old, attributes) = read(parent)?;
+            before = (old.mode, old.uid, old.gid, attributes);
         }
-        None => (node.meta.mode, node.meta.uid, node.meta.gid) != (0o755, 0, 0) || !node.meta.xattrs.is_empty(),
+        let changed = (node.mode, node.uid, node.gid, &xattrs) != (before.0, before.1, before.2, &before.3);
+        Ok(Self { node, xattrs, changed })
     }
 }
 
-/// A path of the child that is to be told.
-pub(super) struct Found<'a> {
-    pub(super) path: &'a Path,
-    pub(super) node: &'a Node,
-    /// The folder that it lies in.
-    pub(super) folder: BorrowedFd<'a>,
-}
-
-/// What the walk tells.
+/// What is done with a difference.
 trait Sink {
-    /// `name` in `folder` is gone.
-    fn gone(&mut self, folder: &Path, name: &OsString) -> Result<()>;
-    /// The path is new or different; `first` is the earlier entry whose file it shares.
-    fn entry(&mut self, found: &Found<'_>, kind: ChangeKind, first: Option<&Path>) -> Result<()>;
-    /// The walk goes into a folder that is not told by itself (yet).
-    fn enter(&mut self, path: &Path, node: &Node);
-    /// The walk leaves the folder that it entered last.
-    fn leave(&mut self);
+    fn change(&mut self, kind: ChangeKind, at: &At<'_>, node: &Node, role: Option<&Role>) -> Result<()>;
+    /// A directory is entered that did not change itself.
+    fn pass(&mut self, _path: &Path, _node: &Node) {}
+    fn leave(&mut self) {}
+    fn socket(&mut self, _path: &Path) {}
 }
 
-struct Walk<'a> {
-    scope: &'a dyn Scope,
-    options: &'a Options,
+/// Decides what changed.
+struct Differ<'a> {
     links: &'a Links,
+    options: &'a Options,
+    sink: &'a mut dyn Sink,
 }
 
-impl Walk<'_> {
-    fn folder(
-        &self,
-        path: &Path,
-        parent: Option<BorrowedFd<'_>>,
-        child: BorrowedFd<'_>,
-        depth: usize,
-        sink: &mut dyn Sink,
-    ) -> Result<()> {
-        refuse_depth(path, depth)?;
-        let names = self.names(path, parent, child)?;
-        let mut there = Vec::with_capacity(names.len());
-        for name in names {
-            let at = path.join(&name);
-            let after = tree::node(child, &name, &at)?;
-            match (after, before(parent, &name, &at)?) {
-                (Some(after), before) => there.push((name, at, after, before)),
-                (None, Some(_)) => sink.gone(path, &name)?,
-                (None, None) => {}
-            }
-        }
-        for (name, at, after, before) in there {
-            self.entry(&name, &at, parent, child, &after, before.as_ref(), depth, sink)?;
+impl Visitor for Differ<'_> {
+    fn gone(&mut self, at: &At<'_>, old: &Node) -> Result<()> {
+        self.sink.change(ChangeKind::Deleted, at, old, None)
+    }
+
+    fn found(&mut self, at: &At<'_>, old: Option<&Node>, new: &Node) -> Result<()> {
+        let role = self.links.role(at.path);
+        let changed = match old {
+            _ if role.is_some() => true,
+            None => true,
+            // Its group has been looked at as a whole.
+            Some(_) if is_linked(old, new) => false,
+            Some(old) => differs(at, old, new, self.options)?,
+        };
+        if changed {
+            let kind = if old.is_some() {
+                ChangeKind::Changed
+            } else {
+                ChangeKind::Added
+            };
+            self.sink.change(kind, at, new, role)?;
+        } else if new.kind == NodeKind::Directory {
+            self.sink.pass(at.path, new);
         }
         Ok(())
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "one path in two trees, on its way to the sink")]
-    fn entry(
-        &self,
-        name: &OsString,
-        path: &Path,
-        parent: Option<BorrowedFd<'_>>,
-        child: BorrowedFd<'_>,
-        after: &Node,
-        before: Option<&Node>,
-        depth: usize,
-        sink: &mut dyn Sink,
-    ) -> Result<()> {
-        let found = Found {
-            path,
-            node: after,
-            folder: child,
-        };
-        let kind = if before.is_some() {
-            ChangeKind::Changed
-        } else {
-            ChangeKind::Added
-        };
-        if after.meta.kind == Type::Directory {
-            let below = before.filter(|before| before.meta.kind == Type::Directory);
-            if below.is_none_or(|before| before.meta != after.meta) {
-                refuse_whiteout_name(name, path)?;
-                sink.entry(&found, kind, None)?;
-            }
-            let (outer, inner) = open_both(name, path, parent, child, before)?;
-            sink.enter(path, after);
-            self.folder(path, outer.as_ref().map(AsFd::as_fd), inner.as_fd(), depth + 1, sink)?;
-            sink.leave();
-            return Ok(());
-        }
-        match self.links.group(after.identity.inode) {
-            Some(group) if group.changed => {
-                refuse_whiteout_name(name, path)?;
-                let first = Some(group.first.as_path()).filter(|first| *first != path);
-                sink.entry(&found, kind, first)
-            }
-            Some(_) => Ok(()),
-            None if differs(name, path, parent, child, after, before, self.options)? => {
-                refuse_whiteout_name(name, path)?;
-                sink.entry(&found, kind, None)
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// The candidate names, sorted bytewise, each once.
-    fn names(&self, path: &Path, parent: Option<BorrowedFd<'_>>, child: BorrowedFd<'_>) -> Result<Vec<OsString>> {
-        let mut names = candidates(self.scope, path, parent, child)?;
-        if let Some(more) = self.links.names_in(path) {
-            names.extend(more.iter().cloned());
-            sort(&mut names);
-        }
-        Ok(names)
-    }
-}
-
-/// The names in a folder that `scope` lets differ, sorted bytewise, each once.
-pub(super) fn candidates(
-    scope: &dyn Scope,
-    path: &Path,
-    parent: Option<BorrowedFd<'_>>,
-    child: BorrowedFd<'_>,
-) -> Result<Vec<OsString>> {
-    let mut names = match scope.names(path)? {
-        Candidates::Only(names) => names,
-        Candidates::All => {
-            let mut names = tree::names(child, path)?;
-            if let Some(parent) = parent {
-                names.extend(tree::names(parent, path)?);
-            }
-            names
-        }
-    };
-    sort(&mut names);
-    Ok(names)
-}
-
-fn sort(names: &mut Vec<OsString>) {
-    names.sort_unstable_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
-    names.dedup();
-}
-
-/// What the parent tree has at a path.
-pub(super) fn before(parent: Option<BorrowedFd<'_>>, name: &OsString, path: &Path) -> Result<Option<Node>> {
-    parent.map_or(Ok(None), |parent| tree::node(parent, name, path))
-}
-
-/// Opens both sides of a folder; the parent's only where it is a folder there too.
-pub(super) fn open_both(
-    name: &OsString,
-    path: &Path,
-    parent: Option<BorrowedFd<'_>>,
-    child: BorrowedFd<'_>,
-    before: Option<&Node>,
-) -> Result<(Option<OwnedFd>, OwnedFd)> {
-    let parent = match (parent, before) {
-        (Some(parent), Some(before)) if before.meta.kind == Type::Directory => {
-            Some(tree::open_dir(parent, name, path)?)
-        }
-        _ => None,
-    };
-    Ok((parent, tree::open_dir(child, name, path)?))
-}
-
-/// Whether anything that a tar shows differs: attributes first, content where they leave it open.
-pub(super) fn differs(
-    name: &OsString,
-    path: &Path,
-    parent: Option<BorrowedFd<'_>>,
-    child: BorrowedFd<'_>,
-    after: &Node,
-    before: Option<&Node>,
-    options: &Options,
-) -> Result<bool> {
-    let (Some(parent), Some(before)) = (parent, before) else {
-        return Ok(true);
-    };
-    if after.meta != before.meta {
-        return Ok(true);
-    }
-    if after.meta.kind != Type::Regular || (!options.thorough && after.is_untouched(before)) {
-        return Ok(false);
-    }
-    let mut old = tree::open_file(parent, name, path)?;
-    let mut new = tree::open_file(child, name, path)?;
-    let same = tree::same_content(&mut old, &mut new).map_err(|error| Error::io("compare", path, error))?;
-    Ok(!same)
-}
-
-pub(super) fn refuse_depth(path: &Path, depth: usize) -> Result<()> {
-    if depth <= DEPTH_MAX {
-        return Ok(());
-    }
-    Err(Error::invalid(format!(
-        "{} lies deeper than {DEPTH_MAX} folders",
-        path.display()
-    )))
-}
-
-fn refuse_whiteout_name(name: &OsString, path: &Path) -> Result<()> {
-    if !name.as_bytes().starts_with(WHITEOUT) {
-        return Ok(());
-    }
-    Err(Error::invalid(format!(
-        "{} cannot be in a layer: names that begin with .wh. mean removals there",
-        path.display()
-    ))
-    .hinted("rename or remove it in the container"))
-}
-
-/// Writes the layer, with the folders above each entry before it.
-struct TarSink<'a> {
-    tar: LayerWriter<'a>,
-    /// The folders that the walk is in, and whether each is written already.
-    pending: Vec<(PathBuf, Node, bool)>,
-    /// The folder that was told last: entering it next must not write it again.
-    last_folder: Option<PathBuf>,
-    written: Written,
-}
-
-impl TarSink<'_> {
-    fn write_folders(&mut self) -> Result<()> {
-        for (path, node, written) in &mut self.pending {
-            if !*written {
-                self.tar.special(path, &node.meta)?;
-                self.written.entries += 1;
-                *written = true;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Sink for TarSink<'_> {
-    fn gone(&mut self, folder: &Path, name: &OsString) -> Result<()> {
-        self.write_folders()?;
-        self.written.entries += 1;
-        self.tar.whiteout(folder, name.as_bytes())
-    }
-
-    fn entry(&mut self, found: &Found<'_>, _kind: ChangeKind, first: Option<&Path>) -> Result<()> {
-        let meta = &found.node.meta;
-        match meta.kind {
-            Type::Directory => {
-                self.write_folders()?;
-                self.written.entries += 1;
-                self.last_folder = Some(found.path.to_owned());
-                self.tar.special(found.path, meta)
-            }
-            Type::Socket => {
-                if self.written.notes.len() < NOTES_MAX {
-                    self.written
-                        .notes
-                        .push(format!("socket {}: a tar cannot hold it", found.path.display()));
-                }
-                Ok(())
-            }
-            _ => {
-                self.write_folders()?;
-                self.written.entries += 1;
-                match first {
-                    Some(first) => self.tar.hard_link(found.path, meta, first),
-                    None if meta.kind == Type::Regular => {
-                        let name = found.path.file_name().unwrap_or_default();
-                        let mut content = tree::open_file(found.folder, name, found.path)?;
-                        self.written.bytes += meta.size;
-                        self.tar.file(found.path, meta, &mut content)
-                    }
-                    None => self.tar.special(found.path, meta),
-                }
-            }
-        }
-    }
-
-    fn enter(&mut self, path: &Path, node: &Node) {
-        let written = self.last_folder.as_deref() == Some(path);
-        self.pending.push((path.to_owned(), node.clone(), written));
     }
 
     fn leave(&mut self) {
-        self.pending.pop();
+        self.sink.leave();
+    }
+
+    fn socket(&mut self, path: &Path) {
+        self.sink.socket(path);
     }
 }
 
-/// Lists the changes.
+/// Later times become the clamp.
+fn clamped(time: Time, clamp: Option<i64>) -> Time {
+    let latest = clamp.map(|seconds| Time {
+        seconds,
+        nanoseconds: 0,
+    });
+    latest.map_or(time, |latest| time.min(latest))
+}
+
+/// Whether a tar could tell the parent's file at a name from the child's, their other names left aside.
+pub(super) fn differs(at: &At<'_>, old: &Node, new: &Node, options: &Options) -> Result<bool> {
+    let visible = |node: &Node| {
+        (
+            node.kind,
+            // A link's own mode means nothing, and differs between filesystems.
+            if node.kind == NodeKind::Symlink { 0 } else { node.mode },
+            node.uid,
+            node.gid,
+            node.device,
+            if node.kind == NodeKind::File { node.size } else { 0 },
+            clamped(node.mtime, options.clamp_mtime),
+        )
+    };
+    if visible(old) != visible(new) {
+        return Ok(true);
+    }
+    let settled = (old.inode, old.ctime, old.mtime) == (new.inode, new.ctime, new.mtime);
+    let Some(parent) = at.parent.filter(|_| !settled || options.thorough) else {
+        return Ok(false);
+    };
+    let xattrs = |dir| {
+        handle::xattrs(dir, at.name, &mut |_| {}).map_err(|cause| failed("read the attributes of", at.path, cause))
+    };
+    if xattrs(parent)? != xattrs(at.child)? {
+        return Ok(true);
+    }
+    match new.kind {
+        NodeKind::File => contents_differ(at, parent),
+        NodeKind::Symlink => {
+            let target = |dir| handle::link_target(dir, at.name).map_err(|cause| failed("read", at.path, cause));
+            Ok(target(parent)? != target(at.child)?)
+        }
+        _ => Ok(false),
+    }
+}
+
+fn contents_differ(at: &At<'_>, parent: BorrowedFd<'_>) -> Result<bool> {
+    let open = |dir| {
+        let file = handle::open_file(dir, at.name).map_err(|cause| failed("open", at.path, cause))?;
+        Ok::<_, Error>(File::from(file))
+    };
+    let (mut old, mut new) = (open(parent)?, open(at.child)?);
+    let mut buffers = (vec![0; BUFFER], vec![0; BUFFER]);
+    loop {
+        let ours = fill(&mut old, &mut buffers.0).map_err(|cause| failed("read", at.path, cause))?;
+        let theirs = fill(&mut new, &mut buffers.1).map_err(|cause| failed("read", at.path, cause))?;
+        if buffers.0.get(..ours) != buffers.1.get(..theirs) {
+            return Ok(true);
+        }
+        if ours == 0 {
+            return Ok(false);
+        }
+    }
+}
+
+/// Reads until the buffer is full or the file at its end.
+fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read(rest) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(cause) if cause.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(cause) => return Err(cause),
+        }
+    }
+    Ok(filled)
+}
+
 struct ListSink<'a> {
     each: &'a mut dyn FnMut(Change) -> Result<()>,
 }
 
 impl Sink for ListSink<'_> {
-    fn gone(&mut self, folder: &Path, name: &OsString) -> Result<()> {
-        (self.each)(Change {
-            kind: ChangeKind::Deleted,
-            path: folder.join(name),
-        })
-    }
-
-    fn entry(&mut self, found: &Found<'_>, kind: ChangeKind, _first: Option<&Path>) -> Result<()> {
+    fn change(&mut self, kind: ChangeKind, at: &At<'_>, _node: &Node, _role: Option<&Role>) -> Result<()> {
         (self.each)(Change {
             kind,
-            path: found.path.to_owned(),
+            path: at.path.to_owned(),
+        })
+    }
+}
+
+/// A directory on the way to where the walk is.
+struct Above {
+    path: PathBuf,
+    node: Node,
+    written: bool,
+}
+
+struct TarSink<'a> {
+    root: BorrowedFd<'a>,
+    writer: Writer<'a>,
+    clamp: Option<i64>,
+    above: Vec<Above>,
+    buffer: Vec<u8>,
+    filtered: BTreeMap<Vec<u8>, u64>,
+    written: Written,
+}
+
+impl Sink for TarSink<'_> {
+    fn change(&mut self, kind: ChangeKind, at: &At<'_>, node: &Node, role: Option<&Role>) -> Result<()> {
+        if handle::is_whiteout(at.name) {
+            return Err(Error::invalid(format!(
+                "{} cannot be in a layer: names that begin with .wh. mean deletions there",
+                shown(at.path)
+            ))
+            .hinted("rename or remove it"));
+        }
+        self.parents()?;
+        if kind == ChangeKind::Deleted {
+            return self.whiteout(at);
+        }
+        if let Some(Role::LinkTo(first)) = role {
+            return self.node(
+                at.path,
+                node,
+                Type::HardLink,
+                first.as_os_str().as_bytes(),
+                &Xattrs::new(),
+            );
+        }
+        let filtered = &mut self.filtered;
+        let xattrs = handle::xattrs(at.child, at.name, &mut |name| {
+            *filtered.entry(name.to_vec()).or_default() += 1;
+        })
+        .map_err(|cause| failed("read the attributes of", at.path, cause))?;
+        match node.kind {
+            NodeKind::File => return self.file(at, node, &xattrs),
+            NodeKind::Directory => {
+                self.node(at.path, node, Type::Directory, b"", &xattrs)?;
+                self.above.push(Above {
+                    path: at.path.to_owned(),
+                    node: *node,
+                    written: true,
+                });
+            }
+            NodeKind::Symlink => {
+                let target = handle::link_target(at.child, at.name).map_err(|cause| failed("read", at.path, cause))?;
+                self.node(at.path, node, Type::Symlink, &target, &xattrs)?;
+            }
+            NodeKind::Character => self.node(at.path, node, Type::Character, b"", &xattrs)?,
+            NodeKind::Block => self.node(at.path, node, Type::Block, b"", &xattrs)?,
+            NodeKind::Fifo => self.node(at.path, node, Type::Fifo, b"", &xattrs)?,
+            NodeKind::Socket => {}
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, path: &Path, node: &Node) {
+        self.above.push(Above {
+            path: path.to_owned(),
+            node: *node,
+            written: false,
+        });
+    }
+
+    fn leave(&mut self) {
+        self.above.pop();
+    }
+
+    fn socket(&mut self, path: &Path) {
+        self.note(format!("{}: a socket, left out", shown(path)));
+    }
+}
+
+impl TarSink<'_> {
+    fn root(&mut self, root: &Root) -> Result<()> {
+        let mut node = root.node;
+        node.mtime = Time::default();
+        self.node(Path::new(""), &node, Type::Directory, b"", &root.xattrs)
+    }
+
+    /// Writes the directories above that have not been written yet, as they are.
+    fn parents(&mut self) -> Result<()> {
+        let mut above = std::mem::take(&mut self.above);
+        for parent in above.iter_mut().filter(|parent| !parent.written) {
+            let dir = open_dir(self.root, &parent.path).map_err(|cause| failed("open", &parent.path, cause))?;
+            let xattrs = handle::xattrs_of(dir.as_fd(), &mut |_| {})
+                .map_err(|cause| failed("read the attributes of", &parent.path, cause))?;
+            self.node(&parent.path, &parent.node, Type::Directory, b"", &xattrs)?;
+            parent.written = true;
+        }
+        self.above = above;
+        Ok(())
+    }
+
+    fn item(&mut self, item: &Item<'_>) -> Result<()> {
+        self.written.entries += 1;
+        self.writer
+            .item(item)
+            .map_err(|cause| failed("write the layer's entry of", item.path, cause))
+    }
+
+    fn whiteout(&mut self, at: &At<'_>) -> Result<()> {
+        let name = [b".wh.", at.name.as_bytes()].concat();
+        let path = at.path.with_file_name(std::ffi::OsStr::from_bytes(&name));
+        self.item(&Item {
+            path: &path,
+            kind: Type::File,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            mtime: Time::default(),
+            size: 0,
+            link: b"",
+            device: Device { major: 0, minor: 0 },
+            xattrs: &Xattrs::new(),
         })
     }
 
-    fn enter(&mut self, _path: &Path, _node: &Node) {}
+    fn node(&mut self, path: &Path, node: &Node, kind: Type, link: &[u8], xattrs: &Xattrs) -> Result<()> {
+        self.item(&Item {
+            path,
+            kind,
+            mode: if kind == Type::Symlink { 0o777 } else { node.mode },
+            uid: node.uid,
+            gid: node.gid,
+            mtime: clamped(node.mtime, self.clamp),
+            size: if kind == Type::File { node.size } else { 0 },
+            link,
+            device: node.device,
+            xattrs,
+        })
+    }
 
-    fn leave(&mut self) {}
+    fn file(&mut self, at: &At<'_>, node: &Node, xattrs: &Xattrs) -> Result<()> {
+        let mut file = handle::open_file(at.child, at.name)
+            .map(File::from)
+            .map_err(|cause| failed("open", at.path, cause))?;
+        self.node(at.path, node, Type::File, b"", xattrs)?;
+        let mut left = node.size;
+        while left > 0 {
+            let room = usize::try_from(left).unwrap_or(BUFFER).min(BUFFER);
+            let buffer = self.buffer.get_mut(..room).unwrap_or_default();
+            let count = fill(&mut file, buffer).map_err(|cause| failed("read", at.path, cause))?;
+            if count == 0 {
+                return Err(Error::new(
+                    crate::Kind::InUse,
+                    format!("{} became shorter while it was read", shown(at.path)),
+                )
+                .hinted("stop what writes to it"));
+            }
+            let piece = buffer.get(..count).unwrap_or_default();
+            let put = self.writer.content(piece);
+            put.map_err(|cause| failed("write the layer's entry of", at.path, cause))?;
+            left -= count as u64;
+        }
+        self.written.bytes += node.size;
+        let padded = self.writer.pad(node.size);
+        padded.map_err(|cause| failed("write the layer's entry of", at.path, cause))
+    }
+
+    fn note(&mut self, note: String) {
+        tracing::debug!("{note}");
+        if self.written.notes.len() < NOTES {
+            self.written.notes.push(note);
+        }
+    }
+
+    fn finish(mut self) -> Result<Written> {
+        for (name, count) in std::mem::take(&mut self.filtered) {
+            let name = String::from_utf8_lossy(&name);
+            self.note(format!("extended attribute {name:?} left out, times {count}"));
+        }
+        let ended = self.writer.finish();
+        ended.map_err(|cause| failed("write the end of", Path::new("the layer"), cause))?;
+        Ok(self.written)
+    }
 }

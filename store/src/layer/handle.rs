@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::read::{Device, Time, shown};
+use super::entry::{Device, Time, shown};
 use crate::{Error, Result};
 
 /// How often a call that a concurrent rename disturbed is made again (openat2(2), EAGAIN).
@@ -43,6 +43,8 @@ pub(super) struct Node {
     pub(super) size: u64,
     pub(super) mtime: Time,
     pub(super) ctime: Time,
+    /// Within a tree, this and the inode number tell whether two names are one file.
+    pub(super) filesystem: u64,
     pub(super) inode: u64,
     pub(super) links: u64,
 }
@@ -74,10 +76,16 @@ impl Node {
             size: u64::try_from(stat.st_size).unwrap_or(0),
             mtime: time(stat.st_mtime, stat.st_mtime_nsec),
             ctime: time(stat.st_ctime, stat.st_ctime_nsec),
+            filesystem: stat.st_dev,
             inode: stat.st_ino,
-            links: u64::from(stat.st_nlink),
+            links: widened(stat.st_nlink),
         }
     }
+}
+
+/// The count has another width on other processors.
+fn widened(links: impl Into<u64>) -> u64 {
+    links.into()
 }
 
 fn time(seconds: i64, nanoseconds: u64) -> Time {

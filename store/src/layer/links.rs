@@ -1,174 +1,241 @@
-//! Hard-link groups: which files of the child have several names, and which of
-//! those groups a layer must tell.
+//! Hard links between two trees: which groups of names changed, and who of a group carries the content.
 //!
-//! In a tar a link names an earlier entry of the same layer. So when one name of
-//! a group is new or the file is changed, every name of it is told, also the
-//! unchanged ones. A group of the parent that was *split* (one of its names is
-//! now a file of its own) is told whole, each part: an unpacker that only
-//! replaced one name could not know which.
+//! A tar has no inode numbers: a group is its first name with the content, and
+//! links to it. So if anything about a child's group changed, the layer has all
+//! its names, changed or not. A group changed when
+//!
+//! - one of its names is new, or shows something else than the parent's file of that name;
+//! - its names were different files in the parent (joined);
+//! - names that were one file with them in the parent are another file now (split).
+//!
+//! A name that merely went away leaves only its whiteout. Where a [`Scope`]
+//! narrows the walk, the first candidate with other names makes the names of
+//! both trees be walked in full, contents excepted.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use super::diff::{self, Everything, Options, Scope};
-use super::tree::{self, Node, Type};
-use crate::error::Result;
+use super::diff::{Candidates, Everything, Options, Scope, differs};
+use super::handle::{Node, NodeKind};
+use super::merge::{At, Visitor, failed, merge, open_dir};
+use crate::{Error, Result};
 
-/// A file of the child with several names, or with a name that had others in the parent.
-#[derive(Debug)]
-pub(super) struct Group {
-    /// Its first name in canonical order.
-    pub(super) first: PathBuf,
-    /// Whether the layer must tell it.
-    pub(super) changed: bool,
+/// What a name of a changed group is in the layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The first of its group: carries the content.
+    Content,
+    /// Another name of the file at this path.
+    LinkTo(PathBuf),
 }
 
-/// The groups of a comparison.
+/// The names of all changed groups.
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    groups: HashMap<u64, Group>,
-    /// Names, and folders on the way to them, that a narrowed walk must visit besides.
-    extra: BTreeMap<PathBuf, BTreeSet<OsString>>,
+    roles: HashMap<PathBuf, Role>,
+    /// Where they are, for a walk that is narrowed.
+    names: BTreeMap<PathBuf, BTreeSet<OsString>>,
+}
+
+/// Whether a name has, or had, others.
+pub(super) fn is_linked(old: Option<&Node>, new: &Node) -> bool {
+    let many = |node: &Node| node.kind != NodeKind::Directory && node.links > 1;
+    // A directory takes part on neither side.
+    new.kind != NodeKind::Directory && (many(new) || old.is_some_and(many))
 }
 
 impl Links {
-    /// The group of the file with this inode number, if it has one.
-    pub(super) fn group(&self, inode: u64) -> Option<&Group> {
-        self.groups.get(&inode)
-    }
-
-    /// Names in `folder` that must be visited whatever the scope says.
-    pub(super) fn names_in(&self, folder: &Path) -> Option<&BTreeSet<OsString>> {
-        self.extra.get(folder)
-    }
-}
-
-/// Finds the groups: within the scope first; where anything there has several
-/// links, in the whole trees, for the other names may lie anywhere.
-pub(super) fn find(
-    parent: Option<BorrowedFd<'_>>,
-    child: BorrowedFd<'_>,
-    scope: &dyn Scope,
-    options: &Options,
-) -> Result<Links> {
-    let mut names = Names::default();
-    names.collect(Path::new(""), parent, child, scope, options, 0)?;
-    if names.child.is_empty() {
-        return Ok(Links::default());
-    }
-    if !scope.is_everything() {
-        names = Names::default();
-        names.collect(Path::new(""), parent, child, &Everything, options, 0)?;
-    }
-    Ok(names.groups())
-}
-
-/// One name of a file of the child.
-#[derive(Debug)]
-struct Name {
-    path: PathBuf,
-    /// The file that the name stands for in the parent.
-    before: Option<u64>,
-    /// Whether the file differs from what the parent has there.
-    differs: bool,
-}
-
-#[derive(Debug, Default)]
-struct Names {
-    /// Names by inode number of the child, in canonical order.
-    child: BTreeMap<u64, Vec<Name>>,
-    /// Files of the child (inode numbers) that came from one file of the parent with several names.
-    heirs: BTreeMap<u64, BTreeSet<u64>>,
-}
-
-impl Names {
-    fn collect(
-        &mut self,
-        path: &Path,
+    /// Finds the changed groups between `parent` and `child`.
+    pub(super) fn find(
         parent: Option<BorrowedFd<'_>>,
         child: BorrowedFd<'_>,
         scope: &dyn Scope,
         options: &Options,
-        depth: usize,
-    ) -> Result<()> {
-        diff::refuse_depth(path, depth)?;
-        for name in diff::candidates(scope, path, parent, child)? {
-            let at = path.join(&name);
-            let Some(after) = tree::node(child, &name, &at)? else {
-                continue;
-            };
-            let before = diff::before(parent, &name, &at)?;
-            if after.meta.kind == Type::Directory {
-                let (outer, inner) = diff::open_both(&name, &at, parent, child, before.as_ref())?;
-                self.collect(
-                    &at,
-                    outer.as_ref().map(AsFd::as_fd),
-                    inner.as_fd(),
-                    scope,
-                    options,
-                    depth + 1,
-                )?;
-                continue;
-            }
-            let before = before.filter(|before| before.meta.kind != Type::Directory);
-            let had_others = before.as_ref().is_some_and(|before| before.identity.links > 1);
-            if after.identity.links > 1 || had_others {
-                let differs = diff::differs(&name, &at, parent, child, &after, before.as_ref(), options)?;
-                self.note(at, &after, before.as_ref(), differs);
+    ) -> Result<Self> {
+        let mut candidates = Linked::default();
+        let narrowed = merge(parent, child, scope, &mut candidates)?;
+        let seeds: BTreeSet<PathBuf> = candidates.names.iter().map(|name| name.path.clone()).collect();
+        if seeds.is_empty() {
+            return Ok(Self::default());
+        }
+        let all = if narrowed {
+            let mut all = Linked::default();
+            merge(parent, child, &Everything, &mut all)?;
+            all
+        } else {
+            candidates
+        };
+        let groups = Groups::new(&all.names);
+        let mut links = Self::default();
+        for group in groups.reached(&seeds) {
+            if groups.changed(&group, parent, child, options)? {
+                links.add(group.iter().filter_map(|index| all.names.get(*index)));
             }
         }
-        Ok(())
+        Ok(links)
     }
 
-    fn note(&mut self, path: PathBuf, after: &Node, before: Option<&Node>, differs: bool) {
-        let inode = after.identity.inode;
-        if let Some(before) = before.filter(|before| before.identity.links > 1) {
-            self.heirs.entry(before.identity.inode).or_default().insert(inode);
-        }
-        let before = before.map(|before| before.identity.inode);
-        self.child
-            .entry(inode)
-            .or_default()
-            .push(Name { path, before, differs });
+    pub(super) fn role(&self, path: &Path) -> Option<&Role> {
+        self.roles.get(path)
     }
 
-    fn groups(self) -> Links {
-        let split: BTreeSet<u64> = self
-            .heirs
-            .values()
-            .filter(|heirs| heirs.len() > 1)
-            .flatten()
-            .copied()
-            .collect();
-        let mut links = Links::default();
-        for (inode, names) in self.child {
-            let Some(first) = names.first() else { continue };
-            // Names that stood for different files before are a new group, however equal the files were.
-            let joined = names.iter().any(|name| name.before != first.before);
-            let changed = joined || split.contains(&inode) || names.iter().any(|name| name.differs);
-            if changed {
-                names.iter().for_each(|name| links.visit(&name.path));
+    /// The scope, and beside it the names of the changed groups.
+    pub(super) fn widen<'a>(&'a self, scope: &'a dyn Scope) -> Widened<'a> {
+        Widened { scope, links: self }
+    }
+
+    fn add<'n>(&mut self, group: impl Iterator<Item = &'n Name>) {
+        // A path's own order is the canonical one: component by component, bytewise.
+        let paths: BTreeSet<&PathBuf> = group.map(|name| &name.path).collect();
+        let mut first: Option<&PathBuf> = None;
+        for path in paths {
+            let role = first.map_or(Role::Content, |first| Role::LinkTo(first.clone()));
+            first.get_or_insert(path);
+            self.roles.insert(path.clone(), role);
+            for below in path.ancestors() {
+                if let (Some(above), Some(name)) = (below.parent(), below.file_name()) {
+                    self.names.entry(above.to_owned()).or_default().insert(name.to_owned());
+                }
             }
-            links.groups.insert(
-                inode,
-                Group {
-                    first: first.path.clone(),
-                    changed,
-                },
-            );
         }
-        links
     }
 }
 
-impl Links {
-    fn visit(&mut self, path: &Path) {
-        let mut path = path;
-        while let (Some(folder), Some(name)) = (path.parent(), path.file_name()) {
-            self.extra.entry(folder.to_owned()).or_default().insert(name.to_owned());
-            path = folder;
+/// See [`Links::widen`].
+#[derive(Debug)]
+pub(super) struct Widened<'a> {
+    scope: &'a dyn Scope,
+    links: &'a Links,
+}
+
+impl Scope for Widened<'_> {
+    fn names(&self, path: &Path) -> Result<Candidates> {
+        Ok(match self.scope.names(path)? {
+            Candidates::Only(mut names) => {
+                names.extend(self.links.names.get(path).into_iter().flatten().cloned());
+                Candidates::Only(names)
+            }
+            Candidates::All => Candidates::All,
+        })
+    }
+}
+
+struct Name {
+    path: PathBuf,
+    old: Option<Node>,
+    new: Node,
+}
+
+/// The names of the child that have, or had, others.
+#[derive(Default)]
+struct Linked {
+    names: Vec<Name>,
+}
+
+impl Visitor for Linked {
+    fn gone(&mut self, _at: &At<'_>, _old: &Node) -> Result<()> {
+        Ok(())
+    }
+
+    fn found(&mut self, at: &At<'_>, old: Option<&Node>, new: &Node) -> Result<()> {
+        if is_linked(old, new) {
+            self.names.push(Name {
+                path: at.path.to_owned(),
+                old: old.copied().filter(|old| old.kind != NodeKind::Directory),
+                new: *new,
+            });
         }
+        Ok(())
+    }
+}
+
+type Inode = (u64, u64);
+
+fn inode(node: &Node) -> Inode {
+    (node.filesystem, node.inode)
+}
+
+struct Groups<'n> {
+    names: &'n [Name],
+    child: HashMap<Inode, Vec<usize>>,
+    parent: HashMap<Inode, Vec<usize>>,
+}
+
+impl<'n> Groups<'n> {
+    fn new(names: &'n [Name]) -> Self {
+        let mut child = HashMap::<_, Vec<_>>::new();
+        let mut parent = HashMap::<_, Vec<_>>::new();
+        for (index, name) in names.iter().enumerate() {
+            child.entry(inode(&name.new)).or_default().push(index);
+            if let Some(old) = &name.old {
+                parent.entry(inode(old)).or_default().push(index);
+            }
+        }
+        Self { names, child, parent }
+    }
+
+    fn members(map: &HashMap<Inode, Vec<usize>>, inode: Inode) -> &[usize] {
+        map.get(&inode).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The child's groups that hang together with one of `seeds` through groups of either tree.
+    fn reached(&self, seeds: &BTreeSet<PathBuf>) -> Vec<Vec<usize>> {
+        let mut reached = BTreeMap::<Inode, Vec<usize>>::new();
+        let mut rest: Vec<&Name> = self.names.iter().filter(|name| seeds.contains(&name.path)).collect();
+        while let Some(name) = rest.pop() {
+            if reached.contains_key(&inode(&name.new)) {
+                continue;
+            }
+            let group = Self::members(&self.child, inode(&name.new));
+            reached.insert(inode(&name.new), group.to_vec());
+            for member in group.iter().filter_map(|index| self.names.get(*index)) {
+                let siblings = member.old.as_ref().map(|old| Self::members(&self.parent, inode(old)));
+                rest.extend(
+                    siblings
+                        .into_iter()
+                        .flatten()
+                        .filter_map(|index| self.names.get(*index)),
+                );
+            }
+        }
+        reached.into_values().collect()
+    }
+
+    fn changed(
+        &self,
+        group: &[usize],
+        parent: Option<BorrowedFd<'_>>,
+        child: BorrowedFd<'_>,
+        options: &Options,
+    ) -> Result<bool> {
+        let mut members = group.iter().filter_map(|index| self.names.get(*index));
+        let Some(first) = members.next() else {
+            return Ok(false);
+        };
+        let (Some(old), Some(parent)) = (&first.old, parent) else {
+            return Ok(true);
+        };
+        let joined = members.any(|name| name.old.as_ref().map(inode) != Some(inode(old)));
+        let split = Self::members(&self.parent, inode(old))
+            .iter()
+            .filter_map(|index| self.names.get(*index))
+            .any(|sibling| inode(&sibling.new) != inode(&first.new));
+        if joined || split {
+            return Ok(true);
+        }
+        let (Some(above), Some(name)) = (first.path.parent(), first.path.file_name()) else {
+            return Err(Error::invalid("the root of a tree cannot be a hard link"));
+        };
+        let open = |root| open_dir(root, above).map_err(|cause| failed("open", above, cause));
+        let (parent, child) = (open(parent)?, open(child)?);
+        let at = At {
+            path: &first.path,
+            name,
+            parent: Some(parent.as_fd()),
+            child: child.as_fd(),
+        };
+        differs(&at, old, &first.new, options)
     }
 }

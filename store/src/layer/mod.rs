@@ -2,19 +2,27 @@
 //!
 //! - [`read`] gives the entries of a foreign tar, checked and within [`Limits`];
 //! - [`apply`] brings them into a directory, by handles only;
-//! - [`tree`] walks a directory by handles, in canonical order;
+//! - `merge` walks two directories side by side, in canonical order, and [`tree`] digests one;
 //! - [`diff`] compares two directories and writes the canonical tar of the difference;
-//! - `write` is that canonical profile: same tree, same bytes; `links` finds hard-link groups.
+//! - `write` is that canonical profile: same tree, same bytes.
 
 pub mod apply;
+mod content;
 pub mod diff;
+mod entry;
 mod handle;
+mod header;
 mod links;
+mod merge;
 mod pax;
+mod place;
 pub mod read;
 mod sparse;
 pub mod tree;
+mod whiteout;
 mod write;
+
+pub use handle::remove_tree;
 
 /// What a foreign archive may ask for at most.
 #[derive(Debug, Clone)]

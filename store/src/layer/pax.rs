@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::read::Time;
+use super::entry::Time;
 use super::sparse::Segment;
 
 const XATTR: &[u8] = b"SCHILY.xattr.";
@@ -231,7 +231,7 @@ mod tests {
 
     fn record(key: &str, value: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        super::super::write::push_record(&mut out, key.as_bytes(), value);
+        super::super::write::put_record(&mut out, key.as_bytes(), value);
         out
     }
 
@@ -256,7 +256,7 @@ mod tests {
             &b"12 size=1"[..],
             b"10 size=12",
             b"9 size=12\n",
-            b"11 size=12\n",
+            b"12 size=12\n",
             b"-10 size=12\n",
             b" 10 size=1\n",
             b"9 size1\n",

@@ -21,76 +21,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::Limits;
+use super::entry::shown;
+pub use super::entry::{Device, Entry, EntryKind, Time};
+use super::header::{BLOCK, is_sound, name_of, number, until_nul};
 use super::pax::{self, Records};
 use super::sparse::{self, Segment};
 use crate::{Error, Kind, Result, compress};
 
-pub(super) const BLOCK: usize = 512;
 /// Bytes read at once: what a pipe of ours holds, and a good write.
 const BUFFER: usize = 256 << 10;
-
-/// A point in time, as tar and the kernel have it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Time {
-    /// Seconds since 1970, rounded down.
-    pub seconds: i64,
-    /// Nanoseconds after that second, below 10^9.
-    pub nanoseconds: u32,
-}
-
-/// What an entry is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EntryKind {
-    /// A regular file, with [`Entry::size`] bytes.
-    File,
-    /// A directory.
-    Directory,
-    /// A symbolic link, with its target as it stands.
-    Symlink(PathBuf),
-    /// Another name of the file at this normalised path.
-    HardLink(PathBuf),
-    /// A character device.
-    Character(Device),
-    /// A block device.
-    Block(Device),
-    /// A FIFO.
-    Fifo,
-}
-
-/// A device number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Device {
-    /// Major, 12 bits.
-    pub major: u32,
-    /// Minor, 20 bits.
-    pub minor: u32,
-}
-
-/// One entry, without its content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Relative and normalised; empty for the root.
-    pub path: PathBuf,
-    /// What it is.
-    pub kind: EntryKind,
-    /// The low twelve bits of its mode.
-    pub mode: u32,
-    /// The owner's number.
-    pub uid: u32,
-    /// The group's number.
-    pub gid: u32,
-    /// When its content changed.
-    pub mtime: Time,
-    /// Bytes of content as a program will read it, holes included.
-    pub size: u64,
-    /// Extended attributes by name, sorted.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-/// A name for messages: quoted, with what would play tricks on a terminal escaped.
-pub(super) fn shown(path: &Path) -> String {
-    format!("{path:?}")
-}
 
 /// The entries of a tar stream.
 pub struct Reader<'a> {
@@ -236,11 +175,7 @@ impl<'a> Reader<'a> {
         if block.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
-        let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
-        let field = &header.as_old().cksum;
-        let blank: u64 = field.iter().map(|byte| u64::from(*byte)).sum();
-        let right = sum - blank + 8 * u64::from(b' ');
-        if number(field) != Some(i128::from(right)) {
+        if !is_sound(&header) {
             let error = self.bad("a header with a wrong check sum");
             return Err(if self.entries == 0 {
                 error.hinted("is it a tar? gzip and zstd are recognised, other packings are not")
@@ -521,7 +456,7 @@ impl<'a> Reader<'a> {
 
     fn records(&mut self, header: &tar::Header, header_bytes: &mut u64) -> Result<Records> {
         let body = self.body(header, header_bytes)?;
-        pax::parse(&body).map_err(|what| self.bad(&what))
+        pax::parse(&body).map_err(|what: String| self.bad(&what))
     }
 
     fn long(&mut self, header: &tar::Header, header_bytes: &mut u64) -> Result<Vec<u8>> {
@@ -577,35 +512,4 @@ fn broken(current: &Path, cause: std::io::Error) -> Error {
 
 fn short(current: &Path) -> Error {
     Error::invalid(format!("the tar is cut off at {}", shown(current)))
-}
-
-fn until_nul(field: &[u8]) -> &[u8] {
-    field.split(|byte| *byte == 0).next().unwrap_or_default()
-}
-
-/// Prefix and name of a header without extended ones.
-fn name_of(header: &tar::Header) -> Vec<u8> {
-    let name = until_nul(&header.as_old().name);
-    match header.as_ustar().map(|ustar| until_nul(&ustar.prefix)) {
-        Some(prefix) if !prefix.is_empty() => [prefix, b"/", name].concat(),
-        _ => name.to_vec(),
-    }
-}
-
-/// A number field: octal digits between blanks, or (GNU) a big-endian two's
-/// complement number whose first bit is set. Empty is 0.
-pub(super) fn number(field: &[u8]) -> Option<i128> {
-    let (first, rest) = field.split_first()?;
-    if first & 0x80 != 0 {
-        // The first bit marks the form, the second is the sign.
-        let sign = if first & 0x40 != 0 { -1_i128 << 6 } else { 0 };
-        let head = sign | i128::from(first & 0x3f);
-        // Twelve bytes fit; nothing longer is a number field.
-        return (field.len() <= 12).then(|| rest.iter().fold(head, |value, byte| value << 8 | i128::from(*byte)));
-    }
-    let digits = until_nul(field).trim_ascii();
-    digits.iter().try_fold(0_i128, |value, byte| match byte {
-        b'0'..=b'7' => Some(value << 3 | i128::from(byte - b'0')),
-        _ => None,
-    })
 }

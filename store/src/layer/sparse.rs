@@ -3,8 +3,8 @@
 //! A map lists the stored pieces of a file. It is believed only when its pieces
 //! are in order, do not overlap, lie within the file and add up to what is stored.
 
+use super::header::{BLOCK, number};
 use super::pax::decimal;
-use super::read::{BLOCK, number};
 
 /// A stored piece of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

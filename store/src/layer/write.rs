@@ -1,329 +1,270 @@
 //! The canonical tar profile: same tree, same bytes.
 //!
-//! - ustar headers (POSIX.1-1988), with PAX records (POSIX.1-2001, `pax`) before
-//!   them only for what does not fit: long or non-ASCII paths and link targets,
-//!   owners above 2,097,151, sizes from 8 GiB, times that are not whole seconds
-//!   since 1970, and extended attributes (`SCHILY.xattr.`);
-//! - records sorted by key, no user names, device numbers for devices only;
-//! - folders end with `/`, nothing begins with `./` but the root itself;
-//! - whiteouts are empty files of mode 0, owner 0:0, time 0;
-//! - padded to 512 bytes, two zero blocks at the end, no more.
+//! ```text
+//! [PAX header + records]  only where ustar cannot say it
+//! header                  ustar, no names of owners, device numbers for devices only
+//! content, padded to 512
+//! ...
+//! two zero blocks         and no padding to a tape record
+//! ```
+//!
+//! Order: depth first; in each directory the whiteouts, then the entries, both
+//! bytewise by name ([`diff`](super::diff) sees to that). Directories end with
+//! `/`; the root, where it must be said, is `./`. PAX records, sorted by key,
+//! carry names that are long or not ASCII (`hdrcharset=BINARY` where they are
+//! not UTF-8 either), sizes from 8 GiB, owners from 2^21, mtimes with
+//! nanoseconds or outside 1970 to 2242, and `SCHILY.xattr.*` with `=` and `%`
+//! of a name as GNU tar writes them.
 
-use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::tree::{Meta, Type};
-use crate::error::{Context, Error, Kind, Result};
+use super::entry::{Device, Time};
+use super::handle::Xattrs;
+use super::header::BLOCK;
 
-/// Bytes of a tar block.
-const BLOCK: usize = 512;
-/// The most that seven octal digits hold.
-const SEVEN_DIGITS: u64 = 0o7_777_777;
-/// The most that eleven octal digits hold: 8 GiB less one.
-const ELEVEN_DIGITS: u64 = 0o77_777_777_777;
-/// What a whiteout's name begins with.
-pub(crate) const WHITEOUT: &[u8] = b".wh.";
+const BUFFER: usize = 256 << 10;
+const XATTR: &[u8] = b"SCHILY.xattr.";
 
-/// One header's worth.
-struct Header<'a> {
-    path: Vec<u8>,
-    flag: u8,
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    size: u64,
-    mtime: (i64, u32),
-    link: &'a [u8],
-    device: Option<(u32, u32)>,
-    xattrs: Option<&'a BTreeMap<Vec<u8>, Vec<u8>>>,
+/// The type of an entry, as its header has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Type {
+    File,
+    HardLink,
+    Symlink,
+    Character,
+    Block,
+    Directory,
+    Fifo,
 }
 
-/// Writes entries of a layer, in the order in which they are given.
-pub(crate) struct LayerWriter<'a> {
-    out: &'a mut dyn Write,
-    clamp: Option<i64>,
-}
-
-impl std::fmt::Debug for LayerWriter<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LayerWriter")
-            .field("clamp", &self.clamp)
-            .finish_non_exhaustive()
+impl Type {
+    fn flag(self) -> u8 {
+        match self {
+            Self::File => b'0',
+            Self::HardLink => b'1',
+            Self::Symlink => b'2',
+            Self::Character => b'3',
+            Self::Block => b'4',
+            Self::Directory => b'5',
+            Self::Fifo => b'6',
+        }
     }
 }
 
-impl<'a> LayerWriter<'a> {
-    /// Later mtimes than `clamp` (seconds since 1970) become that one.
-    pub(crate) fn new(out: &'a mut dyn Write, clamp: Option<i64>) -> Self {
-        Self { out, clamp }
-    }
+/// An entry without its content.
+#[derive(Debug)]
+pub(super) struct Item<'a> {
+    /// Relative to the root; empty for the root itself.
+    pub(super) path: &'a Path,
+    pub(super) kind: Type,
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) mtime: Time,
+    /// Bytes of content that follow.
+    pub(super) size: u64,
+    /// Target of a link.
+    pub(super) link: &'a [u8],
+    pub(super) device: Device,
+    pub(super) xattrs: &'a Xattrs,
+}
 
-    /// `name` in the folder `path` is gone.
-    pub(crate) fn whiteout(&mut self, folder: &Path, name: &[u8]) -> Result<()> {
-        let mut path = folder.as_os_str().as_bytes().to_vec();
-        if !path.is_empty() {
-            path.push(b'/');
-        }
-        path.extend_from_slice(WHITEOUT);
-        path.extend_from_slice(name);
-        let header = Header {
-            path,
-            flag: b'0',
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            size: 0,
-            mtime: (0, 0),
-            link: b"",
-            device: None,
-            xattrs: None,
-        };
-        self.header(&header)
-    }
+/// Writes a tar in the canonical profile.
+pub(super) struct Writer<'a> {
+    out: BufWriter<&'a mut dyn Write>,
+}
 
-    /// `path` is another name of the file at `first`, an earlier entry.
-    pub(crate) fn hard_link(&mut self, path: &Path, meta: &Meta, first: &Path) -> Result<()> {
-        let mut header = self.entry(path, meta, b'1');
-        header.size = 0;
-        header.link = first.as_os_str().as_bytes();
-        // The first name carries them for all.
-        header.xattrs = None;
-        self.header(&header)
-    }
-
-    /// Anything but a regular file; an empty path is the tree's root.
-    pub(crate) fn special(&mut self, path: &Path, meta: &Meta) -> Result<()> {
-        let flag = match meta.kind {
-            Type::Directory => b'5',
-            Type::Symlink => b'2',
-            Type::Character => b'3',
-            Type::Block => b'4',
-            Type::Fifo => b'6',
-            Type::Regular | Type::Socket => {
-                return Err(Error::invalid(format!(
-                    "{} cannot be written without content",
-                    path.display()
-                )));
-            }
-        };
-        let mut header = self.entry(path, meta, flag);
-        if meta.kind == Type::Symlink {
-            header.link = &meta.target;
-        }
-        if matches!(meta.kind, Type::Character | Type::Block) {
-            header.device = Some(meta.device);
-        }
-        self.header(&header)
-    }
-
-    /// A regular file with its content, exactly as long as `meta` says.
-    pub(crate) fn file(&mut self, path: &Path, meta: &Meta, content: &mut dyn Read) -> Result<()> {
-        let header = self.entry(path, meta, b'0');
-        self.header(&header)?;
-        let copied = io::copy(&mut content.take(meta.size), &mut self.out).context("copy", path)?;
-        if copied != meta.size {
-            return Err(Error::new(
-                Kind::InUse,
-                format!("{} became shorter while it was read", path.display()),
-            )
-            .hinted("stop what writes to it, then try again"));
-        }
-        self.pad(meta.size)
-    }
-
-    /// The end of the archive.
-    pub(crate) fn finish(self) -> Result<()> {
-        self.out
-            .write_all(&[0; 2 * BLOCK])
-            .and_then(|()| self.out.flush())
-            .context("write", "the layer")
-    }
-
-    fn entry<'m>(&self, path: &Path, meta: &'m Meta, flag: u8) -> Header<'m> {
-        let mut bytes = path.as_os_str().as_bytes().to_vec();
-        if bytes.is_empty() {
-            bytes.push(b'.');
-        }
-        if meta.kind == Type::Directory {
-            bytes.push(b'/');
-        }
-        let mtime = match self.clamp {
-            Some(clamp) if meta.mtime.0 >= clamp => (clamp, 0),
-            _ => meta.mtime,
-        };
-        Header {
-            path: bytes,
-            flag,
-            mode: meta.mode,
-            uid: meta.uid,
-            gid: meta.gid,
-            size: meta.size,
-            mtime,
-            link: b"",
-            device: None,
-            xattrs: Some(&meta.xattrs),
+impl<'a> Writer<'a> {
+    pub(super) fn new(out: &'a mut dyn Write) -> Self {
+        Self {
+            out: BufWriter::with_capacity(BUFFER, out),
         }
     }
 
-    fn header(&mut self, header: &Header<'_>) -> Result<()> {
-        let records = pax_records(header);
+    /// Writes an entry's headers.
+    pub(super) fn item(&mut self, item: &Item<'_>) -> io::Result<()> {
+        let mut header = tar::Header::new_ustar();
+        let records = fill(&mut header, item);
         if !records.is_empty() {
-            self.pax(&header.path, &records)?;
+            let mut extended = tar::Header::new_ustar();
+            let old = extended.as_old_mut();
+            put_bytes(&mut old.name, b"PaxHeader");
+            old.linkflag = [b'x'];
+            octal(&mut old.mode, 0o644);
+            octal(&mut old.uid, 0);
+            octal(&mut old.gid, 0);
+            octal(&mut old.size, records.len() as u64);
+            octal(&mut old.mtime, 0);
+            extended.set_cksum();
+            self.out.write_all(extended.as_bytes())?;
+            self.out.write_all(&records)?;
+            self.pad(records.len() as u64)?;
         }
-        self.write(&ustar(header))
+        header.set_cksum();
+        self.out.write_all(header.as_bytes())
     }
 
-    fn pax(&mut self, path: &[u8], records: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<()> {
-        let mut content = Vec::new();
-        for (key, value) in records {
-            push_record(&mut content, key, value);
-        }
-        let trimmed = path.strip_suffix(b"/").unwrap_or(path);
-        let name = trimmed.rsplit(|byte| *byte == b'/').next().unwrap_or(trimmed);
-        let ascii = name
-            .iter()
-            .map(|byte| if byte.is_ascii_graphic() { *byte } else { b'_' })
-            .take(80);
-        let size = content.len() as u64;
-        let header = Header {
-            path: b"PaxHeaders/".iter().copied().chain(ascii).collect(),
-            flag: b'x',
-            mode: 0o644,
-            uid: 0,
-            gid: 0,
-            size,
-            mtime: (0, 0),
-            link: b"",
-            device: None,
-            xattrs: None,
-        };
-        self.write(&ustar(&header))?;
-        self.write(&content)?;
-        self.pad(size)
+    /// Writes some of the content of the last entry.
+    pub(super) fn content(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.out.write_all(piece)
     }
 
-    fn pad(&mut self, size: u64) -> Result<()> {
-        // Below 512, so it cannot be cut.
-        let rest = usize::try_from(size % BLOCK as u64).unwrap_or(0);
-        if rest == 0 {
-            Ok(())
-        } else {
-            self.write(&[0; BLOCK][rest..])
-        }
+    /// Fills up to a block after `size` bytes of content.
+    pub(super) fn pad(&mut self, size: u64) -> io::Result<()> {
+        let padding = size.next_multiple_of(BLOCK as u64) - size;
+        let zeros = [0; BLOCK];
+        let padding = usize::try_from(padding).unwrap_or(0);
+        self.out.write_all(zeros.get(..padding).unwrap_or_default())
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all(bytes).context("write", "the layer")
+    /// Writes the end mark.
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.out.write_all(&[0; 2 * BLOCK])?;
+        self.out.flush()
     }
 }
 
-/// What the ustar header cannot say.
-fn pax_records(header: &Header<'_>) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    let mut records = BTreeMap::new();
-    let mut say = |key: &[u8], value: Vec<u8>| {
-        records.insert(key.to_vec(), value);
+/// Fills a ustar header; gives the PAX records for what it cannot say.
+fn fill(header: &mut tar::Header, item: &Item<'_>) -> Vec<u8> {
+    let mut records: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    let mut record = |key: &str, value: Vec<u8>| records.push((key.as_bytes().to_vec(), value));
+    let mut path = item.path.as_os_str().as_bytes().to_vec();
+    if path.is_empty() {
+        path.push(b'.');
+    }
+    if item.kind == Type::Directory {
+        path.push(b'/');
+    }
+    if let Some(ustar) = header.as_ustar_mut() {
+        match split(&path) {
+            Some((prefix, name)) => {
+                put_bytes(&mut ustar.prefix, prefix);
+                put_bytes(&mut ustar.name, name);
+            }
+            None => {
+                put_bytes(&mut ustar.name, &path);
+                record("path", path.clone());
+            }
+        }
+        put_bytes(&mut ustar.linkname, item.link);
+        if matches!(item.kind, Type::Character | Type::Block) {
+            octal(&mut ustar.dev_major, item.device.major.into());
+            octal(&mut ustar.dev_minor, item.device.minor.into());
+        }
+    }
+    if item.link.len() > 100 || !item.link.is_ascii() {
+        record("linkpath", item.link.to_vec());
+    }
+    let old = header.as_old_mut();
+    old.linkflag = [item.kind.flag()];
+    octal(&mut old.mode, item.mode.into());
+    let mut number = |field: &mut [u8], key: &str, value: u64| {
+        let fits = value < 1 << (3 * (field.len() - 1));
+        octal(field, if fits { value } else { 0 });
+        if !fits {
+            record(key, value.to_string().into_bytes());
+        }
     };
-    if !header.path.is_ascii() || split(&header.path).is_none() {
-        say(b"path", header.path.clone());
+    number(&mut old.uid, "uid", item.uid.into());
+    number(&mut old.gid, "gid", item.gid.into());
+    number(&mut old.size, "size", item.size);
+    let seconds = u64::try_from(item.mtime.seconds)
+        .ok()
+        .filter(|seconds| *seconds < 1 << 33);
+    octal(&mut old.mtime, seconds.unwrap_or(0));
+    if seconds.is_none() || item.mtime.nanoseconds != 0 {
+        record("mtime", time(item.mtime).into_bytes());
     }
-    if !header.link.is_ascii() || header.link.len() > 100 {
-        say(b"linkpath", header.link.to_vec());
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
+    if !text(&path) || !text(item.link) {
+        record("hdrcharset", b"BINARY".to_vec());
     }
-    for (key, id) in [(&b"uid"[..], header.uid), (b"gid", header.gid)] {
-        if u64::from(id) > SEVEN_DIGITS {
-            say(key, id.to_string().into_bytes());
-        }
+    for (name, value) in item.xattrs {
+        records.push(([XATTR, &escape(name)].concat(), value.clone()));
     }
-    if header.size > ELEVEN_DIGITS {
-        say(b"size", header.size.to_string().into_bytes());
+    records.sort_unstable();
+    let mut body = Vec::new();
+    for (key, value) in records {
+        put_record(&mut body, &key, &value);
     }
-    if header.mtime.1 != 0 || !u64::try_from(header.mtime.0).is_ok_and(|seconds| seconds <= ELEVEN_DIGITS) {
-        say(b"mtime", decimal(header.mtime).into_bytes());
-    }
-    for (name, value) in header.xattrs.into_iter().flatten() {
-        say(&[b"SCHILY.xattr.", name.as_slice()].concat(), value.clone());
-    }
-    if records.values().any(|value| std::str::from_utf8(value).is_err()) {
-        records.insert(b"hdrcharset".to_vec(), b"BINARY".to_vec());
-    }
-    records
+    body
 }
 
-/// A PAX record is `LENGTH KEY=VALUE\n`, and the length counts itself.
-pub(super) fn push_record(content: &mut Vec<u8>, key: &[u8], value: &[u8]) {
-    let rest = key.len() + value.len() + 3;
-    let mut length = rest + 1;
-    while length != rest + length.to_string().len() {
-        length = rest + length.to_string().len();
-    }
-    content.extend_from_slice(length.to_string().as_bytes());
-    content.push(b' ');
-    content.extend_from_slice(key);
-    content.push(b'=');
-    content.extend_from_slice(value);
-    content.push(b'\n');
-}
-
-/// Seconds as PAX writes them. The kernel's nanoseconds count upwards, before 1970 too.
-fn decimal((seconds, nanoseconds): (i64, u32)) -> String {
-    let text = match (seconds, nanoseconds) {
-        (_, 0) => return seconds.to_string(),
-        (0.., _) => format!("{seconds}.{nanoseconds:09}"),
-        _ => format!("-{}.{:09}", -(seconds + 1), 1_000_000_000 - nanoseconds),
-    };
-    text.trim_end_matches('0').to_owned()
-}
-
-/// Where a path fits into ustar's prefix (155 bytes) and name (100 bytes).
+/// Prefix and name of a path that ustar can hold.
 fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
+    if !path.is_ascii() {
+        return None;
+    }
     if path.len() <= 100 {
         return Some((b"", path));
     }
-    let slash = (0..path.len().min(156))
-        .rev()
-        .find(|at| path[*at] == b'/' && at + 1 < path.len())?;
-    let (prefix, name) = (&path[..slash], &path[slash + 1..]);
-    (!prefix.is_empty() && name.len() <= 100).then_some((prefix, name))
+    let slash = path.iter().take(156).rposition(|byte| *byte == b'/')?;
+    let (prefix, name) = path.split_at_checked(slash)?;
+    let name = name.get(1..)?;
+    (!prefix.is_empty() && !name.is_empty() && name.len() <= 100).then_some((prefix, name))
 }
 
-fn ustar(header: &Header<'_>) -> [u8; BLOCK] {
-    let mut block = [0; BLOCK];
-    let (prefix, name) = split(&header.path).unwrap_or((b"", &header.path[..header.path.len().min(100)]));
-    put(&mut block[0..100], name);
-    octal(&mut block[100..108], u64::from(header.mode));
-    octal(&mut block[108..116], u64::from(header.uid));
-    octal(&mut block[116..124], u64::from(header.gid));
-    octal(&mut block[124..136], header.size);
-    octal(&mut block[136..148], u64::try_from(header.mtime.0).unwrap_or(0));
-    block[148..156].fill(b' ');
-    block[156] = header.flag;
-    put(&mut block[157..257], header.link);
-    block[257..265].copy_from_slice(b"ustar\x0000");
-    if let Some((major, minor)) = header.device {
-        octal(&mut block[329..337], u64::from(major));
-        octal(&mut block[337..345], u64::from(minor));
+fn put_bytes(field: &mut [u8], bytes: &[u8]) {
+    for (to, from) in field.iter_mut().zip(bytes) {
+        *to = *from;
     }
-    put(&mut block[345..500], prefix);
-    let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
-    octal(&mut block[148..155], sum);
-    block
 }
 
-/// As much of `bytes` as fits.
-fn put(field: &mut [u8], bytes: &[u8]) {
-    let length = field.len().min(bytes.len());
-    field[..length].copy_from_slice(&bytes[..length]);
+/// Octal digits with leading zeros and a NUL at the end.
+fn octal(field: &mut [u8], mut value: u64) {
+    let mut places = field.iter_mut().rev();
+    if let Some(end) = places.next() {
+        *end = 0;
+    }
+    for place in places {
+        *place = b'0' + (value & 7).to_le_bytes()[0];
+        value >>= 3;
+    }
 }
 
-/// Zero-filled octal digits and a NUL; 0 for what does not fit (a PAX record says it then).
-fn octal(field: &mut [u8], value: u64) {
-    let digits = field.len() - 1;
-    let text = format!("{value:0digits$o}");
-    let text = if text.len() > digits { "0".repeat(digits) } else { text };
-    field[..digits].copy_from_slice(text.as_bytes());
-    field[digits] = 0;
+/// `SECONDS[.FRACTION]` without trailing zeros, negative before 1970.
+fn time(time: Time) -> String {
+    let Time { seconds, nanoseconds } = time;
+    if nanoseconds == 0 {
+        return seconds.to_string();
+    }
+    let (sign, whole, fraction) = if seconds < 0 {
+        // Down to the second before is up to the next one, less the rest.
+        ("-", (seconds + 1).unsigned_abs(), 1_000_000_000 - nanoseconds)
+    } else {
+        ("", seconds.unsigned_abs(), nanoseconds)
+    };
+    let text = format!("{sign}{whole}.{fraction:09}");
+    text.trim_end_matches('0').to_owned()
+}
+
+fn escape(name: &[u8]) -> Vec<u8> {
+    let mut escaped = Vec::with_capacity(name.len());
+    for byte in name {
+        match byte {
+            b'%' => escaped.extend_from_slice(b"%25"),
+            b'=' => escaped.extend_from_slice(b"%3D"),
+            byte => escaped.push(*byte),
+        }
+    }
+    escaped
+}
+
+/// One PAX record. Its length counts its own digits.
+pub(super) fn put_record(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + 1;
+    while rest + length.to_string().len() != length {
+        length = rest + length.to_string().len();
+    }
+    out.extend_from_slice(length.to_string().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(key);
+    out.push(b'=');
+    out.extend_from_slice(value);
+    out.push(b'\n');
 }
 
 #[cfg(test)]
@@ -332,41 +273,46 @@ mod tests {
 
     #[test]
     fn record_lengths_count_themselves() {
-        for (key, value, record) in [
-            ("a", "b".to_owned(), "6 a=b\n".to_owned()),
-            ("path", "x".repeat(91), format!("100 path={}\n", "x".repeat(90))),
-        ] {
-            let mut content = Vec::new();
-            push_record(&mut content, key.as_bytes(), value.as_bytes());
-            let written = String::from_utf8(content.clone()).unwrap();
-            let length: usize = written.split(' ').next().unwrap().parse().unwrap();
-            assert_eq!(length, content.len());
-            if key == "a" {
-                assert_eq!(written, record);
-            }
+        for (value, text) in [("v", "6 k=v\n"), ("vvvvv", "11 k=vvvvv\n"), ("vvvv", "9 k=vvvv\n")] {
+            let mut out = Vec::new();
+            put_record(&mut out, b"k", value.as_bytes());
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+        }
+        for size in 80..1100 {
+            let mut out = Vec::new();
+            put_record(&mut out, b"k", &vec![b'v'; size]);
+            let digits = out.iter().position(|byte| *byte == b' ').unwrap();
+            let length: usize = std::str::from_utf8(&out[..digits]).unwrap().parse().unwrap();
+            assert_eq!(length, out.len());
         }
     }
 
     #[test]
-    fn times_before_1970_count_down_to_it() {
-        for (time, text) in [
-            ((0, 0), "0"),
-            ((1, 500_000_000), "1.5"),
-            ((-2, 500_000_000), "-1.5"),
-            ((-1, 1), "-0.999999999"),
-            ((-3, 0), "-3"),
+    fn times_read_back() {
+        for (seconds, nanoseconds, text) in [
+            (0, 0, "0"),
+            (1, 500_000_000, "1.5"),
+            (-1, 0, "-1"),
+            (-1, 500_000_000, "-0.5"),
+            (-2, 500_000_000, "-1.5"),
+            (-1, 999_999_999, "-0.000000001"),
+            (4_102_444_800, 1, "4102444800.000000001"),
         ] {
-            assert_eq!(decimal(time), text);
+            assert_eq!(time(Time { seconds, nanoseconds }), text);
         }
     }
 
     #[test]
-    fn long_paths_are_split_at_a_slash_or_told_in_a_record() {
-        let (folder, file) = ("d".repeat(120), "f".repeat(90));
-        let path = format!("{folder}/{file}");
-        assert_eq!(split(path.as_bytes()), Some((folder.as_bytes(), file.as_bytes())));
-        assert_eq!(split("x".repeat(101).as_bytes()), None);
-        assert_eq!(split(format!("{}/", "x".repeat(120)).as_bytes()), None);
-        assert_eq!(split(format!("{}/{}", "x".repeat(200), "y").as_bytes()), None);
+    fn long_names_split_where_ustar_can_hold_them() {
+        let deep = format!("{}/{}", "d".repeat(120), "n".repeat(90));
+        assert_eq!(
+            split(deep.as_bytes()).map(|(prefix, name)| (prefix.len(), name.len())),
+            Some((120, 90))
+        );
+        assert_eq!(split(b"short"), Some((&b""[..], &b"short"[..])));
+        assert_eq!(split("n".repeat(101).as_bytes()), None);
+        assert_eq!(split(format!("{}/", "n".repeat(100)).as_bytes()), None);
+        assert_eq!(split(format!("{}/n", "d".repeat(156)).as_bytes()), None);
+        assert_eq!(split("café".as_bytes()), None);
     }
 }

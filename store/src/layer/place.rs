@@ -1,0 +1,208 @@
+//! The directories that an apply goes through: reached below the root only, and what they get at the end.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::apply::{Applier, failed};
+use super::entry::{Entry, EntryKind, Time, shown};
+use super::handle::{self, DIRECTORY, Node};
+use crate::{Error, Result};
+
+pub(super) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
+
+/// An open directory in which entries are made.
+pub(super) struct Place {
+    /// As the tar names it.
+    pub(super) path: PathBuf,
+    pub(super) dir: OwnedFd,
+    pub(super) inode: u64,
+    /// Gives what is made in it an ACL.
+    pub(super) default_acl: bool,
+}
+
+/// A directory that entries describe or were made in.
+pub(super) struct Touched {
+    pub(super) path: PathBuf,
+    /// What it gets at the end.
+    pub(super) mtime: Time,
+    /// Whether an entry describes it.
+    pub(super) described: bool,
+    /// Names in it that this layer made, where that matters.
+    pub(super) made: HashSet<OsString>,
+}
+
+impl Applier {
+    /// The directory at `path`, open; made where it is missing.
+    pub(super) fn enter(&mut self, path: &Path) -> Result<Rc<Place>> {
+        if self.here.path == path {
+            return Ok(Rc::clone(&self.here));
+        }
+        let dir = match self.resolve(path) {
+            Err(Errno::NOENT) => {
+                self.make_missing(path)?;
+                self.resolve(path)
+            }
+            found => found,
+        };
+        let dir = dir.map_err(|cause| match cause {
+            Errno::NOTDIR | Errno::NOENT | Errno::LOOP => Error::invalid(format!(
+                "the tar puts something into {}, which leads to no directory",
+                shown(path)
+            ))
+            .caused_by(std::io::Error::from(cause)),
+            cause => failed("open", path, cause),
+        })?;
+        self.place(path, dir)
+    }
+
+    pub(super) fn resolve(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        if path.as_os_str().is_empty() {
+            return rustix::fs::openat(&self.root.dir, ".", DIRECTORY, Mode::empty());
+        }
+        // Through links of the tree, but never out of it.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        handle::open_at(self.root.dir.as_fd(), path, flags, ResolveFlags::IN_ROOT)
+    }
+
+    /// Remembers an open directory as the one where the next entries go.
+    pub(super) fn place(&mut self, path: &Path, dir: OwnedFd) -> Result<Rc<Place>> {
+        let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", path, cause))?;
+        if self.touch(path, &stat) && self.lower {
+            self.mark_ancestors(path)?;
+        }
+        self.here = Rc::new(Place {
+            path: path.to_owned(),
+            inode: stat.st_ino,
+            default_acl: has_default_acl(&dir),
+            dir,
+        });
+        Ok(Rc::clone(&self.here))
+    }
+
+    /// Notes the mtime of a directory before anything is done in it; whether that is news.
+    pub(super) fn touch(&mut self, path: &Path, stat: &Stat) -> bool {
+        let node = Node::of(stat);
+        let mut news = false;
+        self.touched.entry(node.inode).or_insert_with(|| {
+            news = true;
+            Touched {
+                path: path.to_owned(),
+                mtime: node.mtime,
+                described: false,
+                made: HashSet::new(),
+            }
+        });
+        news
+    }
+
+    /// The ways to a directory of this layer are the layer's too: a whiteout does not hide them.
+    pub(super) fn mark_ancestors(&mut self, path: &Path) -> Result<()> {
+        for below in path.ancestors() {
+            let (Some(above), Some(name)) = (below.parent(), below.file_name()) else {
+                break;
+            };
+            let dir = self.resolve(above).map_err(|cause| failed("open", above, cause))?;
+            let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", above, cause))?;
+            self.touch(above, &stat);
+            if let Some(touched) = self.touched.get_mut(&stat.st_ino)
+                && !touched.made.insert(name.to_owned())
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn make_missing(&mut self, path: &Path) -> Result<()> {
+        let mut at = PathBuf::new();
+        let mut dir = self.resolve(&at).map_err(|cause| failed("open", &at, cause))?;
+        for component in path.components() {
+            let Component::Normal(name) = component else {
+                continue;
+            };
+            let above = at.clone();
+            at.push(name);
+            match self.resolve(&at) {
+                Ok(found) => dir = found,
+                Err(Errno::NOENT) => {
+                    // The one above is changed by this, and so must be known first.
+                    let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", &above, cause))?;
+                    self.touch(&above, &stat);
+                    dir = self.make_implied(dir.as_fd(), name, &at)?;
+                }
+                // Said by the caller, about the whole path.
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory that the tar does not describe.
+    pub(super) fn make_implied(&mut self, dir: BorrowedFd<'_>, name: &OsStr, path: &Path) -> Result<OwnedFd> {
+        match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)) {
+            Err(Errno::EXIST) => {
+                return Err(Error::invalid(format!(
+                    "the tar puts something into {}, a link that leads nowhere",
+                    shown(path)
+                )));
+            }
+            done => done.map_err(|cause| failed("make", path, cause))?,
+        }
+        let made = handle::open_child(dir, name).map_err(|cause| failed("open", path, cause))?;
+        self.describe(made.as_fd(), &implied(path), true)?;
+        let stat = rustix::fs::fstat(&made).map_err(|cause| failed("look at", path, cause))?;
+        self.touched.remove(&stat.st_ino);
+        self.touch(path, &stat);
+        if let Some(touched) = self.touched.get_mut(&stat.st_ino) {
+            touched.mtime = Time::default();
+        }
+        Ok(made)
+    }
+
+    pub(super) fn made(&mut self, place: &Place, name: &OsStr) {
+        if self.lower
+            && let Some(touched) = self.touched.get_mut(&place.inode)
+        {
+            touched.made.insert(name.to_owned());
+        }
+    }
+
+    /// Gives the directories their times, once nothing is made in them any more.
+    pub(super) fn set_times(&self) -> Result<()> {
+        for touched in self.touched.values() {
+            match self.resolve(&touched.path) {
+                // Reached through a link that this layer replaced.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                found => found
+                    .and_then(|dir| rustix::fs::futimens(dir, &handle::modified(touched.mtime)))
+                    .map_err(|cause| failed("set the time of", &touched.path, cause))?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a directory has that no entry describes.
+pub(super) fn implied(path: &Path) -> Entry {
+    Entry {
+        path: path.to_owned(),
+        kind: EntryKind::Directory,
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        mtime: Time::default(),
+        size: 0,
+        xattrs: Vec::new(),
+    }
+}
+
+/// Whether what is made in a directory inherits an ACL.
+pub(super) fn has_default_acl(dir: &OwnedFd) -> bool {
+    rustix::fs::fgetxattr_query(dir, DEFAULT_ACL).is_ok_and(|size| size > 0)
+}

@@ -1,0 +1,108 @@
+//! Whiteouts: they hide what was there before this layer, wherever in the tar they stand.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fs::ResolveFlags;
+use rustix::io::Errno;
+
+use super::apply::{Applier, failed};
+use super::entry::{Entry, EntryKind, Time, shown};
+use super::handle::{self, DIRECTORY, NodeKind};
+use super::place::implied;
+use crate::{Error, Result};
+
+/// The name that hides all that a directory had.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// Whether an entry is a mark of aufs, as old Docker layers have them: no file, and no whiteout.
+pub(super) fn is_foreign_mark(parent: &Path, name: &OsStr) -> bool {
+    let special = |name: &OsStr| name.as_bytes().starts_with(b".wh..wh.");
+    parent.iter().any(special) || special(name) && name.as_bytes() != OPAQUE
+}
+
+impl Applier {
+    /// Honours a whiteout.
+    pub(super) fn whiteout(&mut self, entry: &Entry, parent: &Path, name: &OsStr) -> Result<()> {
+        let hidden = name
+            .as_bytes()
+            .strip_prefix(b".wh.")
+            .map(OsStr::from_bytes)
+            .unwrap_or_default();
+        let no_name = matches!(hidden.as_bytes(), b"" | b"." | b"..");
+        if entry.kind != EntryKind::File || no_name || parent.iter().any(handle::is_whiteout) {
+            return Err(Error::invalid(format!(
+                "the tar has an invalid whiteout {}",
+                shown(&entry.path)
+            )));
+        }
+        self.applied.whiteouts += 1;
+        let dir = match self.resolve(parent) {
+            // Nothing there that could be hidden.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+            _ if !self.lower => return Ok(()),
+            found => found.map_err(|cause| failed("open", parent, cause))?,
+        };
+        let place = if self.here.path == parent {
+            Rc::clone(&self.here)
+        } else {
+            self.place(parent, dir)?
+        };
+        if name.as_bytes() == OPAQUE {
+            return self.hide_below(&place.dir, &place.path);
+        }
+        if !self.is_made(place.inode, hidden) {
+            return self.remove(place.dir.as_fd(), hidden, &entry.path);
+        }
+        // Made before its whiteout was read: only what is beneath it from before goes.
+        let Ok(dir) = handle::open_child(place.dir.as_fd(), hidden) else {
+            return Ok(());
+        };
+        let path = parent.join(hidden);
+        let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", &path, cause))?;
+        if self.touched.get(&stat.st_ino).is_some_and(|touched| !touched.described) {
+            self.describe(dir.as_fd(), &implied(&path), true)?;
+            if let Some(touched) = self.touched.get_mut(&stat.st_ino) {
+                touched.mtime = Time::default();
+            }
+        }
+        self.hide_below(&dir, &path)
+    }
+
+    /// Removes what is in a directory and was there before this layer.
+    fn hide_below(&mut self, top: &OwnedFd, path: &Path) -> Result<()> {
+        let mut rest = vec![PathBuf::new()];
+        while let Some(below) = rest.pop() {
+            let at = path.join(&below);
+            let opened = handle::open_at(
+                top.as_fd(),
+                &below,
+                DIRECTORY,
+                ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH,
+            );
+            let dir = opened.map_err(|cause| failed("open", &at, cause))?;
+            let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", &at, cause))?;
+            self.touch(&at, &stat);
+            for (name, _) in handle::list(dir.as_fd()).map_err(|cause| failed("list", &at, cause))? {
+                if !self.is_made(stat.st_ino, &name) {
+                    self.remove(dir.as_fd(), &name, &at.join(&name))?;
+                    continue;
+                }
+                let node = handle::look(dir.as_fd(), &name).map_err(|cause| failed("look at", &at, cause))?;
+                if node.is_some_and(|node| node.kind == NodeKind::Directory) {
+                    rest.push(below.join(&name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_made(&self, dir: u64, name: &OsStr) -> bool {
+        self.touched
+            .get(&dir)
+            .is_some_and(|touched| touched.made.contains(name))
+    }
+}
