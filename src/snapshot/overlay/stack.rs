@@ -35,6 +35,9 @@ use crate::snapshot::Mounted;
 pub(super) const MAX_LAYERS: usize = 500;
 /// Bytes of options that mount(2) reads: a page, less its final NUL.
 const MAX_OPTIONS: usize = 4095;
+/// How often, and after which pause, a busy mount is tried again: a second in all.
+const BUSY_TRIES: u32 = 50;
+const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 const PINNED: &str = "index=on,redirect_dir=off,metacopy=off,xino=off,nfs_export=off";
 
 /// What is stacked: folder names under `ROOT/overlay`.
@@ -96,14 +99,16 @@ impl Stack {
                 quote(target)
             )
         });
-        from_folder(base, || {
-            nix::mount::mount(
-                Some(source.as_str()),
-                target,
-                Some("overlay"),
-                flags,
-                Some(options.as_str()),
-            )
+        patiently(|| {
+            from_folder(base, || {
+                nix::mount::mount(
+                    Some(source.as_str()),
+                    target,
+                    Some("overlay"),
+                    flags,
+                    Some(options.as_str()),
+                )
+            })
         })?
         .map_err(|errno| self.refused(folders, errno))?;
         tracing::debug!(source, target = %target.display(), "overlay mounted");
@@ -172,10 +177,24 @@ fn from_folder<T: Send>(folder: &Path, act: impl FnOnce() -> T + Send) -> Result
     })
 }
 
+/// Tries again for a while what a process that is just ending, or just starting, keeps busy: the kernel
+/// takes a dead process's mounts apart in its own time, and a child has our handles until it executes.
+fn patiently(mut act: impl FnMut() -> Result<nix::Result<()>>) -> Result<nix::Result<()>> {
+    let mut done = act()?;
+    for _ in 0..BUSY_TRIES {
+        if done != Err(Errno::EBUSY) {
+            break;
+        }
+        std::thread::sleep(BUSY_PAUSE);
+        done = act()?;
+    }
+    Ok(done)
+}
+
 /// Unmounts what lies at `target`.
 pub(super) fn unmount(target: &Path) -> Result<()> {
     step(|| format!("umount {}", quote(target)));
-    match nix::mount::umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
+    match patiently(|| Ok(nix::mount::umount2(target, MntFlags::UMOUNT_NOFOLLOW)))? {
         Ok(()) => Ok(()),
         Err(Errno::EBUSY) => Err(Error::new(Kind::InUse, format!("{} is in use", target.display()))
             .hinted(format!("fuser -vm {} names the processes", quote(target)))),
