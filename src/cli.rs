@@ -377,10 +377,6 @@ pub struct RunArgs {
     /// Host name inside [default: the container's id]
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
-    // `-v` is the volume here, as in Docker: an argument of the global one's name takes its short form away.
-    /// Say more on stderr; twice for every detail
-    #[arg(long, action = ArgAction::Count, help_heading = "Global options")]
-    pub verbose: u8,
     /// Bind mount SRC at DST; :ro makes it read-only
     #[arg(short, long, value_name = "SRC:DST[:ro]")]
     pub volume: Vec<String>,

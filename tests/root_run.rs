@@ -182,7 +182,7 @@ fn root_a_person_at_a_terminal_gets_it_back_as_it_was() {
     let run = plywood.command(["run", "--rm", "-it", "base", "sh", "-c", "stty size; tty; exit 6"]);
     let words: Vec<String> = std::iter::once(run.get_program())
         .chain(run.get_args())
-        .map(|word| plywood::explain::quote(word))
+        .map(plywood::explain::quote)
         .collect();
     let script = format!(
         "stty rows 33 cols 77; before=$(stty -g); {}; echo code $?; [ \"$before\" = \"$(stty -g)\" ] && echo same",

@@ -5,6 +5,7 @@
 //! behind, and one that is still unmounting has no process left to point at.
 
 use std::fs::{File, OpenOptions};
+use std::io::IsTerminal;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use plywood_store::record::{ContainerRecord, ContainerState};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::commands::{Host, now};
+use crate::commands::{Host, Session, now};
 use crate::error::{Context, Error, Kind, Result};
 use crate::exec::error::CODE_FAILED;
 use crate::exec::spec::Spec;
@@ -107,7 +108,12 @@ pub fn forget(store: &Store, container: &ContainerRecord, hold: Hold) -> Result<
 ///
 /// # Errors
 /// The run's own, with its exit code; 125 for everything before the command.
-pub fn run(host: &Host, container: &ContainerRecord, spec: &Spec, _hold: &Hold) -> Outcome {
+pub fn run(session: &Session, host: &Host, container: &ContainerRecord, spec: &Spec, _hold: &Hold) -> Outcome {
+    if spec.terminal && spec.stdin && !std::io::stdin().is_terminal() {
+        session
+            .output
+            .note("standard input is not a terminal: passing it on as it is");
+    }
     let mounted = host
         .snapshotter
         .mount(&container.id, Access::ReadWrite)

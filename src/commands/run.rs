@@ -40,7 +40,7 @@ pub fn run(args: &RunArgs, session: &Session) -> Outcome {
             Err(undo) => crate::error::with_failed_undo(error, &undo),
         }));
     }
-    let outcome = container::run(&host, &container, &spec, &hold);
+    let outcome = container::run(session, &host, &container, &spec, &hold);
     if args.rm {
         rm::remove_held(&host, &container, hold).map_err(before_command)?;
     }

@@ -139,6 +139,9 @@ fn let_run(
     let relay = master
         .map(|master| terminal::Relay::new(master, stdin, streams.stdout))
         .transpose()?;
+    if let Some(signal) = signals.early_end() {
+        return Ok(128 + signal as i32);
+    }
     started(child.pid())?;
     channel.release()?;
     // The end of file says that execve has closed the child's end.

@@ -47,6 +47,11 @@ impl Signals {
         Ok(Self { before, source })
     }
 
+    /// The signal that has asked the command to end before it began, where one has.
+    pub(super) fn early_end(&self) -> Option<Signal> {
+        std::iter::from_fn(|| self.next()).find(|signal| FORWARDED.contains(signal))
+    }
+
     /// The next one that has come; none where none has.
     fn next(&self) -> Option<Signal> {
         let info = self.source.read_signal().ok().flatten()?;

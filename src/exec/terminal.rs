@@ -77,11 +77,7 @@ impl<'a> Relay<'a> {
             Some(stdin) if stdin.is_terminal() => {
                 Some(Raw::new(stdin).attempt(Stage::Terminal, || "put the terminal into raw mode".to_owned())?)
             }
-            Some(_) => {
-                tracing::warn!("standard input is not a terminal; passing it on as it is");
-                None
-            }
-            None => None,
+            Some(_) | None => None,
         };
         let sized_by = stdin
             .filter(IsTerminal::is_terminal)
