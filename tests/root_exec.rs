@@ -686,8 +686,11 @@ fn root_a_run_leaves_nothing_of_itself() {
     let before = facts();
     std::thread::scope(|threads| {
         for number in 0..6 {
-            let image = &image;
-            threads.spawn(move || assert_eq!(image.run(&shell(&format!("sleep 0.1; exit {number}"))).code(), number));
+            // Each its own: a root filesystem is one container's.
+            threads.spawn(move || {
+                let ended = Image::new().run(&shell(&format!("sleep 0.1; exit {number}")));
+                assert_eq!(ended.code(), number, "{ended:?}");
+            });
         }
     });
     assert_eq!(image.run(&shell("sleep 1000 & exit 2")).code(), 2);
