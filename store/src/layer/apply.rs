@@ -34,7 +34,7 @@ use super::entry::{Device, Entry, EntryKind, shown};
 use super::handle::{self, DIRECTORY, NodeKind};
 use super::place::{DEFAULT_ACL, Place, Touched, has_default_acl};
 use super::read::Reader;
-use super::whiteout::is_foreign_mark;
+use super::whiteout::{self, is_foreign_mark};
 use crate::{Error, Result};
 
 /// Lines that [`Applied::notes`] may have.
@@ -122,6 +122,9 @@ impl Applier {
         if is_foreign_mark(parent, name) {
             tracing::debug!(path = %shown(&entry.path), "a mark of another tool is passed over");
             return Ok(());
+        }
+        if parent.iter().any(handle::is_whiteout) {
+            return Err(whiteout::invalid(entry));
         }
         if handle::is_whiteout(name) {
             return self.whiteout(entry, parent, name);

@@ -230,6 +230,9 @@ impl<'a> Reader<'a> {
             Some(size) => size,
             None => self.field(&header.as_old().size, "size")?,
         };
+        if i64::try_from(stored).is_err() {
+            return Err(self.bad("an impossible size"));
+        }
         let target = records.link.take().or(long_link);
         let target = target.unwrap_or_else(|| until_nul(&header.as_old().linkname).to_vec());
         let kind = self.kind(flag, &raw, header, &target)?;

@@ -24,6 +24,11 @@ pub(super) fn is_foreign_mark(parent: &Path, name: &OsStr) -> bool {
     parent.iter().any(special) || special(name) && name.as_bytes() != OPAQUE
 }
 
+/// The error for a whiteout that hides nothing, or has something in it.
+pub(super) fn invalid(entry: &Entry) -> Error {
+    Error::invalid(format!("the tar has an invalid whiteout {}", shown(&entry.path)))
+}
+
 impl Applier {
     /// Honours a whiteout.
     pub(super) fn whiteout(&mut self, entry: &Entry, parent: &Path, name: &OsStr) -> Result<()> {
@@ -33,11 +38,8 @@ impl Applier {
             .map(OsStr::from_bytes)
             .unwrap_or_default();
         let no_name = matches!(hidden.as_bytes(), b"" | b"." | b"..");
-        if entry.kind != EntryKind::File || no_name || parent.iter().any(handle::is_whiteout) {
-            return Err(Error::invalid(format!(
-                "the tar has an invalid whiteout {}",
-                shown(&entry.path)
-            )));
+        if entry.kind != EntryKind::File || no_name {
+            return Err(invalid(entry));
         }
         self.applied.whiteouts += 1;
         let dir = match self.resolve(parent) {
@@ -62,14 +64,22 @@ impl Applier {
             return Ok(());
         };
         let path = parent.join(hidden);
-        let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", &path, cause))?;
-        if self.touched.get(&stat.st_ino).is_some_and(|touched| !touched.described) {
-            self.describe(dir.as_fd(), &implied(&path), true)?;
-            if let Some(touched) = self.touched.get_mut(&stat.st_ino) {
-                touched.mtime = Time::default();
-            }
-        }
+        self.forget_lower(&dir, &path)?;
         self.hide_below(&dir, &path)
+    }
+
+    /// A directory from before that no entry describes is as if it had just been made.
+    fn forget_lower(&mut self, dir: &OwnedFd, path: &Path) -> Result<()> {
+        let stat = rustix::fs::fstat(dir).map_err(|cause| failed("look at", path, cause))?;
+        self.touch(path, &stat);
+        if self.touched.get(&stat.st_ino).is_some_and(|touched| touched.described) {
+            return Ok(());
+        }
+        self.describe(dir.as_fd(), &implied(path), true)?;
+        if let Some(touched) = self.touched.get_mut(&stat.st_ino) {
+            touched.mtime = Time::default();
+        }
+        Ok(())
     }
 
     /// Removes what is in a directory and was there before this layer.
@@ -86,6 +96,9 @@ impl Applier {
             let dir = opened.map_err(|cause| failed("open", &at, cause))?;
             let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", &at, cause))?;
             self.touch(&at, &stat);
+            if !below.as_os_str().is_empty() {
+                self.forget_lower(&dir, &at)?;
+            }
             for (name, _) in handle::list(dir.as_fd()).map_err(|cause| failed("list", &at, cause))? {
                 if !self.is_made(stat.st_ino, &name) {
                     self.remove(dir.as_fd(), &name, &at.join(&name))?;
