@@ -3,13 +3,15 @@
 //!
 //! Random trees, randomly edited through the mount. `PLYWOOD_TEST_SEED` repeats one.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+mod common;
 
 use std::fs;
-use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use common::edits::Dice;
 
 use plywood::error::Result;
 use plywood::snapshot::overlay::Overlay;
@@ -22,80 +24,6 @@ use plywood_store::layer::diff::{Everything, Options, write_layer};
 use plywood_store::layer::{Limits, tree};
 use plywood_store::record::LayerRecord;
 use plywood_store::{ChainId, DiffId, Digest, Driver, Store};
-use rustix::fs::{CWD, FileType, XattrFlags, mknodat, setxattr};
-
-/// xorshift64*: the same edits for the same seed, on every machine.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let drawn = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-        usize::try_from(drawn).unwrap() % end
-    }
-
-    /// A path of up to three levels under `root`, of few names, so that edits meet.
-    fn path(&mut self, root: &Path) -> PathBuf {
-        const NAMES: [&str; 7] = ["a", "b", "c", "dir", "sub", "\u{e9}t\u{e9}", "z z"];
-        let mut path = root.to_owned();
-        for _ in 0..=self.below(3) {
-            path.push(NAMES[self.below(NAMES.len())]);
-        }
-        path
-    }
-
-    /// One edit; many of them fail, because what they want is not there.
-    fn edit(&mut self, root: &Path) -> std::io::Result<()> {
-        let (path, other) = (self.path(root), self.path(root));
-        let number = self.below(1 << 16);
-        match self.below(20) {
-            0..=3 => open(&path, fs::OpenOptions::new().create(true).truncate(true))?.write_all(&vec![b'x'; number]),
-            4 => open(&path, fs::OpenOptions::new().append(true))?.write_all(b"more"),
-            5..=7 => fs::create_dir_all(path),
-            8 => fs::remove_file(path),
-            9 => fs::remove_dir_all(path),
-            10 => fs::rename(path, other),
-            11 | 12 => fs::hard_link(path, other),
-            13 => std::os::unix::fs::symlink("a", path),
-            14 => fs::set_permissions(path, PermissionsExt::from_mode(u32::try_from(number & 0o7777).unwrap())),
-            15 => std::os::unix::fs::lchown(path, Some(u32::try_from(number).unwrap()), Some(7)),
-            16 => Ok(setxattr(
-                &path,
-                "user.test",
-                ["v0", "v1", "v2"][number % 3].as_bytes(),
-                XattrFlags::empty(),
-            )?),
-            17 => {
-                let kind = [FileType::Fifo, FileType::CharacterDevice][number % 2];
-                Ok(mknodat(CWD, &path, kind, 0o600.into(), rustix::fs::makedev(1, 3))?)
-            }
-            // Opened for writing and left as it was: copied up, not changed.
-            18 => open(&path, &mut fs::OpenOptions::new()).map(drop),
-            _ => {
-                let file = open(&path, fs::OpenOptions::new().read(true))?;
-                file.set_modified(
-                    std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(u64::try_from(number).unwrap()),
-                )
-            }
-        }
-    }
-
-    fn edits(&mut self, root: &Path, count: usize) {
-        for _ in 0..count {
-            let _ = self.edit(root);
-        }
-    }
-}
-
-/// Opens for writing, but neither waits for a fifo's other end nor follows a link.
-fn open(path: &Path, options: &mut fs::OpenOptions) -> std::io::Result<fs::File> {
-    options
-        .write(true)
-        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
-        .open(path)
-}
 
 fn unpack(mounted: &Mounted, tar: &mut dyn Read) -> Result<Applied> {
     apply(mounted.dir(), tar, &Limits::default())
@@ -226,7 +154,7 @@ fn assert_same(one: &[u8], other: &[u8], what: &str) {
 
 fn play(seed: u64) {
     let root = Root::new();
-    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut dice = Dice::new(seed);
     let mut parent = None;
     for layer in 0..3 {
         let key = format!("container{layer}");
@@ -255,7 +183,7 @@ fn root_random_edits_give_the_same_bytes_by_every_differ() {
 fn root_a_snapshot_committed_by_itself_shows_what_it_held() {
     for seed in 100..110 {
         let root = Root::new();
-        let mut dice = Dice(seed);
+        let mut dice = Dice::new(seed);
         let mut parent: Option<ChainId> = None;
         for layer in 0..3 {
             let key = format!("import{layer}");

@@ -6,6 +6,8 @@
     reason = "each test crate has a copy of its own and uses a part of it"
 )]
 
+pub mod edits;
+
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
