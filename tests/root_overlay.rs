@@ -35,7 +35,7 @@ struct Root {
     folder: TempDir,
 }
 
-fn unpack(mounted: &Mounted, tar: &mut dyn Read) -> Result<Applied> {
+fn unpack(mounted: &Mounted, tar: &mut dyn Read, _: &Path) -> Result<Applied> {
     plywood_store::layer::apply::apply(mounted.dir(), tar, &plywood_store::layer::Limits::default())
 }
 

@@ -25,7 +25,7 @@ use plywood_store::layer::{Limits, tree};
 use plywood_store::record::LayerRecord;
 use plywood_store::{ChainId, DiffId, Digest, Driver, Store};
 
-fn unpack(mounted: &Mounted, tar: &mut dyn Read) -> Result<Applied> {
+fn unpack(mounted: &Mounted, tar: &mut dyn Read, _: &Path) -> Result<Applied> {
     apply(mounted.dir(), tar, &Limits::default())
 }
 

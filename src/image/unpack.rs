@@ -78,8 +78,8 @@ impl Unpacker {
 ///
 /// # Errors
 /// As for [`Unpacker::unpack`].
-pub fn unpack(mounted: &Mounted, tar: &mut dyn Read) -> Result<Applied> {
-    Unpacker::default().unpack(mounted, tar, Path::new("-"))
+pub fn unpack(mounted: &Mounted, tar: &mut dyn Read, shown: &Path) -> Result<Applied> {
+    Unpacker::default().unpack(mounted, tar, shown)
 }
 
 enum Fed {

@@ -50,7 +50,8 @@ use crate::error::{Error, Kind, Result, with_failed_undo};
 use crate::explain::{quote, step};
 
 /// Applies an uncompressed layer tar to a mounted snapshot: the commands give the confined way.
-pub type Unpack = Box<dyn Fn(&Mounted, &mut dyn Read) -> Result<Applied>>;
+/// The path is where a person would find that tar.
+pub type Unpack = Box<dyn Fn(&Mounted, &mut dyn Read, &Path) -> Result<Applied>>;
 
 /// The driver over one root folder.
 pub struct Overlay {

@@ -125,7 +125,7 @@ impl Overlay {
         let packed = self.store.blobs.open(&blob.digest)?;
         let (_, tar) = plywood_store::compress::decoder(Box::new(packed))?;
         let mut tar = Hashing::new(tar);
-        (self.unpack)(mounted, &mut tar)?;
+        (self.unpack)(mounted, &mut tar, &self.store.blobs.path(&blob.digest))?;
         std::io::copy(&mut tar, &mut std::io::sink()).context("read", format!("blob {}", blob.digest))?;
         Ok(tar.finish().1)
     }
