@@ -34,7 +34,7 @@ struct Root {
     _folder: tempfile::TempDir,
 }
 
-fn unpack(mounted: &Mounted, tar: &mut dyn Read) -> Result<Applied> {
+fn unpack(mounted: &Mounted, tar: &mut dyn Read, _: &std::path::Path) -> Result<Applied> {
     apply(mounted.dir(), tar, &Limits::default())
 }
 
