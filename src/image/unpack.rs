@@ -60,7 +60,7 @@ impl Unpacker {
     pub fn unpack(&self, mounted: &Mounted, tar: &mut dyn Read, shown: &Path) -> Result<Applied> {
         explain::step(|| {
             format!(
-                "tar --xattrs --xattrs-include='*' --acls --numeric-owner -xpf {} -C {}",
+                "tar --delay-directory-restore --xattrs --xattrs-include='*' --acls --numeric-owner -xpf {} -C {}",
                 explain::quote(shown),
                 explain::quote(mounted.path())
             )
