@@ -9,6 +9,9 @@ use std::process::{Command, Stdio};
 
 use common::busybox_tar;
 
+/// Ends the guest at once, without writing back anything.
+const CUT: &str = "echo o > /proc/sysrq-trigger; sleep 60";
+
 /// A guest's disk, kept from one boot to the next.
 struct Disk {
     folder: tempfile::TempDir,
@@ -64,12 +67,30 @@ fn an_image_runs_after_a_restart_of_the_machine() {
 #[test]
 fn an_acknowledged_commit_survives_a_power_cut() {
     let disk = Disk::new();
-    // Ends at once, without writing back anything.
-    let cut = "echo o > /proc/sysrq-trigger; sleep 60";
     let (ended_well, text) = disk.guest(&format!(
-        "plywood import $base base; plywood run --name c base sh -c 'echo kept > /kept'; plywood commit c image; {cut}"
+        "plywood import $base base; plywood run --name c base sh -c 'echo kept > /kept'; plywood commit c image; {CUT}"
     ));
     assert!(!ended_well, "the guest went on: {text}");
     let text = disk.boot("plywood run --rm image cat /kept; plywood check --data");
     assert!(text.lines().any(|line| line.trim() == "kept"), "{text}");
+}
+
+#[test]
+fn a_power_cut_in_the_middle_leaves_nothing_half_done() {
+    let disk = Disk::new();
+    disk.boot("plywood import $base base");
+    for delay in ["0.1", "0.4", "0.8", "1.5"] {
+        let (ended_well, text) = disk.guest(&format!(
+            "(plywood run --name c base sh -c 'echo kept > /kept' && plywood commit c image) & sleep {delay}; {CUT}"
+        ));
+        assert!(!ended_well, "the guest went on: {text}");
+        // Either it was not committed, or it is whole; and the image beneath is as it was.
+        let text = disk.boot(
+            "plywood check --data
+             plywood run --rm base sh -c 'test ! -e /kept && echo clean'
+             if plywood inspect image >/dev/null 2>&1; then plywood run --rm image cat /kept; fi
+             plywood rmi -f image; plywood rm -f c; plywood gc; plywood check --data",
+        );
+        assert!(text.contains("clean"), "after {delay} s: {text}");
+    }
 }
