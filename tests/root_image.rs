@@ -753,6 +753,44 @@ fn root_damaged_layers_leave_nothing_behind() {
 }
 
 #[test]
+fn root_importing_again_repairs_what_is_damaged() {
+    let (plywood, id) = three_layers();
+    let archive = plywood.beside("archive");
+    plywood.ok(["export", "-o", text(&archive), "example.org/three:3"]);
+    let good = listing(&plywood);
+    let document = plywood.json(["inspect", &id]);
+    let hex = |text: &Value| text.as_str().unwrap().trim_start_matches("sha256:").to_owned();
+    let blobs = [
+        hex(&document[0]["layers"][0]["diff_id"]),
+        hex(&json!(id)),
+        hex(&document[0]["manifest"]["digest"]),
+    ];
+    for (index, blob) in blobs.iter().enumerate() {
+        let path = plywood.root().join("blobs/sha256").join(blob);
+        let content = fs::read(&path).unwrap();
+        let mut bad = content.clone();
+        bad[content.len() / 2] ^= 1;
+        for damage in [Some(bad), Some(Vec::new()), None] {
+            match &damage {
+                Some(bytes) => fs::write(&path, bytes).unwrap(),
+                None => fs::remove_file(&path).unwrap(),
+            }
+            plywood.fails(1, ["check", "--data"]);
+            assert_eq!(plywood.ok(["import", text(&archive)]), id, "blob {index}");
+            plywood.sound();
+        }
+    }
+    let blobs = |listing: &BTreeMap<PathBuf, Option<Digest>>| {
+        listing
+            .iter()
+            .filter(|(path, _)| path.starts_with(plywood.root().join("blobs")))
+            .map(|(path, digest)| (path.clone(), *digest))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(blobs(&listing(&plywood)), blobs(&good));
+}
+
+#[test]
 fn root_a_layer_stands_on_its_parent() {
     let (plywood, id) = three_layers();
     let document = plywood.json(["inspect", &id]);

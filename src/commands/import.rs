@@ -4,6 +4,7 @@
 //! verified pass through a confined child; publish images, then names.
 
 use plywood_store::Driver;
+use plywood_store::blob::Descriptor;
 use serde::Serialize;
 
 use crate::cli::ImportArgs;
@@ -21,7 +22,7 @@ use crate::image::unpack::Unpacker;
 struct Line {
     id: String,
     names: Vec<String>,
-    manifest: String,
+    manifest: Descriptor,
 }
 
 /// Runs the verb.
@@ -63,6 +64,7 @@ fn request(args: &ImportArgs) -> Result<Request> {
         .map(|text| Change::parse(text))
         .collect::<Result<_>>()?;
     let step = Step {
+        created_by: Some("plywood import".to_owned()),
         message: args.message.clone(),
         changes,
         ..Step::default()
@@ -101,6 +103,6 @@ fn line(one: &Imported) -> Line {
     Line {
         id: one.image.id.to_string(),
         names: one.names.iter().map(ToString::to_string).collect(),
-        manifest: one.image.manifest.digest.to_string(),
+        manifest: one.image.manifest.clone(),
     }
 }

@@ -135,10 +135,13 @@ pub fn put_image(store: &Store, lock: &Exclusive, draft: &ImageDraft) -> Result<
         }
     }
     let id = ImageId(plywood_store::Digest::of(&draft.config));
-    if let Some(there) = store.images.get(&id.0.hex())? {
+    // Written also where it is there: that repairs a damaged one.
+    let blob = store.blobs.put(&draft.config)?;
+    if let Some(there) = store.images.get(&id.0.hex())?
+        && store.blobs.read(&there.manifest.digest, oci::DOCUMENT_MAX).is_ok()
+    {
         return Ok(there);
     }
-    let blob = store.blobs.put(&draft.config)?;
     let config_blob = Descriptor {
         media_type: CONFIG.to_owned(),
         digest: blob.digest,

@@ -8,7 +8,8 @@
 //! was made on the way, as far as nobody else uses it by now.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::io::{self, Read};
+use std::path::Path;
 
 use plywood_store::blob::Descriptor;
 use plywood_store::intent::{Intent, Plan};
@@ -17,11 +18,11 @@ use plywood_store::{ChainId, DiffId, Digest, Reference, Store};
 
 use super::compose::{self, ImageDraft, Step};
 use super::oci::{self, ImageConfig};
-use super::pipeline::{Incoming, Loader, Made};
+use super::pipeline::{DAMAGED, Incoming, Loader, Made};
 use super::source::{Parts, Source, Tree};
 use super::unpack::Unpacker;
 use super::{Progress, docker, layout};
-use crate::error::{Error, Kind, Result, with_failed_undo};
+use crate::error::{Context, Error, Kind, Result, with_failed_undo};
 use crate::snapshot::Snapshotter;
 
 /// Brings images into a store.
@@ -91,6 +92,13 @@ pub(super) struct ForeignLayer {
     pub(super) blob: Option<(Digest, u64)>,
 }
 
+impl ForeignLayer {
+    /// The blob's digest: where the archive does not say, it may be the unpacked tar.
+    fn digest_or(&self, diff_id: DiffId) -> Digest {
+        self.blob.map_or(diff_id.0, |(digest, _)| digest)
+    }
+}
+
 impl Importer<'_> {
     /// Imports whatever `source` is.
     ///
@@ -138,7 +146,7 @@ impl Importer<'_> {
                 blob: None,
                 diff_id: None,
                 shown: &shown,
-                title: format!("importing {title}"),
+                title,
             };
             let layer = self.loader().load(intent, layers.last(), incoming, made)?;
             let config = compose::next_config(base.as_ref(), Some(&layer), &request.step)?;
@@ -241,18 +249,16 @@ impl Importer<'_> {
             .enumerate()
         {
             let record = match self.layer(chain)? {
-                Some(there) => there,
+                Some(there) => {
+                    self.mend(parts, layer, &there.blob)?;
+                    there
+                }
                 None => {
                     let title = format!("layer {}/{} {}", index + 1, diff_ids.len(), diff_id.0.short());
-                    self.load_layer(
-                        parts,
-                        layer,
-                        *diff_id,
-                        records.last().map(|parent| &parent.chain_id),
-                        title,
-                        intent,
-                        made,
-                    )?
+                    let shown = self.store.blobs.path(&layer.digest_or(*diff_id));
+                    let incoming = self.incoming(parts, layer, *diff_id, title, &shown)?;
+                    let parent = records.last().map(|parent| &parent.chain_id);
+                    self.loader().load(intent, parent, incoming, made)?
                 }
             };
             records.push(record);
@@ -260,36 +266,54 @@ impl Importer<'_> {
         Ok(records)
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one call site, each a different type")]
-    fn load_layer(
+    /// A layer's bytes: the archive's, or those that the store has of it.
+    fn incoming<'a>(
         &self,
         parts: &Parts,
         layer: &ForeignLayer,
         diff_id: DiffId,
-        parent: Option<&ChainId>,
         title: String,
-        intent: &mut Intent,
-        made: &mut Made,
-    ) -> Result<LayerRecord> {
-        let digest = layer.blob.map_or(diff_id.0, |(digest, _)| digest);
-        let shown: PathBuf = self.store.blobs.path(&digest);
-        let (reader, size): (Box<dyn std::io::Read + Send>, u64) = match parts.open(&layer.file)? {
+        shown: &'a Path,
+    ) -> Result<Incoming<'a>> {
+        let (reader, size): (Box<dyn Read + Send>, u64) = match parts.open(&layer.file)? {
             Some(part) => (part.reader, part.size),
             None => {
-                let stored = self.store.blobs.open(&digest)?;
+                let stored = self.store.blobs.open(&layer.digest_or(diff_id))?;
                 let size = stored.size();
                 (Box::new(stored), size)
             }
         };
-        let incoming = Incoming {
+        Ok(Incoming {
             reader,
             size: Some(size),
             blob: layer.blob,
             diff_id: Some(diff_id),
-            shown: &shown,
+            shown,
             title,
+        })
+    }
+
+    /// A stored blob that is missing or damaged is stored again where the archive has the same.
+    fn mend(&self, parts: &Parts, layer: &ForeignLayer, blob: &Descriptor) -> Result<()> {
+        let Some(mut part) = parts.open(&layer.file)?.filter(|part| part.size == blob.size) else {
+            return Ok(());
         };
-        self.loader().load(intent, parent, incoming, made)
+        let whole = self
+            .store
+            .blobs
+            .open(&blob.digest)
+            .is_ok_and(|mut stored| stored.size() == blob.size && io::copy(&mut stored, &mut io::sink()).is_ok());
+        if whole {
+            return Ok(());
+        }
+        let mut writer = self.store.blobs.writer()?;
+        io::copy(&mut part.reader, &mut writer).context("copy", &layer.file)?;
+        // Another packing of the same layer is no help.
+        if writer.so_far()? == (blob.digest, blob.size) {
+            writer.finish(None)?;
+            tracing::warn!("blob {} was damaged, and is stored again from the archive", blob.digest);
+        }
+        Ok(())
     }
 
     /// Tells of every layer that is neither in the archive nor in the store.
@@ -302,7 +326,7 @@ impl Importer<'_> {
             .zip(ChainId::stack(diff_ids).iter().zip(diff_ids))
             .enumerate()
         {
-            let digest = layer.blob.map_or(diff_id.0, |(digest, _)| digest);
+            let digest = layer.digest_or(*diff_id);
             if self.layer(chain)?.is_none()
                 && parts.open(&layer.file)?.is_none()
                 && self.store.blobs.size(&digest)?.is_none()
@@ -450,7 +474,7 @@ pub(super) fn document(parts: &Parts, blob: &Descriptor, what: &str) -> Result<V
             blob.size,
             bytes.len()
         ))
-        .hinted("the archive is damaged: fetch or export it again"));
+        .hinted(DAMAGED));
     }
     Ok(bytes)
 }

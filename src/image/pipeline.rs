@@ -29,6 +29,8 @@ use crate::error::{Context, Error, Kind, Result, with_failed_undo};
 use crate::snapshot::{Access, NewLayer, Snapshotter};
 
 const CHUNK: usize = 256 << 10;
+/// What to do about what came damaged.
+pub(super) const DAMAGED: &str = "the archive is damaged or was cut off: fetch or export it again";
 /// Chunks that the copier may be ahead of the inflating.
 const AHEAD: usize = 8;
 
@@ -52,7 +54,7 @@ pub(super) struct Incoming<'a> {
     pub(super) diff_id: Option<DiffId>,
     /// Where a person would find the tar.
     pub(super) shown: &'a Path,
-    /// For the progress bar.
+    /// What it is, for the progress bar and a failure.
     pub(super) title: String,
 }
 
@@ -74,10 +76,11 @@ impl Loader<'_> {
     ) -> Result<LayerRecord> {
         let key = random_key("import")?;
         self.snapshotter.prepare(&key, parent, Some(intent))?;
+        let title = incoming.title.clone();
         self.fill_and_commit(&key, intent, parent, incoming, made)
             .map_err(|cause| match self.snapshotter.remove(&key) {
-                Ok(()) => cause,
-                Err(undo) => with_failed_undo(cause, &undo),
+                Ok(()) => named(&title, cause),
+                Err(undo) => with_failed_undo(named(&title, cause), &undo),
             })
     }
 
@@ -93,7 +96,8 @@ impl Loader<'_> {
         let mounted = self.snapshotter.mount(key, Access::ReadWrite)?;
         let shown = incoming.shown;
         let writer = self.store.blobs.writer()?;
-        self.progress.begin(&incoming.title, incoming.size);
+        self.progress
+            .begin(&format!("importing {}", incoming.title), incoming.size);
         let passed = one_pass(incoming, writer, self.progress, &mut |tar| {
             self.unpacker.unpack(&mounted, tar, shown).map(drop)
         });
@@ -127,6 +131,20 @@ impl Loader<'_> {
             made.layers.push(chain);
         }
         Ok(layer)
+    }
+}
+
+/// Says which layer it was; what is damaged came so, and not from this store.
+fn named(title: &str, cause: Error) -> Error {
+    let hint = match (cause.hint(), cause.kind()) {
+        (Some(hint), _) => Some(hint.to_owned()),
+        (None, Kind::Corrupt) => Some(DAMAGED.to_owned()),
+        (None, _) => None,
+    };
+    let error = Error::new(cause.kind(), format!("cannot import {title}")).caused_by(cause);
+    match hint {
+        Some(hint) => error.hinted(hint),
+        None => error,
     }
 }
 
@@ -212,8 +230,7 @@ fn inflate_and_unpack(
 }
 
 fn mismatch((digest, size): (Digest, u64), got: &str) -> Error {
-    Error::corrupt(format!("blob {digest} of {size} bytes came as {got}"))
-        .hinted("the archive is damaged: fetch or export it again")
+    Error::corrupt(format!("blob {digest} of {size} bytes came as {got}")).hinted(DAMAGED)
 }
 
 /// A piece of the stream, or the copier's failure, which ends it.
