@@ -301,10 +301,15 @@ fn root_a_copied_root_folder_keeps_all_but_changed_hard_links() {
         fs::write(path.join("file"), "base").unwrap();
         fs::hard_link(path.join("file"), path.join("link")).unwrap();
         fs::write(path.join("single"), "base").unwrap();
+        fs::write(path.join("removed"), "base").unwrap();
     });
     for (key, changed) in [("plain", "single"), ("linked", "file")] {
         root.driver.prepare(key, Some(&base.chain_id), None).unwrap();
-        root.edit(key, |path| fs::write(path.join(changed), "changed").unwrap());
+        root.edit(key, |path| {
+            fs::write(path.join(changed), "changed").unwrap();
+            // Leaves overlayfs a whiteout in its index folder, which is no entry.
+            fs::remove_file(path.join("removed")).unwrap();
+        });
     }
     let copy = root.folder.path().join("copy");
     assert!(

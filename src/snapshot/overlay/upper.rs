@@ -62,12 +62,20 @@ impl Scope for UpperScope {
 }
 
 /// Whether the work folder's index holds anything: some hard link was copied up.
+/// Its entries are named by file handles in hexadecimal; `#…` is overlayfs's whiteout to link from.
 pub(super) fn has_index(work: &Path) -> Result<bool> {
     let index = work.join("index");
-    match std::fs::read_dir(&index) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        listed => Ok(listed.context("list", &index)?.next().is_some()),
+    let entries = match std::fs::read_dir(&index) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        listed => listed.context("list", &index)?,
+    };
+    for entry in entries {
+        let name = entry.context("list", &index)?.file_name();
+        if !name.as_encoded_bytes().starts_with(b"#") {
+            return Ok(true);
+        }
     }
+    Ok(false)
 }
 
 /// Copies up the names that a copied-up hard link still lacks in `upper`, so that the folder says
@@ -151,6 +159,7 @@ mod tests {
         let work = tempfile::tempdir().unwrap();
         assert!(!has_index(work.path()).unwrap());
         std::fs::create_dir(work.path().join("index")).unwrap();
+        std::fs::write(work.path().join("index/#55a1"), "").unwrap();
         assert!(!has_index(work.path()).unwrap());
         std::fs::write(work.path().join("index/00fb"), "").unwrap();
         assert!(has_index(work.path()).unwrap());
