@@ -112,9 +112,9 @@ impl Importer<'_> {
                 if matches!(parts, Parts::Folder(_)) {
                     is_expected(&images, request.digest)?;
                 }
-                self.import_images(&parts, images, request)
+                self.import_images(&parts, &images, request)
             }
-            Source::Docker(parts) => self.import_images(&parts, docker::read(&parts)?, request),
+            Source::Docker(parts) => self.import_images(&parts, &docker::read(&parts)?, request),
         }
     }
 
@@ -160,7 +160,7 @@ impl Importer<'_> {
         })
     }
 
-    fn import_images(&self, parts: &Parts, images: Vec<Foreign>, request: &Request) -> Result<Vec<Imported>> {
+    fn import_images(&self, parts: &Parts, images: &[Foreign], request: &Request) -> Result<Vec<Imported>> {
         if request.name.is_some() && images.len() > 1 {
             return Err(Error::invalid(format!(
                 "the archive holds {} images: one name cannot be all of theirs",
@@ -182,7 +182,7 @@ impl Importer<'_> {
                 .iter()
                 .try_for_each(|image| self.nothing_is_missing(parts, image))?;
             let mut drafts = Vec::new();
-            for image in &images {
+            for image in images {
                 let layers = self.load_layers(parts, image, intent, made)?;
                 drafts.push((self.draft(image, layers, &request.step)?, names(image, request)));
             }

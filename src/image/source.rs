@@ -147,7 +147,7 @@ pub fn open(path: &Path, spool: &Path, expected: Option<&Digest>) -> Result<Sour
     let file = open_input(path)?;
     let metadata = file.metadata().context("look at", path)?;
     if metadata.is_dir() {
-        return open_folder(file.into(), path);
+        return open_folder(&file, path);
     }
     let size = metadata.is_file().then_some(metadata.len());
     // A digest can only be compared when the end was seen, and nothing may come of the file before.
@@ -193,10 +193,10 @@ fn open_input(path: &Path) -> Result<File> {
     })
 }
 
-fn open_folder(folder: OwnedFd, path: &Path) -> Result<Source> {
+fn open_folder(folder: &File, path: &Path) -> Result<Source> {
     // Reopened, because the handle that came may be of any kind.
     let folder = rustix::fs::openat(
-        &folder,
+        folder,
         ".",
         OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH,
         Mode::empty(),
