@@ -1,5 +1,5 @@
 //! What the fuzzer does with a layer from outside, and what must then hold. The
-//! corpora are replayed through the same functions by `store/tests/corpus_layers.rs`.
+//! corpora are replayed through the same functions by `store/tests/root_corpus_layers.rs`.
 
 #![allow(dead_code, reason = "each target uses one of them")]
 
