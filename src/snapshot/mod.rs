@@ -73,7 +73,8 @@ pub trait Snapshotter {
 
     /// Freezes what the active snapshot `key` holds now as a second one, `copy`,
     /// over the same parent, owned by `owner`. The caller has made `key` quiet:
-    /// nothing writes to it, and nothing has it mounted for writing.
+    /// nothing writes to it, and nothing has it mounted for writing. Until the copy is
+    /// committed or removed a driver may refuse to mount `key` for writing, as in use.
     fn capture(&self, key: &str, copy: &str, owner: &Intent) -> Result<()>;
 
     /// Mounts a snapshot in this process's own mount namespace.

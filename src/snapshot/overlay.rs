@@ -242,6 +242,18 @@ impl Overlay {
         )
     }
 
+    /// Whether some process has the snapshot's folder in its hands.
+    fn still_held(&self, record: &SnapshotRecord) -> Result<bool> {
+        match Upper::of(record)? {
+            Upper::Own(name) if self.folders.tree(name).is_dir() => match self.own(&record.key, name) {
+                Ok(_) => Ok(false),
+                Err(error) if error.kind() == Kind::InUse => Ok(true),
+                Err(error) => Err(error),
+            },
+            _ => Ok(false),
+        }
+    }
+
     fn mount_record(&self, record: &SnapshotRecord, access: Access) -> Result<Mounted> {
         let upper = Upper::of(record)?;
         let writable = access == Access::ReadWrite;

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use plywood_store::intent::Plan;
-use plywood_store::record::{LayerRecord, Phase, SnapshotRecord};
+use plywood_store::record::{Phase, SnapshotRecord};
 
 use super::folders::is_name;
 use super::{Overlay, Upper, folder, stack};
@@ -26,6 +26,10 @@ pub(super) fn recover(driver: &Overlay) -> Result<Vec<String>> {
             Some(lease) => dead.iter().any(|intent| intent.id() == lease) || !driver.store.intents.is_live(lease)?,
             None => false,
         };
+        if abandoned && driver.still_held(record)? {
+            // Its command is dead, a child of it is not: the next recovery finds it.
+            continue;
+        }
         if abandoned || record.phase == Phase::Deleting {
             leftover.extend(driver.unrecord(&lock, record)?);
             done.push(format!("removed snapshot {}: its command is dead", record.key));
@@ -113,33 +117,25 @@ pub(super) fn verify(driver: &Overlay) -> Result<Vec<String>> {
     let _lock = driver.store.shared()?;
     let mut findings = Vec::new();
     let mut named = BTreeSet::new();
+    let marked: BTreeSet<String> = driver.folders.marked()?.into_iter().collect();
     for layer in driver.store.layers.list()? {
-        let name = folder(&layer.place)?.to_owned();
-        findings.extend(lost(driver, &layer, &name));
-        if !named.insert(name.clone()) {
-            findings.push(format!(
-                "the folder {name} belongs to two layers, one of them {}",
-                layer.chain_id
-            ));
+        let owner = format!("layer {}", layer.chain_id);
+        match folder(&layer.place) {
+            Ok(name) => note(driver, &owner, name, &mut named, &marked, &mut findings),
+            Err(error) => findings.push(error.to_string()),
         }
     }
     for record in driver.store.snapshots.list()? {
-        let (name, own) = match Upper::of(&record)? {
-            Upper::Own(name) => (name, true),
-            Upper::Borrowed(name) => (name, false),
-            Upper::View => continue,
-        };
-        if !driver.folders.tree(name).is_dir() {
-            findings.push(format!("snapshot {}: the folder {name} is missing", record.key));
-        }
-        if own && !named.insert(name.to_owned()) && !driver.folders.marked()?.iter().any(|marked| marked == name) {
-            findings.push(format!(
-                "the folder {name} of snapshot {} belongs to something else too",
-                record.key
-            ));
+        let owner = format!("snapshot {}", record.key);
+        match Upper::of(&record) {
+            Ok(Upper::Own(name)) => note(driver, &owner, name, &mut named, &marked, &mut findings),
+            Ok(Upper::Borrowed(name)) if !driver.folders.tree(name).is_dir() => {
+                findings.push(format!("{owner}: the folder {name} is missing"));
+            }
+            Ok(Upper::Borrowed(_) | Upper::View) => {}
+            Err(error) => findings.push(error.to_string()),
         }
     }
-    let marked: BTreeSet<String> = driver.folders.marked()?.into_iter().collect();
     for name in driver.folders.trees()? {
         if !named.contains(&name) && !marked.contains(&name) {
             findings.push(format!(
@@ -159,6 +155,20 @@ pub(super) fn verify(driver: &Overlay) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-fn lost(driver: &Overlay, layer: &LayerRecord, name: &str) -> Option<String> {
-    (!driver.folders.tree(name).is_dir()).then(|| format!("layer {}: the folder {name} is missing", layer.chain_id))
+/// Notes that `owner` has the folder, and what is wrong with that.
+fn note(
+    driver: &Overlay,
+    owner: &str,
+    name: &str,
+    named: &mut BTreeSet<String>,
+    marked: &BTreeSet<String>,
+    findings: &mut Vec<String>,
+) {
+    if !driver.folders.tree(name).is_dir() {
+        findings.push(format!("{owner}: the folder {name} is missing"));
+    }
+    // A commit that was cut short has its folder in both records, and its mark says so.
+    if !named.insert(name.to_owned()) && !marked.contains(name) {
+        findings.push(format!("{owner}: the folder {name} belongs to something else too"));
+    }
 }
