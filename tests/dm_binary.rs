@@ -214,3 +214,35 @@ fn dm_a_kill_at_any_moment_loses_nothing() {
     plywood.ok(["pool", "detach"]);
     plywood.ok(["pool", "check"]);
 }
+
+#[test]
+fn dm_several_at_a_time_all_succeed() {
+    let plywood = Plywood::new("thin");
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    let base = base.to_str().expect("UTF-8");
+    // The first ones make the pool and the golden volume together.
+    let names = ["a", "b", "c", "d"];
+    let together = |args: &dyn Fn(&'static str) -> Vec<&'static str>| {
+        let children: Vec<_> = names
+            .iter()
+            .map(|name| {
+                plywood
+                    .command(args(name))
+                    .stdout(Stdio::null())
+                    .spawn()
+                    .expect("plywood starts")
+            })
+            .collect();
+        for mut child in children {
+            assert!(child.wait().expect("its end").success());
+        }
+    };
+    let base: &'static str = Box::leak(base.to_owned().into_boxed_str());
+    together(&|name| vec!["import", base, name]);
+    together(&|name| vec!["run", "--name", name, name, "sh", "-c", "echo x > /x"]);
+    together(&|name| vec!["commit", name, "same"]);
+    together(&|name| vec!["rm", name]);
+    assert_eq!(plywood.ok(["run", "--rm", "same", "cat", "/x"]), "x");
+    plywood.sound();
+}

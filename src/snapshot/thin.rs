@@ -153,18 +153,46 @@ impl Thin {
         Ok(())
     }
 
-    /// Deletes the volume of a record that says *deleting*, and that record.
-    fn erase(&self, claim: Claim) -> Result<()> {
+    /// Deletes the volume of a record that says *deleting*, and that record. False where somebody
+    /// else has done it before the volume was claimed.
+    fn erase(&self, claim: Claim) -> Result<bool> {
+        let id = claim.id();
+        if !self.is_going(id)? {
+            return Ok(false);
+        }
         self.pool.discard(&claim)?;
         let mut transaction = self.begin()?;
-        let id = claim.id();
         let delete = |pool: &dyn Pool| pool.delete(id).map(drop);
         transaction.step(ThinStep::Delete { id: id.get() }, delete, |store, lock, _| {
             forget(store, lock, id)
         })?;
         transaction.finish()?;
         drop(claim);
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether a record says of this very volume that it is being deleted. A view's is not its own.
+    fn is_going(&self, id: ThinId) -> Result<bool> {
+        let place = Place::Thin(id.get());
+        let going = |there: &Place, phase: Phase| *there == place && phase == Phase::Deleting;
+        let snapshots = self.store.snapshots.list()?;
+        let layers = self.store.layers.list()?;
+        Ok(snapshots
+            .iter()
+            .any(|one| !one.read_only && going(&one.place, one.phase))
+            || layers.iter().any(|one| going(&one.place, one.phase)))
+    }
+
+    /// The same snapshot as before its volume was taken: what was removed meanwhile is not there any more.
+    fn require_still(&self, snapshot: &SnapshotRecord) -> Result<()> {
+        match self.snapshot(&snapshot.key) {
+            Ok(now) if now.place == snapshot.place && now.parent == snapshot.parent => Ok(()),
+            Ok(_) => Err(Error::not_found(format!(
+                "there is no snapshot {:?} any more",
+                snapshot.key
+            ))),
+            Err(error) => Err(error),
+        }
     }
 
     fn mount_volume(&self, place: &Place, content: Content, access: Access) -> Result<Mounted> {
@@ -238,7 +266,9 @@ impl Snapshotter for Thin {
                 "the snapshot {key:?} is a view: it is never written"
             )));
         }
-        self.mount_volume(&snapshot.place, content_of(&snapshot), access)
+        let mounted = self.mount_volume(&snapshot.place, content_of(&snapshot), access)?;
+        self.require_still(&snapshot)?;
+        Ok(mounted)
     }
 
     fn mount_at(&self, key: &str, target: &Path) -> Result<()> {
@@ -294,6 +324,7 @@ impl Snapshotter for Thin {
         self.pool.seal(&claim)?;
         let chain_id = ChainId::new(snapshot.parent, layer.diff_id);
         let mut transaction = self.begin()?;
+        self.require_still(&snapshot)?;
         match self.store.layers.get(&chain_id.0.hex())? {
             Some(there) if there.phase == Phase::Ready => {
                 transaction.finish()?;
@@ -365,7 +396,7 @@ impl Snapshotter for Thin {
             },
         )?;
         lock.done()?;
-        self.erase(claim)
+        self.erase(claim).map(drop)
     }
 
     fn remove_layer(&self, chain: &ChainId) -> Result<()> {
@@ -385,7 +416,7 @@ impl Snapshotter for Thin {
             },
         )?;
         lock.done()?;
-        self.erase(claim)
+        self.erase(claim).map(drop)
     }
 
     fn usage(&self, key: &str) -> Result<Usage> {

@@ -74,8 +74,9 @@ impl Thin {
             }
             match self.pool.claim(id_of(&place)?) {
                 Ok(claim) => {
-                    self.erase(claim)?;
-                    lines.push(format!("finished removing {what}"));
+                    if self.erase(claim)? {
+                        lines.push(format!("finished removing {what}"));
+                    }
                 }
                 // Another process is at it.
                 Err(error) if error.kind() == Kind::InUse => {}

@@ -14,6 +14,8 @@
 //! failure or a crash at any line, [`Thin::settle`] goes back (create) or forward
 //! (publish, delete), and may do so as often as it takes.
 
+use std::collections::BTreeSet;
+
 use plywood_store::Store;
 use plywood_store::intent::{Intent, Plan, ThinStep};
 use plywood_store::lock::Exclusive;
@@ -25,7 +27,7 @@ use crate::dm::volume::Pool;
 use crate::error::{Error, Kind, Result, with_failed_undo};
 
 /// How many ids that the pool knows and the records do not are passed over.
-const STRANGERS: u32 = 64;
+const STRANGERS: usize = 64;
 
 /// The exclusive lock, and the pool as the records have it.
 pub(super) struct Transaction<'a> {
@@ -152,8 +154,7 @@ impl Transaction<'_> {
         make: impl Fn(&dyn Pool, ThinId) -> Result<()>,
         facts: impl FnOnce(&Store, &Exclusive, ThinId, &mut PoolRecord) -> Result<()>,
     ) -> Result<ThinId> {
-        let first = self.next_id()?;
-        for number in first..first.saturating_add(STRANGERS) {
+        for number in self.free_ids()?.take(STRANGERS) {
             let id = super::thin_id(number)?;
             let step = ThinStep::Create {
                 id: number,
@@ -234,8 +235,9 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// One above every id that anything mentions.
-    fn next_id(&self) -> Result<u32> {
+    /// Ids that nothing mentions, from one above the transaction id on: that moves with every step, so an
+    /// id is not handed out again, and who is slow never takes another's volume for the one that it knew.
+    fn free_ids(&self) -> Result<impl Iterator<Item = u32> + use<>> {
         let store = &self.thin.store;
         let places = store.layers.list()?.into_iter().map(|layer| layer.place);
         let places = places.chain(store.snapshots.list()?.into_iter().map(|snapshot| snapshot.place));
@@ -250,16 +252,15 @@ impl Transaction<'_> {
             } => Some(id),
             _ => None,
         });
-        let highest = used.chain(planned).chain(self.record.golden).max().unwrap_or(0);
-        let next = highest.saturating_add(1);
-        if next > ThinId::MAX {
-            return Err(
-                Error::new(Kind::NoSpace, "the pool's 16777215 volume numbers are used up")
-                    .hinted("export the images and import them into a new root"),
-            );
-        }
-        Ok(next)
+        let used: BTreeSet<u32> = used.chain(planned).chain(self.record.golden).collect();
+        Ok(ids_from(self.record.transaction_id).filter(move |id| !used.contains(id)))
     }
+}
+
+/// Every thin id but 0 once, from one above `transaction_id` on, around the end.
+fn ids_from(transaction_id: u64) -> impl Iterator<Item = u32> {
+    let all = u64::from(ThinId::MAX);
+    (0..all).filter_map(move |step| u32::try_from((transaction_id % all + step) % all + 1).ok())
 }
 
 fn disagreement(pool: u64, records: u64) -> Error {
@@ -267,4 +268,18 @@ fn disagreement(pool: u64, records: u64) -> Error {
         "the pool's transaction id is {pool}, the records say {records}, and no unfinished step explains it"
     ))
     .hinted("somebody else changed the pool, or an old copy of it or of the records came back; nothing is written until that is clear: plywood check")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_follow_the_transaction_id_around_the_end() {
+        let first = |transaction_id| ids_from(transaction_id).take(2).collect::<Vec<_>>();
+        assert_eq!(first(0), [1, 2]);
+        assert_eq!(first(7), [8, 9]);
+        assert_eq!(first(u64::from(ThinId::MAX) - 1), [ThinId::MAX, 1]);
+        assert_eq!(first(u64::from(ThinId::MAX)), [1, 2]);
+    }
 }
