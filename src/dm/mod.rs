@@ -22,6 +22,7 @@ pub mod name;
 pub mod pool;
 pub mod program;
 pub mod sim;
+mod sim_copy;
 pub mod status;
 pub mod table;
 pub mod underlay;

@@ -24,8 +24,6 @@ pub enum Program {
     ThinLs,
     /// Discards what no volume of a pool has.
     ThinTrim,
-    /// Copies the volumes of a simulated pool.
-    Cp,
 }
 
 impl Program {
@@ -36,7 +34,6 @@ impl Program {
             Self::ThinCheck => "thin_check",
             Self::ThinLs => "thin_ls",
             Self::ThinTrim => "thin_trim",
-            Self::Cp => "cp",
         }
     }
 
@@ -45,7 +42,6 @@ impl Program {
         match self {
             Self::MkfsExt4 => "e2fsprogs",
             Self::ThinCheck | Self::ThinLs | Self::ThinTrim => "thin-provisioning-tools",
-            Self::Cp => "coreutils",
         }
     }
 

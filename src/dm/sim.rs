@@ -21,7 +21,7 @@ use rustix::fs::{Mode as FileMode, OFlags, Timespec, Timestamps};
 
 use crate::dm::locks::{Locks, Taken};
 use crate::dm::pool::{ThinId, ThinPool};
-use crate::dm::program::Program;
+use crate::dm::sim_copy::copy_tree;
 use crate::dm::status::{Need, PoolMode, PoolStatus};
 use crate::dm::volume::{Claim, Content, Guard, Mode, Part, VolumeMount, Volumes};
 use crate::error::{Context, Error, Kind, Result};
@@ -210,10 +210,7 @@ impl ThinPool for SimPool {
             if self.folder(id).exists() {
                 return Err(taken(id));
             }
-            let to = self.folder(id);
-            Program::Cp
-                .run(&["-aT".as_ref(), from.as_os_str(), to.as_os_str()])
-                .map(drop)
+            copy_tree(&from, &self.folder(id))
         })
     }
 
