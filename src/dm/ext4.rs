@@ -67,15 +67,16 @@ pub fn empty(root: &Path) -> Result<()> {
     rustix::fs::syncfs(&dir).context("sync", root)
 }
 
-/// Mounts a volume. Device nodes in it do nothing; reads change nothing.
+/// Mounts a volume. Device nodes in it do nothing; reads change nothing. Read-only, nobody gains rights
+/// from it either: that is how `plywood mount` shows an image in the host's tree.
 ///
 /// # Errors
 /// The kernel's.
 pub fn mount(device: &Path, target: &Path, access: Access) -> Result<()> {
     let (flags, words) = match access {
         Access::ReadOnly => (
-            MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOATIME,
-            "ro,nodev,noatime,errors=remount-ro",
+            MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME,
+            "ro,nosuid,nodev,noatime,errors=remount-ro",
         ),
         Access::ReadWrite => (
             MsFlags::MS_NODEV | MsFlags::MS_NOATIME,
