@@ -14,8 +14,9 @@ use std::process::{Command, Stdio};
 use common::{Plywood, busybox_tar};
 use tempfile::TempDir;
 
-/// What the container does; without times of its own, so that both trees can be alike.
-const EDITS: &str = "echo hello > /srv-file; rm /usr/share/doc/b; chmod 700 /home";
+/// What the container does; the times are set, so that both trees can be alike.
+const EDITS: &str =
+    "echo hello > /srv-file; rm /usr/share/doc/b; chmod 700 /home; touch -d @0 /srv-file /usr/share/doc /";
 
 /// Runs a verb and gives the commands that it explains, in their order.
 fn explained(plywood: &Plywood, args: &[&str]) -> Vec<String> {
@@ -126,6 +127,17 @@ fn tables(id: &str) -> Vec<String> {
     tables
 }
 
+/// The transaction id of the pool, from its status line.
+fn transaction(id: &str) -> String {
+    let pool = format!("plywood-{id}-pool");
+    let output = Command::new("dmsetup")
+        .args(["status", &pool])
+        .output()
+        .expect("dmsetup");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    text.split(' ').nth(3).expect("a status line").to_owned()
+}
+
 /// A device number as the name of the device or of the file beneath; any other word as it is.
 fn named(word: &str) -> String {
     let device = Path::new("/sys/dev/block").join(word);
@@ -140,9 +152,10 @@ fn named(word: &str) -> String {
     }
 }
 
-/// Everything below a folder but the times: kind, mode, owner, links, size, target, content.
+/// Everything below a folder: kind, mode, owner, links, time, target, content.
 fn tree(folder: &Path) -> String {
-    let listing = "find . -printf '%p %y %m %U:%G %n %l\\n' | sort; find . -type f -exec sha256sum {} + | sort -k 2";
+    let listing =
+        "find . -printf '%p %y %m %U:%G %n %T@ %l\\n' | sort; find . -type f -exec sha256sum {} + | sort -k 2";
     let output = Command::new("sh")
         .args(["-c", listing])
         .current_dir(folder)
@@ -190,12 +203,14 @@ fn dm_what_explain_prints_makes_the_same_in_a_shell() {
     second.type_in(&["bash"], &mount);
 
     let made = (tables(second_id), tree(&there));
+    let same_step = transaction(second_id) == transaction(first_id);
     let devices: Vec<&str> = made.0.iter().filter_map(|line| Some(line.split_once(':')?.0)).collect();
     sh(["umount".as_ref(), there.as_os_str()]);
     for device in devices.iter().rev() {
         sh(["dmsetup", "remove", &device.replace("ID", second_id)].map(OsStr::new));
     }
 
+    assert!(same_step, "the pools' transaction ids differ");
     assert!(made.0.len() >= 2, "a pool and a volume: {:?}", made.0);
     assert_eq!(made.0, tables(first_id));
     assert_eq!(made.1, tree(Path::new(look)));
