@@ -1,19 +1,28 @@
 //! `plywood df`: where the space went.
+//!
+//! What a layer or container takes *by itself* is what it has beyond the layer
+//! below. On thin that is the blocks it maps less the blocks that the layer
+//! below maps: a lower bound, for a block that was overwritten counts as shared.
 
+use std::collections::BTreeMap;
+
+use plywood_store::gc::Garbage;
+use plywood_store::record::LayerRecord;
+use plywood_store::{ChainId, Driver};
 use serde::Serialize;
 
-use plywood_store::Driver;
-
-use crate::commands::{Session, images};
+use crate::commands::{Host, Session, images, pool};
+use crate::error::Result;
 use crate::failure::{OK, Outcome};
 use crate::output;
+use crate::snapshot::Usage;
 
 /// One kind of object, as `--json` shows it.
 #[derive(Debug, Default, Serialize)]
 struct Row {
     kind: &'static str,
     count: usize,
-    /// Bytes that it takes.
+    /// Bytes that it takes by itself.
     bytes: u64,
     /// Of these, bytes that `gc` would free.
     reclaimable: u64,
@@ -23,8 +32,11 @@ struct Row {
 #[derive(Debug, Serialize)]
 struct LayerRow {
     chain_id: String,
+    /// Bytes with all that it shares.
     bytes: u64,
-    exclusive: Option<u64>,
+    /// Bytes beyond the layer below.
+    own: u64,
+    /// Bytes of its tar as stored.
     blob: u64,
     images: Vec<String>,
 }
@@ -36,110 +48,149 @@ struct Space {
     layers: Vec<LayerRow>,
 }
 
-/// Adds up blobs, layers, snapshots; tells which images share each layer.
+/// Adds up blobs, layers, containers; tells which images share each layer.
 ///
 /// # Errors
 /// A damaged record, or a driver that cannot measure.
 pub fn run(session: &Session) -> Outcome {
-    let mut space = Space::default();
-    if session.store()?.is_some() {
-        let host = session.host()?;
-        let store = &host.store;
-        let garbage = plywood_store::gc::mark(store)?;
-        let names = images::names(store)?;
-        let all = store.images.list()?;
-        let mut layers = Row {
-            kind: "layers",
-            ..Row::default()
-        };
-        for layer in store.layers.list()? {
-            let usage = host.snapshotter.layer_usage(&layer.chain_id)?;
-            let own = usage.exclusive.unwrap_or(usage.bytes);
-            layers.count += 1;
-            layers.bytes += own;
-            if garbage.layers.iter().any(|garbage| garbage.chain_id == layer.chain_id) {
-                layers.reclaimable += own;
-            }
-            let users = all.iter().filter(|image| image.layers.contains(&layer.chain_id));
-            let users = users
-                .map(|image| {
-                    names
-                        .get(&image.id)
-                        .and_then(|names| names.first())
-                        .map_or_else(|| image.id.0.short(), ToString::to_string)
-                })
-                .collect();
-            space.layers.push(LayerRow {
-                chain_id: layer.chain_id.to_string(),
-                bytes: usage.bytes,
-                exclusive: usage.exclusive,
-                blob: layer.blob.size,
-                images: users,
-            });
-        }
-        let mut snapshots = Row {
-            kind: "containers",
-            ..Row::default()
-        };
-        for snapshot in store.snapshots.list()? {
-            let usage = host.snapshotter.usage(&snapshot.key)?;
-            snapshots.count += 1;
-            snapshots.bytes += usage.exclusive.unwrap_or(usage.bytes);
-        }
-        let blobs = store.blobs.list()?;
-        let sum = |blobs: &[(plywood_store::Digest, u64)]| blobs.iter().map(|(_, size)| size).sum();
-        space.kinds = vec![
-            Row {
-                kind: "blobs",
-                count: blobs.len(),
-                bytes: sum(&blobs),
-                reclaimable: sum(&garbage.blobs),
-            },
-            layers,
-            snapshots,
-        ];
-        if host.snapshotter.driver() == Driver::Thin {
-            session.output.note("plywood pool status shows the pool's fill");
-        }
-    }
+    let space = match session.store()? {
+        Some(_) => measure(&session.host()?)?,
+        None => Space::default(),
+    };
     tell(&space, session)?;
     Ok(OK)
 }
 
-fn tell(space: &Space, session: &Session) -> crate::error::Result<()> {
-    if session.output.is_json() {
-        return session.output.json(space);
+fn measure(host: &Host) -> Result<Space> {
+    let store = &host.store;
+    // The driver takes locks of its own: ours ends before it is asked.
+    let (garbage, records) = {
+        let _lock = store.shared()?;
+        (plywood_store::gc::mark(store)?, store.layers.list()?)
+    };
+    let mut usages = BTreeMap::new();
+    for layer in &records {
+        usages.insert(layer.chain_id, host.snapshotter.layer_usage(&layer.chain_id)?);
     }
-    let cells = space
-        .kinds
+    let layers = layer_rows(host, &records, &usages)?;
+    let mut kinds = vec![
+        blobs(host, &garbage)?,
+        all_layers(&records, &layers, &garbage),
+        containers(host, &usages)?,
+    ];
+    if host.snapshotter.driver() == Driver::Thin
+        && let Some(bytes) = pool::data_used(store)?
+    {
+        // Volumes share blocks: this is what all of them together really take.
+        kinds.push(Row {
+            kind: "pool data",
+            count: 1,
+            bytes,
+            reclaimable: 0,
+        });
+    }
+    Ok(Space { kinds, layers })
+}
+
+fn layer_rows(host: &Host, records: &[LayerRecord], usages: &BTreeMap<ChainId, Usage>) -> Result<Vec<LayerRow>> {
+    let names = images::names(&host.store)?;
+    let all = host.store.images.list()?;
+    let row = |layer: &LayerRecord| {
+        let usage = usages.get(&layer.chain_id).copied().unwrap_or_default();
+        let users = all.iter().filter(|image| image.layers.contains(&layer.chain_id));
+        let name = |image: &plywood_store::record::ImageRecord| {
+            let first = names.get(&image.id).and_then(|names| names.first());
+            first.map_or_else(|| image.id.0.short(), ToString::to_string)
+        };
+        LayerRow {
+            chain_id: layer.chain_id.to_string(),
+            bytes: usage.bytes,
+            own: own(usage, layer.parent.as_ref(), usages),
+            blob: layer.blob.size,
+            images: users.map(name).collect(),
+        }
+    };
+    Ok(records.iter().map(row).collect())
+}
+
+/// Bytes beyond the layer below.
+fn own(usage: Usage, parent: Option<&ChainId>, usages: &BTreeMap<ChainId, Usage>) -> u64 {
+    let below = parent
+        .and_then(|parent| usages.get(parent))
+        .map_or(0, |usage| usage.bytes);
+    usage.exclusive.unwrap_or_else(|| usage.bytes.saturating_sub(below))
+}
+
+fn blobs(host: &Host, garbage: &Garbage) -> Result<Row> {
+    let blobs = host.store.blobs.list()?;
+    Ok(Row {
+        kind: "blobs",
+        count: blobs.len(),
+        bytes: blobs.iter().map(|(_, size)| size).sum(),
+        reclaimable: garbage.blobs.iter().map(|(_, size)| size).sum(),
+    })
+}
+
+fn all_layers(records: &[LayerRecord], rows: &[LayerRow], garbage: &Garbage) -> Row {
+    let is_garbage = |layer: &LayerRecord| garbage.layers.iter().any(|other| other.chain_id == layer.chain_id);
+    let reclaimable = records
         .iter()
-        .map(|row| {
-            vec![
-                row.kind.to_owned(),
-                row.count.to_string(),
-                output::bytes(row.bytes),
-                output::bytes(row.reclaimable),
-            ]
-        })
-        .collect();
-    session
-        .output
-        .table(&["KIND", ">COUNT", ">SIZE", ">RECLAIMABLE"], cells)?;
+        .zip(rows)
+        .filter(|(layer, _)| is_garbage(layer))
+        .map(|(_, row)| row.own)
+        .sum();
+    Row {
+        kind: "layers",
+        count: rows.len(),
+        bytes: rows.iter().map(|row| row.own).sum(),
+        reclaimable,
+    }
+}
+
+fn containers(host: &Host, usages: &BTreeMap<ChainId, Usage>) -> Result<Row> {
+    let mut row = Row {
+        kind: "containers",
+        ..Row::default()
+    };
+    for snapshot in host.store.snapshots.list()? {
+        row.count += 1;
+        row.bytes += own(host.snapshotter.usage(&snapshot.key)?, snapshot.parent.as_ref(), usages);
+    }
+    Ok(row)
+}
+
+fn tell(space: &Space, session: &Session) -> Result<()> {
+    let output = &session.output;
+    if output.is_json() {
+        return output.json(space);
+    }
+    let kind = |row: &Row| {
+        vec![
+            row.kind.to_owned(),
+            row.count.to_string(),
+            output::bytes(row.bytes),
+            output::bytes(row.reclaimable),
+        ]
+    };
+    output.table(
+        &["KIND", ">COUNT", ">SIZE", ">RECLAIMABLE"],
+        space.kinds.iter().map(kind).collect(),
+    )?;
     if space.layers.is_empty() {
         return Ok(());
     }
-    session.output.line("")?;
-    let cells = space.layers.iter().map(|row| {
-        let exclusive = row.exclusive.map_or_else(|| "-".to_owned(), output::bytes);
+    output.line("")?;
+    let layer = |row: &LayerRow| {
         vec![
             images::short(&row.chain_id),
             output::bytes(row.bytes),
-            exclusive,
+            output::bytes(row.own),
             output::bytes(row.blob),
             row.images.join(", "),
         ]
-    });
-    session
-        .output
-        .table(&["LAYER", ">SIZE", ">EXCLUSIVE", ">BLOB", "IN IMAGES"], cells.collect())
+    };
+    output.table(
+        &["LAYER", ">WITH SHARED", ">OWN", ">BLOB", "IN IMAGES"],
+        space.layers.iter().map(layer).collect(),
+    )
 }

@@ -227,6 +227,17 @@ fn show(session: &Session, store: &Store, pool: Option<&KernelPool>) -> Outcome 
     Ok(OK)
 }
 
+/// Bytes of the pool's data that are in use, where the pool is in the kernel.
+///
+/// # Errors
+/// Where its status cannot be read.
+pub(super) fn data_used(store: &Store) -> Result<Option<u64>> {
+    if !assembly::is_attached(store)? {
+        return Ok(None);
+    }
+    Ok(report(store, Some(&open(store)?))?.data.map(|data| data.used))
+}
+
 fn report(store: &Store, pool: Option<&KernelPool>) -> Result<Report> {
     let record = record(store)?;
     let name = assembly::pool_name(store);
