@@ -1,223 +1,341 @@
-//! `--explain` is true: typed into a shell, what it prints makes the same tables and the same tree.
+//! `--explain` is true: what it prints, typed into a shell, makes the same again on a second pool.
 //!
-//! One store is made by plywood, and each verb's explanation is written down. Then the same is made a
-//! second time, on a pool of its own, by nothing but a shell that is given those lines.
+//! The lines of `import`, `run` and `commit` are typed one by one at a terminal, in the order in
+//! which they were printed, each after the one before it has ended well. A line that starts a
+//! shell (`unshare … sh`) is answered by that shell from the next line on; `exec` ends it. Then
+//! both pools must hold the same volumes, made in the same transactions, with the same tables and
+//! the same trees.
+//!
+//! What is not typed as it was printed:
+//! - the root folder, and the eight digits in the pool's name and uuid, are another's: the first
+//!   pool is still there;
+//! - `exit` after each command, where the process of the first one ended with its namespace.
+//!
+//! After `pivot_root` a shell has the image's programs only, where plywood needs none: the image
+//! brings busybox, and `setpriv`, `env` and `chroot` as a Debian's does. (With the `mount` of
+//! util-linux all is the same but for an empty folder, /run/mount, which that makes for itself.)
 
 mod common;
 
-use std::ffi::OsStr;
-use std::fs;
-use std::io::Write;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use common::{Plywood, busybox_tar};
-use tempfile::TempDir;
+use plywood_store::Digest;
+use plywood_store::layer::tree;
+use rustix::pty::OpenptFlags;
+use rustix::termios::{LocalModes, OptionalActions};
 
-/// What the container does; the times are set, so that both trees can be alike.
-const EDITS: &str =
-    "echo hello > /srv-file; rm /usr/share/doc/b; chmod 700 /home; touch -d @0 /srv-file /usr/share/doc /";
+/// The second pool's eight digits.
+const SECOND: &str = "b0b0b0b0";
+/// Longer than any line takes, in a guest on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Ends what a line printed; the line's status comes after it.
+const MARK: &str = "-- status ";
 
-/// Runs a verb and gives the commands that it explains, in their order.
-fn explained(plywood: &Plywood, args: &[&str]) -> Vec<String> {
-    let output = plywood
-        .command([&["--explain"], args].concat())
-        .output()
-        .expect("plywood starts");
-    let told = String::from_utf8(output.stderr).expect("UTF-8");
-    assert!(output.status.success(), "{args:?}: {told}");
-    // A command may have several lines: only the first is marked.
-    let mut commands: Vec<String> = Vec::new();
-    for line in told.lines() {
-        match (line.strip_prefix("+ "), commands.last_mut()) {
-            (Some(command), _) => commands.push(command.to_owned()),
-            (None, Some(command)) => *command = format!("{command}\n{line}"),
-            (None, None) => {}
-        }
-    }
-    commands
-}
-
-/// The second store: the same paths in another folder, the same names with another root's id.
-struct Copied {
-    folder: TempDir,
-    from: PathBuf,
-    ids: [(String, String); 2],
-}
-
-impl Copied {
-    fn of(first: &Plywood, commands: &[String]) -> Self {
-        let uuid = commands
-            .iter()
-            .find_map(|command| command.split_once("--uuid PLYWOOD-")?.1.get(..32))
-            .expect("the pool is made");
-        let other = "0123456789abcdef0123456789abcdef";
-        Self {
-            folder: tempfile::tempdir().expect("a folder"),
-            from: first.beside(""),
-            ids: [
-                (uuid.to_owned(), other.to_owned()),
-                (uuid[..8].to_owned(), other[..8].to_owned()),
-            ],
-        }
-    }
-
-    /// A command or a name of the first store, as it is called in this one.
-    fn here(&self, text: &str) -> String {
-        let from = self.from.to_str().expect("UTF-8").trim_end_matches('/');
-        let to = self.folder.path().to_str().expect("UTF-8");
-        let text = text.replace(from, to);
-        self.ids.iter().fold(text, |text, (from, to)| text.replace(from, to))
-    }
-
-    /// Types the commands into a shell: a new one in a mount namespace of its own, or the plain one.
-    fn type_in(&self, shell: &[&str], commands: &[String]) {
-        let commands: Vec<String> = commands.iter().map(|command| self.here(command)).collect();
-        let script = script(&commands);
-        let mut shell = Command::new(shell[0])
-            .args(&shell[1..])
-            .current_dir(self.folder.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("a shell");
-        let mut stdin = shell.stdin.take().expect("a pipe");
-        stdin.write_all(script.as_bytes()).expect("the shell reads");
-        drop(stdin);
-        let output = shell.wait_with_output().expect("the shell ends");
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{}\n{script}\n{told}", output.status);
-    }
-}
-
-/// What is typed: a command that opens a shell gets all that follows, up to the one that ends it.
-fn script(commands: &[String]) -> String {
-    let mut script = String::from("set -e\n");
-    let mut inside = false;
-    for command in commands {
-        script.push_str(command);
-        if command.starts_with("unshare --fork") {
-            inside = true;
-            script.push_str(" <<'INSIDE'\nset -e");
-        }
-        script.push('\n');
-        if inside && command.starts_with("exec ") {
-            inside = false;
-            script.push_str("INSIDE\n");
-        }
-    }
-    assert!(!inside, "the container's shell never ends:\n{script}");
-    script
-}
-
-/// The tables of the devices whose names hold `id`, with devices by what they are and not by number.
-fn tables(id: &str) -> Vec<String> {
-    let output = Command::new("dmsetup").arg("table").output().expect("dmsetup");
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    let mut tables: Vec<String> = text
-        .lines()
-        .filter(|line| line.contains(id))
-        .map(|line| {
-            let words: Vec<String> = line.split(' ').map(named).collect();
-            words.join(" ").replace(id, "ID").trim_end().to_owned()
-        })
-        .collect();
-    tables.sort();
-    tables
-}
-
-/// The transaction id of the pool, from its status line.
-fn transaction(id: &str) -> String {
-    let pool = format!("plywood-{id}-pool");
-    let output = Command::new("dmsetup")
-        .args(["status", &pool])
-        .output()
-        .expect("dmsetup");
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    text.split(' ').nth(3).expect("a status line").to_owned()
-}
-
-/// A device number as the name of the device or of the file beneath; any other word as it is.
-fn named(word: &str) -> String {
-    let device = Path::new("/sys/dev/block").join(word);
-    let of = |file: &str| fs::read_to_string(device.join(file)).ok();
-    let name = of("dm/name").or_else(|| {
-        let file = of("loop/backing_file")?;
-        Some(Path::new(file.trim()).file_name()?.to_str()?.to_owned())
-    });
-    match name {
-        Some(name) if word.contains(':') => name.trim().to_owned(),
-        _ => word.to_owned(),
-    }
-}
-
-/// Everything below a folder: kind, mode, owner, links, time, target, content.
-fn tree(folder: &Path) -> String {
-    let listing =
-        "find . -printf '%p %y %m %U:%G %n %T@ %l\\n' | sort; find . -type f -exec sha256sum {} + | sort -k 2";
-    let output = Command::new("sh")
-        .args(["-c", listing])
-        .current_dir(folder)
-        .output()
-        .expect("find");
-    assert!(output.status.success());
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Puts the host's setpriv beside busybox, whose own knows too few options.
-fn with_setpriv(tar: &Path) {
-    let script = "set -e
-        cd \"$(mktemp -d)\"
-        for file in $(command -v setpriv) $(ldd \"$(command -v setpriv)\" | grep -o '/[^ ]*'); do
-            mkdir -p \".${file%/*}\"; cp -L \"$file\" \".$file\"
-        done
-        tar -rf \"$0\" *; rm -r \"$PWD\"";
-    sh(["sh".as_ref(), "-c".as_ref(), script.as_ref(), tar.as_os_str()]);
-}
+/// One layer's edits. Times are given, or they would be those of the first and the second run.
+const EDIT: &str = "echo hello > /etc/motd; rm /usr/share/doc/b; mkdir -m 750 /srv; echo \"5%\" > /srv/odd; \
+    ln -s /etc/motd /srv/link; mknod /srv/null c 1 3; chown 1000:1000 /srv/odd; cp /etc/hostname /srv/name.tmp; \
+    rm /srv/name.tmp; touch -h -d @1600000000 /srv/* /etc/motd /etc /srv /usr/share/doc";
 
 #[test]
-fn dm_what_explain_prints_makes_the_same_in_a_shell() {
-    let first = Plywood::new("thin");
-    let base = first.beside("base.tar");
-    busybox_tar(&base);
-    with_setpriv(&base);
-    let look = first.beside("look");
-    fs::create_dir(&look).expect("a folder");
-    let (base, look) = (base.to_str().expect("UTF-8"), look.to_str().expect("UTF-8"));
+fn dm_what_explain_prints_makes_the_same_pool_again() {
+    let plywood = Plywood::new("thin");
+    let base = plywood.beside("base.tar");
+    base_tar(&base);
+    let base = base.to_str().expect("UTF-8");
+    let shared = plywood.beside("shared");
+    std::fs::create_dir(&shared).expect("a folder");
+    let bind = format!("{}:/usr/share/data:ro", shared.display());
+    let run = [
+        "run", "--net", "none", "--name", "c", "-v", &bind, "--tmpfs", "/scratch", "-e", "A=it's", "base",
+    ];
+    let commands = [
+        explained(&plywood, &["import", base, "base"]),
+        explained(&plywood, &[&run[..], &["sh", "-c", EDIT]].concat()),
+        explained(&plywood, &["commit", "c", "image"]),
+    ];
 
-    let import = explained(&first, &["import", base, "base"]);
-    let run = explained(&first, &["run", "--name", "c", "base", "sh", "-c", EDITS]);
-    let commit = explained(&first, &["commit", "c", "site"]);
-    let mount = explained(&first, &["mount", "site", look]);
-
-    let second = Copied::of(&first, &import);
-    let there = PathBuf::from(second.here(look));
-    fs::copy(base, second.here(base)).expect("a copy");
-    fs::create_dir(&there).expect("a folder");
-    let [_, (first_id, second_id)] = &second.ids;
-    let own = ["unshare", "--mount", "bash"];
-    second.type_in(&own, &import);
-    second.type_in(&own, &run);
-    second.type_in(&own, &commit);
-    second.type_in(&["bash"], &mount);
-
-    let made = (tables(second_id), tree(&there));
-    let same_step = transaction(second_id) == transaction(first_id);
-    let devices: Vec<&str> = made.0.iter().filter_map(|line| Some(line.split_once(':')?.0)).collect();
-    sh(["umount".as_ref(), there.as_os_str()]);
-    for device in devices.iter().rev() {
-        sh(["dmsetup", "remove", &device.replace("ID", second_id)].map(OsStr::new));
+    let first = digits(&commands);
+    let second = Second {
+        root: plywood.beside("second"),
+    };
+    let commands = commands.map(|lines| {
+        let there = |line: String| {
+            line.replace(&path(&plywood.root()), &path(&second.root))
+                .replace(&first, SECOND)
+        };
+        lines.into_iter().map(there).collect::<Vec<_>>()
+    });
+    let mut shell = Shell::start();
+    for lines in &commands {
+        for line in lines {
+            shell.types(line);
+        }
+        shell.types("exit");
     }
 
-    assert!(same_step, "the pools' transaction ids differ");
-    assert!(made.0.len() >= 2, "a pool and a volume: {:?}", made.0);
-    assert_eq!(made.0, tables(first_id));
-    assert_eq!(made.1, tree(Path::new(look)));
-    first.ok(["umount", "site"]);
+    let (one, other) = (format!("plywood-{first}-pool"), format!("plywood-{SECOND}-pool"));
+    assert_eq!(pool_table(&one), pool_table(&other));
+    assert_eq!(transaction_id(&one), transaction_id(&other));
+    assert_eq!(volumes(&one), volumes(&other));
+    assert_eq!(volumes(&one).lines().count(), 4, "golden, base, container, image");
+    for name in ["base", "c", "image"] {
+        let (device, ours, ours_tree) = mounted_by_plywood(&plywood, name, &one);
+        let device = device.replace(&first, SECOND);
+        let (theirs, theirs_tree) = mounted_by_hand(&plywood, &commands, &device, &other);
+        assert_eq!(ours, theirs, "the table of {name}");
+        let differ: Vec<_> = ours_tree.names.symmetric_difference(&theirs_tree.names).collect();
+        assert!(differ.is_empty(), "{name}, ours and theirs: {differ:#?}");
+        assert_eq!(
+            ours_tree.digest, theirs_tree.digest,
+            "contents and attributes of {name}"
+        );
+    }
+    drop(second);
+    let left = output("losetup", &["--all"]);
+    assert!(!left.contains("/second/"), "loop devices stay: {left}");
 }
 
-fn sh<const N: usize>(words: [&OsStr; N]) {
-    let status = Command::new(words[0]).args(&words[1..]).status().expect("a program");
-    assert!(status.success(), "{words:?}: {status}");
+/// A base system in which a shell can go on after `pivot_root`.
+fn base_tar(archive: &Path) {
+    busybox_tar(archive);
+    let tools = ["usr/bin/env", "usr/bin/setpriv", "usr/sbin/chroot"];
+    let mut members: BTreeSet<PathBuf> = tools.iter().map(PathBuf::from).collect();
+    for tool in tools {
+        let needed = output("ldd", &[&format!("/{tool}")]);
+        let needed = needed.split_whitespace().filter_map(|word| word.strip_prefix('/'));
+        members.extend(needed.map(PathBuf::from));
+    }
+    // Their folders too: whoever unpacks must not choose these folders' times.
+    for member in members.clone() {
+        let folders = member.ancestors().skip(1).map(Path::to_owned);
+        members.extend(folders.filter(|folder| folder != Path::new("")));
+    }
+    let appended = Command::new("tar")
+        .args([
+            "--append",
+            "--dereference",
+            "--no-recursion",
+            "--mtime=@1500000000",
+            "-C",
+            "/",
+            "-f",
+        ])
+        .arg(archive)
+        .args(&members)
+        .status()
+        .expect("tar starts");
+    assert!(appended.success());
+}
+
+/// The lines that a command explains, once it has ended well.
+#[track_caller]
+fn explained(plywood: &Plywood, args: &[&str]) -> Vec<String> {
+    let output = plywood.run([&["--explain"], args].concat());
+    let said = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(output.status.success(), "{args:?}: {}\n{said}", output.status);
+    said.lines()
+        .filter_map(|line| line.strip_prefix("+ "))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The eight digits in the names of a pool's devices.
+fn digits(commands: &[Vec<String>]) -> String {
+    let first = "dmsetup create plywood-";
+    let line = commands.iter().flatten().find_map(|line| line.strip_prefix(first));
+    line.expect("a pool is made")[..8].to_owned()
+}
+
+fn path(path: &Path) -> String {
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+#[track_caller]
+fn output(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {said}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// A pool's table; which loop devices were free is nobody's doing.
+fn pool_table(pool: &str) -> String {
+    let table = output("dmsetup", &["table", pool]);
+    let words = table.split_whitespace();
+    words
+        .map(|word| if word.starts_with("7:") { "LOOP" } else { word })
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn transaction_id(pool: &str) -> String {
+    let status = output("dmsetup", &["status", pool]);
+    status.split_whitespace().nth(3).expect("a transaction id").to_owned()
+}
+
+/// What a pool's metadata says of its volumes: thin ids, when they were made, and when snapshots were taken.
+fn volumes(pool: &str) -> String {
+    let table = output("dmsetup", &["table", pool]);
+    let metadata = table.split_whitespace().nth(3).expect("the metadata's device");
+    let metadata = metadata.replace("7:", "/dev/loop");
+    output("dmsetup", &["message", pool, "0", "reserve_metadata_snap"]);
+    let fields = "DEV,TRANSACTION,CREATE_TIME,SNAP_TIME";
+    let volumes = output(
+        "thin_ls",
+        &["--metadata-snap", "--no-headers", "--format", fields, &metadata],
+    );
+    output("dmsetup", &["message", pool, "0", "release_metadata_snap"]);
+    volumes
+}
+
+/// A tree: all of it in one digest, and what a person can read where two differ.
+struct Tree {
+    digest: Digest,
+    names: BTreeSet<String>,
+}
+
+/// A volume's table with its pool's name, and what its tree is.
+fn look_at(device: &str, pool: &str, root: &Path) -> (String, Tree) {
+    let number = output(
+        "dmsetup",
+        &["info", "--columns", "--noheadings", "--options", "major,minor", pool],
+    );
+    let table = output("dmsetup", &["table", device]).replace(number.trim(), "POOL");
+    let shown = "%P %y %m %U:%G %n %T@ %l\n";
+    let names = output("find", &[&path(root), "-mindepth", "1", "-printf", shown]);
+    let root = File::open(root).expect("a mounted tree");
+    let tree = Tree {
+        digest: tree::digest(root.as_fd()).expect("a tree"),
+        names: names.lines().map(str::to_owned).collect(),
+    };
+    (table, tree)
+}
+
+/// The volume's name, and what plywood itself activates.
+fn mounted_by_plywood(plywood: &Plywood, name: &str, pool: &str) -> (String, String, Tree) {
+    let target = plywood.beside("by-plywood");
+    std::fs::create_dir_all(&target).expect("a folder");
+    plywood.ok(["mount", name, &path(&target)]);
+    let device = output("findmnt", &["--noheadings", "--output", "SOURCE", &path(&target)]);
+    let device = device.trim().trim_start_matches("/dev/mapper/").to_owned();
+    let (table, tree) = look_at(&device, pool, &target);
+    plywood.ok(["umount", &path(&target)]);
+    (device, table, tree)
+}
+
+/// The volume as the printed line activates it.
+fn mounted_by_hand(plywood: &Plywood, commands: &[Vec<String>], device: &str, pool: &str) -> (String, Tree) {
+    let line = format!("dmsetup create {device} ");
+    let line = commands.iter().flatten().find(|printed| printed.starts_with(&line));
+    output("sh", &["-ec", line.expect("the volume was activated once")]);
+    let target = path(&plywood.beside("by-hand"));
+    std::fs::create_dir_all(&target).expect("a folder");
+    output("mount", &["-o", "ro", &format!("/dev/mapper/{device}"), &target]);
+    let seen = look_at(device, pool, Path::new(&target));
+    output("umount", &[&target]);
+    output("dmsetup", &["remove", device]);
+    seen
+}
+
+/// What the shell makes: taken out of the kernel at the end, well or badly.
+struct Second {
+    root: PathBuf,
+}
+
+impl Drop for Second {
+    fn drop(&mut self) {
+        let listed = Command::new("dmsetup").arg("ls").output().expect("dmsetup starts");
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let mut names: Vec<&str> = listed
+            .lines()
+            .filter_map(|line| line.split_whitespace().next())
+            .filter(|name| name.starts_with(&format!("plywood-{SECOND}-")))
+            .collect();
+        // Volumes before their pool.
+        names.sort_by_key(|name| name.ends_with("-pool"));
+        for name in names {
+            let _ = Command::new("dmsetup").args(["remove", "--retry", name]).status();
+        }
+    }
+}
+
+/// A shell at a terminal. A pipe would not do: `sh` reads ahead, and the shell that a line starts
+/// would miss the next lines. From a terminal everyone reads one line at a time.
+struct Shell {
+    child: Child,
+    terminal: File,
+    output: Receiver<String>,
+    /// All that was typed and printed, for whoever reads the failure.
+    transcript: String,
+}
+
+impl Shell {
+    fn start() -> Self {
+        let (terminal, stdin) = terminal().expect("a terminal");
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let child = Command::new("bash")
+            .stdin(stdin)
+            .stdout(writer.try_clone().expect("a pipe's end"))
+            .stderr(writer)
+            .spawn()
+            .expect("bash starts");
+        let (send, output) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(reader).lines().map_while(Result::ok) {
+                if send.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self {
+            child,
+            terminal,
+            output,
+            transcript: String::new(),
+        }
+    }
+
+    /// Types a line and wants it to end well, or to start a shell.
+    #[track_caller]
+    fn types(&mut self, line: &str) {
+        self.transcript += &format!("+ {line}\n");
+        writeln!(self.terminal, "{line}\necho '{MARK}'$?").expect("the shell reads");
+        loop {
+            let Ok(said) = self.output.recv_timeout(PATIENCE) else {
+                panic!("no end of the last line:\n{}", self.transcript);
+            };
+            match said.split_once(MARK) {
+                Some((_, "0")) => return,
+                Some((_, status)) => panic!("the last line ends with {status}:\n{}", self.transcript),
+                None => self.transcript += &format!("{said}\n"),
+            }
+        }
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A terminal that does not repeat what is typed: its two ends.
+fn terminal() -> rustix::io::Result<(File, OwnedFd)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = rustix::pty::openpt(flags)?;
+    rustix::pty::unlockpt(&master)?;
+    let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
+    let mut settings = rustix::termios::tcgetattr(&slave)?;
+    settings.local_modes -= LocalModes::ECHO;
+    rustix::termios::tcsetattr(&slave, OptionalActions::Now, &settings)?;
+    Ok((master.into(), slave))
 }

@@ -221,7 +221,8 @@ fn root_explained_steps_are_commands() {
         "mount -t proc -o nosuid,nodev,noexec proc /proc",
         "mknod -m 666 ",
         "hostname ",
-        "exec setpriv --reuid=0",
+        "exec env -i PATH=",
+        " setpriv --reuid=0",
         "--inh-caps=-all true",
     ] {
         assert!(

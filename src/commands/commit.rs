@@ -18,6 +18,7 @@ use plywood_store::{ChainId, DiffId, Digest};
 use crate::cli::{CommitArgs, DiffChoice};
 use crate::commands::{Host, Session, container, random_key, tag};
 use crate::error::{Error, Result};
+use crate::explain::{quote, step};
 use crate::failure::{OK, Outcome};
 use crate::image::change::Change;
 use crate::image::compose::{self, ImageDraft, Step};
@@ -121,6 +122,7 @@ fn write_blob(
         clamp_mtime: oci::source_date_epoch()?,
         ..Options::default()
     };
+    explain_difference(comparison);
     let parent = comparison.parent.as_ref().map(|parent| parent.dir());
     let child = comparison.child.dir();
     let mut out = Counting {
@@ -178,6 +180,22 @@ fn write_blob(
             blob,
         },
     ))
+}
+
+/// No program of a shell writes an OCI layer; one that shows what is in it comes next to it.
+fn explain_difference(comparison: &Comparison) {
+    let child = quote(comparison.child.path());
+    match &comparison.parent {
+        Some(parent) => {
+            let parent = quote(parent.path());
+            step(|| {
+                format!(
+                    "# plywood writes what differs between {parent} and {child} as a layer tar; to see it: diff -rq --no-dereference {parent} {child}"
+                )
+            });
+        }
+        None => step(|| format!("# plywood writes all of {child} as a layer tar")),
+    }
 }
 
 fn compose_image(

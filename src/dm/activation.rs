@@ -183,6 +183,7 @@ fn both(work: Result<()>, undo: Result<()>) -> Result<()> {
 
 fn unmount(target: &Path) -> Result<()> {
     ext4::unmount(target)?;
+    step(|| format!("rmdir {}", quote(target)));
     std::fs::remove_dir(target).context("remove", target)
 }
 

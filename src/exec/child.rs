@@ -83,7 +83,7 @@ fn set_up_and_execute(plan: &Plan<'_>, channel: &Channel) -> Result<Error> {
         return Err(plywood_is_gone());
     }
     let env = with_home(&spec.env, &user);
-    explain_last_steps(spec, &user);
+    explain_last_steps(spec, &env, &user);
     enter_folder(&working_dir)?;
     privilege::become_user(&user, spec.privileged)?;
     // Becoming another user has cleared it; plywood may have died meanwhile.
@@ -97,11 +97,12 @@ fn set_up_and_execute(plan: &Plan<'_>, channel: &Channel) -> Result<Error> {
 }
 
 /// Tells what follows while standard error is still plywood's.
-fn explain_last_steps(spec: &Spec, user: &User) {
+fn explain_last_steps(spec: &Spec, env: &[String], user: &User) {
     explain::step(|| format!("cd {}", explain::quote(&spec.working_dir)));
     explain::step(|| {
-        let words: Vec<String> = spec.args.iter().map(explain::quote).collect();
-        format!("exec {} {}", privilege::command(user, spec.privileged), words.join(" "))
+        let words = |words: &[String]| words.iter().map(explain::quote).collect::<Vec<_>>().join(" ");
+        let user = privilege::command(user, spec.privileged);
+        format!("exec env -i {} {user} {}", words(env), words(&spec.args))
     });
 }
 

@@ -42,17 +42,17 @@ pub(super) fn modified(stat: &Stat) -> Modified {
     (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or_default())
 }
 
-/// Removes what was made, the latest first. What is not as it was made stays.
-/// `at` is the root's path, for `--explain`.
-pub(super) fn remove(root: impl AsFd, at: &Path, made: &[Made]) {
+/// Removes what was made in `root`, which a person finds at `shown`, the latest first.
+/// What is not as it was made stays.
+pub(super) fn remove(root: impl AsFd, shown: &Path, made: &[Made]) {
     for one in made.iter().rev() {
-        if let Err(error) = remove_one(root.as_fd(), at, one) {
+        if let Err(error) = remove_one(root.as_fd(), shown, one) {
             tracing::debug!(name = %OsStr::from_bytes(&one.name).display(), %error, "a mount target stays");
         }
     }
 }
 
-fn remove_one(root: impl AsFd, at: &Path, made: &Made) -> Result<(), Errno> {
+fn remove_one(root: impl AsFd, shown: &Path, made: &Made) -> Result<(), Errno> {
     let name = OsStr::from_bytes(&made.name);
     let folder = open_folder(root, &made.folder)?;
     let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -61,13 +61,13 @@ fn remove_one(root: impl AsFd, at: &Path, made: &Made) -> Result<(), Errno> {
         return Err(Errno::EXIST);
     }
     let before = modified(&rustix::fs::fstat(&folder)?);
+    let parent = OsStr::from_bytes(&made.folder);
+    let parent = shown.join(Path::new(parent).strip_prefix("/").unwrap_or(Path::new(parent)));
     explain::step(|| {
-        let folder = Path::new(OsStr::from_bytes(&made.folder));
-        let path = at.join(folder.strip_prefix("/").unwrap_or(folder)).join(name);
         format!(
             "{} {}",
             if made.is_folder { "rmdir" } else { "rm" },
-            explain::quote(path)
+            explain::quote(parent.join(name))
         )
     });
     let flags = if made.is_folder {
@@ -79,6 +79,7 @@ fn remove_one(root: impl AsFd, at: &Path, made: &Made) -> Result<(), Errno> {
     rustix::fs::unlinkat(&folder, name, flags)?;
     if before == made.folder_after {
         let (tv_sec, tv_nsec) = made.folder_before;
+        explain::step(|| format!("touch -m -d @{tv_sec}.{tv_nsec:09} {}", explain::quote(&parent)));
         let now_or_then = Timestamps {
             last_access: Timespec {
                 tv_sec: 0,

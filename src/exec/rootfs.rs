@@ -7,9 +7,7 @@
 //! each is bind-mounted to its place; they are the container's own inodes, so
 //! a `chmod /dev/null` stays in it.
 
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, FsWord, Gid, Mode, OFlags, PROC_SUPER_MAGIC, Uid};
@@ -73,7 +71,8 @@ pub(super) fn enter(root: &Path, privileged: bool) -> Result<()> {
         .attempt(Stage::Root, || "make the mounts private".to_owned())?;
 
     let quoted = explain::quote(root);
-    explain::step(|| format!("mount --bind {quoted} {quoted}"));
+    // Recursive for the mounts that the user asked for, which a person makes before.
+    explain::step(|| format!("mount --rbind {quoted} {quoted}"));
     let folder = super::leftover::open_host_folder(root).attempt(Stage::Root, || at("open"))?;
     let copy = Copy::of_handle(&folder).attempt(Stage::Root, || at("bind-mount"))?;
     if !privileged {
@@ -83,7 +82,9 @@ pub(super) fn enter(root: &Path, privileged: bool) -> Result<()> {
     }
     copy.attach(&folder).attempt(Stage::Root, || at("bind-mount"))?;
 
-    explain::step(|| format!("cd {quoted} && pivot_root . . && umount -l . && cd /"));
+    // The old root lies over the new one, and ".." of the root leads up to it. Only there does umount(8)
+    // find the /proc that it wants.
+    explain::step(|| format!("cd {quoted} && pivot_root . . && chroot /.. umount -l / && cd /"));
     rustix::process::fchdir(&copy).attempt(Stage::Root, || at("change into"))?;
     rustix::process::pivot_root(".", ".").attempt(Stage::Root, || at("pivot into"))?;
     // The old root lies over the new one now; "." is what is beneath, and lookup takes the topmost mount.
@@ -239,13 +240,13 @@ impl Devices {
     /// Shows `content` as the image's `path`, without touching the image's own file.
     pub(super) fn bind_generated(&self, tree: &mut Tree, path: &str, content: &[u8]) -> Result<()> {
         let name = path.rsplit('/').next().unwrap_or(path);
-        explain::step(|| {
-            let content = explain::quote(OsStr::from_bytes(content));
-            format!("printf %s {content} > {STAGE}/{name}")
-        });
+        explain::step(|| format!("{} > {STAGE}/{name}", explain::printf(content)));
         make_file(&self.stage, name, content)?;
         let target = tree.target(Path::new(path), Target::File)?;
-        explain::step(|| format!("mount --bind {STAGE}/{name} {path}"));
+        explain::step(|| {
+            let words = flag_words(DATA_ONLY).join(",");
+            format!("mount --bind {STAGE}/{name} {path} && mount -o remount,bind,{words} {path}")
+        });
         let at = || format!("bind-mount on {path}");
         let copy = Copy::of(&self.stage, name).attempt(Stage::Mounts, at)?;
         copy.flag(DATA_ONLY).attempt(Stage::Mounts, at)?;
@@ -283,11 +284,14 @@ impl Devices {
             let Some((target, _)) = open_kernel_path(path)? else {
                 continue;
             };
-            explain::step(|| format!("mount --bind {path} {path} && mount -o remount,bind,ro {path}"));
+            let flags = DATA_ONLY | MountAttrFlags::MOUNT_ATTR_RDONLY;
+            explain::step(|| {
+                let words = flag_words(flags).join(",");
+                format!("mount --bind {path} {path} && mount -o remount,bind,{words} {path}")
+            });
             let at = || format!("make {path} read-only");
             let copy = Copy::of_handle(&target).attempt(Stage::Mounts, at)?;
-            copy.flag(DATA_ONLY | MountAttrFlags::MOUNT_ATTR_RDONLY)
-                .attempt(Stage::Mounts, at)?;
+            copy.flag(flags).attempt(Stage::Mounts, at)?;
             copy.attach(target).attempt(Stage::Mounts, at)?;
         }
         Ok(())
@@ -322,20 +326,6 @@ impl HostMount {
         if bind.read_only {
             flags |= MountAttrFlags::MOUNT_ATTR_RDONLY;
         }
-        explain::step(|| {
-            let target = root.join(bind.target.strip_prefix("/").unwrap_or(&bind.target));
-            let words = flag_words(flags);
-            let options = if words.is_empty() {
-                String::new()
-            } else {
-                format!(" -o {}", words.join(","))
-            };
-            format!(
-                "mount --rbind{options} {} {}",
-                explain::quote(&bind.source),
-                explain::quote(target)
-            )
-        });
         let copy = Copy::of_host(&bind.source).attempt(Stage::Mounts, || at("open"))?;
         copy.flag(flags).attempt(Stage::Mounts, || at("flag"))?;
         let stat = rustix::fs::fstat(&copy).attempt(Stage::Mounts, || at("look at"))?;
@@ -344,6 +334,10 @@ impl HostMount {
         } else {
             Target::File
         };
+        explain::step(|| {
+            let target = root.join(bind.target.strip_prefix("/").unwrap_or(&bind.target));
+            host_mount_command(&bind.source, &target, kind, flags)
+        });
         Ok(Self { copy, kind })
     }
 
@@ -355,6 +349,23 @@ impl HostMount {
             .attach(target)
             .attempt(Stage::Mounts, || format!("mount on {}", path.display()))
     }
+}
+
+/// What a person would type before changing the root; plywood takes a handle then and
+/// attaches it afterwards, so that no link of the image's leads it astray.
+fn host_mount_command(source: &Path, target: &Path, kind: Target, flags: MountAttrFlags) -> String {
+    let (source, quoted) = (explain::quote(source), explain::quote(target));
+    let make = match (kind, target.parent()) {
+        (Target::File, Some(folder)) => format!("mkdir -p {} && touch {quoted}", explain::quote(folder)),
+        _ => format!("mkdir -p {quoted}"),
+    };
+    let words = flag_words(flags);
+    let options = if words.is_empty() {
+        String::new()
+    } else {
+        format!(" && mount -o remount,bind,{} {quoted}", words.join(","))
+    };
+    format!("{make} && mount --rbind {source} {quoted}{options}")
 }
 
 /// An empty tmpfs on `path` of the container.

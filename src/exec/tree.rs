@@ -172,7 +172,7 @@ impl Tree {
         explain::step(|| {
             format!(
                 "{} {}",
-                if kind == Target::Folder { "mkdir" } else { "touch" },
+                if kind == Target::Folder { "mkdir -p" } else { "touch" },
                 explain::quote(parent.join(name))
             )
         });

@@ -60,7 +60,7 @@ impl Unpacker {
     pub fn unpack(&self, mounted: &Mounted, tar: &mut dyn Read, shown: &Path) -> Result<Applied> {
         explain::step(|| {
             format!(
-                "tar --delay-directory-restore --xattrs --xattrs-include='*' --acls --numeric-owner -xpf {} -C {}",
+                "tar --delay-directory-restore --xattrs --xattrs-include='*' --acls --numeric-owner -xpf {} -C {}    # and .wh.NAME removes NAME",
                 explain::quote(shown),
                 explain::quote(mounted.path())
             )

@@ -12,8 +12,9 @@ use crate::explain;
 /// # Errors
 /// Where the kernel or the lack of rights forbids it.
 pub fn enter_private_namespace() -> Result<()> {
+    // A process of its own cannot be typed: a shell in its place, which `exit` ends as this process ends.
+    explain::step(|| "unshare --mount --propagation slave sh".to_owned());
     unshare(CloneFlags::CLONE_NEWNS).context("make", "a mount namespace")?;
-    explain::step(|| "mount --make-rslave /    # in a shell of its own: unshare --mount".to_owned());
     // Slave, not private: what the host mounts or unmounts later still arrives here.
     mount(
         None::<&str>,

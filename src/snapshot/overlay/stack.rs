@@ -312,6 +312,7 @@ impl Point {
 
     /// Removes it, unmounted.
     pub(super) fn close(self) -> Result<()> {
+        step(|| format!("rmdir {}", quote(&self.path)));
         std::fs::remove_dir(&self.path).context("remove", &self.path)
     }
 }
