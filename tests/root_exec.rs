@@ -39,7 +39,13 @@ impl Image {
         for name in ["bin", "etc", "tmp", "proc", "sys", "dev"] {
             fs::create_dir_all(image.root().join(name)).unwrap();
         }
-        fs::copy("/bin/busybox", image.root().join("bin/busybox")).expect("this test needs busybox-static");
+        // By another process: what another test's thread forks meanwhile would hold a file of ours open for
+        // writing, and such a program cannot be run.
+        let copied = std::process::Command::new("cp")
+            .arg("/bin/busybox")
+            .arg(image.root().join("bin"))
+            .status();
+        assert!(copied.unwrap().success(), "this test needs busybox-static");
         for name in APPLETS {
             symlink("busybox", image.root().join("bin").join(name)).unwrap();
         }
