@@ -198,6 +198,40 @@ fn root_nothing_outside_is_reached() {
 }
 
 #[test]
+fn root_u10_a_bare_folder_takes_no_device_that_overlayfs_calls_a_whiteout() {
+    let mut header = tar::Header::new_gnu();
+    header.set_path("hidden").unwrap();
+    header.set_entry_type(tar::EntryType::Char);
+    header.set_mode(0o600);
+    header.set_device_major(0).unwrap();
+    header.set_device_minor(0).unwrap();
+    header.set_size(0);
+    header.set_cksum();
+    let mut tar = Tar::new();
+    tar.0.append(&header, &[][..]).unwrap();
+    let tar = tar.done();
+    let place = Place::new();
+    let root = || File::open(place.root()).unwrap().into();
+    let bare = Mounted::bare(place.root(), root(), || Ok(()));
+    let refused = unpacker().unpack(&bare, &mut tar.as_slice(), Path::new("layer.tar"));
+    assert!(chain(&refused.unwrap_err()).contains("whiteout"));
+    assert!(!place.root().join("hidden").exists());
+    let mounted = Mounted::new(place.root(), root(), || Ok(()));
+    unpacker()
+        .unpack(&mounted, &mut tar.as_slice(), Path::new("layer.tar"))
+        .unwrap();
+    assert!(
+        place
+            .root()
+            .join("hidden")
+            .symlink_metadata()
+            .unwrap()
+            .file_type()
+            .is_char_device()
+    );
+}
+
+#[test]
 fn root_a_refusal_names_the_entry() {
     let place = Place::new();
     let tar = Tar::new()

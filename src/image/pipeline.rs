@@ -93,7 +93,7 @@ impl Loader<'_> {
         made: &mut Made,
     ) -> Result<LayerRecord> {
         let (expected_blob, expected_diff) = (incoming.blob, incoming.diff_id);
-        let mounted = self.snapshotter.mount(key, Access::ReadWrite)?;
+        let mounted = self.snapshotter.mount(key, Access::Fill)?;
         let shown = incoming.shown;
         let writer = self.store.blobs.writer()?;
         self.progress

@@ -95,7 +95,9 @@ struct Running {
 
 impl Running {
     fn start(unpacker: &Unpacker, mounted: &Mounted) -> Result<Self> {
-        let limits = serde_json::to_string(&Wire::from(&unpacker.limits))
+        let mut limits = unpacker.limits.clone();
+        limits.null_devices &= !mounted.is_bare();
+        let limits = serde_json::to_string(&Wire::from(&limits))
             .map_err(|cause| Error::new(Kind::Io, "cannot write the limits as JSON").caused_by(cause))?;
         let child = Command::new(&unpacker.program)
             .args([CHILD_ARGUMENT, &limits])
@@ -280,6 +282,7 @@ pub(super) struct Wire {
     path_bytes: usize,
     depth: usize,
     header_bytes: u64,
+    null_devices: bool,
 }
 
 impl From<&Limits> for Wire {
@@ -291,6 +294,7 @@ impl From<&Limits> for Wire {
             path_bytes,
             depth,
             header_bytes,
+            null_devices,
         } = *limits;
         Self {
             total_bytes,
@@ -299,6 +303,7 @@ impl From<&Limits> for Wire {
             path_bytes,
             depth,
             header_bytes,
+            null_devices,
         }
     }
 }
@@ -312,6 +317,7 @@ impl From<Wire> for Limits {
             path_bytes,
             depth,
             header_bytes,
+            null_devices,
         } = wire;
         Self {
             total_bytes,
@@ -320,6 +326,7 @@ impl From<Wire> for Limits {
             path_bytes,
             depth,
             header_bytes,
+            null_devices,
         }
     }
 }

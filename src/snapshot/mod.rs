@@ -57,6 +57,9 @@ pub enum Access {
     ReadOnly,
     /// As an active snapshot's owner.
     ReadWrite,
+    /// As its owner, to unpack the layer that it is to become. Nothing else looks at it
+    /// meanwhile, so a driver may hand out what it would mount ([`Mounted::is_bare`]).
+    Fill,
 }
 
 /// A driver.
@@ -135,6 +138,7 @@ pub struct StackItem {
 pub struct Mounted {
     path: PathBuf,
     dir: Option<OwnedFd>,
+    bare: bool,
     undo: Option<Box<dyn FnOnce() -> Result<()>>>,
 }
 
@@ -152,8 +156,21 @@ impl Mounted {
         Self {
             path,
             dir: Some(dir),
+            bare: false,
             undo: Some(Box::new(undo)),
         }
+    }
+
+    /// The same for a folder that overlayfs will stack, and that is not mounted now.
+    pub fn bare(path: PathBuf, dir: OwnedFd, undo: impl FnOnce() -> Result<()> + 'static) -> Self {
+        let mut mounted = Self::new(path, dir, undo);
+        mounted.bare = true;
+        mounted
+    }
+
+    /// Whether it is a folder under no overlayfs, which would not refuse overlayfs's own marks.
+    pub fn is_bare(&self) -> bool {
+        self.bare
     }
 
     /// Where it is mounted, in this process's mount namespace.

@@ -198,7 +198,7 @@ impl Thin {
     fn mount_volume(&self, place: &Place, content: Content, access: Access) -> Result<Mounted> {
         let mode = match access {
             Access::ReadOnly => Mode::ReadOnly,
-            Access::ReadWrite => Mode::ReadWrite,
+            Access::ReadWrite | Access::Fill => Mode::ReadWrite,
         };
         let VolumeMount { path, dir, undo } = self.pool.mount(id_of(place)?, content, mode)?;
         Ok(Mounted::new(path, dir, move || undo.close()))
@@ -261,7 +261,7 @@ impl Snapshotter for Thin {
 
     fn mount(&self, key: &str, access: Access) -> Result<Mounted> {
         let snapshot = self.snapshot(key)?;
-        if snapshot.read_only && access == Access::ReadWrite {
+        if snapshot.read_only && access != Access::ReadOnly {
             return Err(Error::invalid(format!(
                 "the snapshot {key:?} is a view: it is never written"
             )));

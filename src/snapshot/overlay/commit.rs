@@ -108,7 +108,7 @@ impl Overlay {
     }
 
     pub(super) fn fill(&self, key: &str, layer: &NewLayer) -> Result<()> {
-        let mounted = self.mount(key, Access::ReadWrite)?;
+        let mounted = self.mount(key, Access::Fill)?;
         let filled = self
             .unpack_blob(&mounted, &layer.blob)
             .and_then(|digest| match digest == layer.diff_id.0 {

@@ -39,6 +39,8 @@ pub struct Limits {
     pub depth: usize,
     /// Bytes of PAX records and long names of one entry.
     pub header_bytes: u64,
+    /// Whether a character device 0:0 may come in: in a folder that overlayfs stacks it is a whiteout.
+    pub null_devices: bool,
 }
 
 impl Default for Limits {
@@ -50,6 +52,7 @@ impl Default for Limits {
             path_bytes: 4096,
             depth: 1024,
             header_bytes: 1 << 20,
+            null_devices: true,
         }
     }
 }

@@ -280,7 +280,12 @@ impl<'a> Reader<'a> {
                 EntryKind::HardLink(path)
             }
             b'2' => EntryKind::Symlink(self.target(target)?),
-            b'3' => EntryKind::Character(self.device(header)?),
+            b'3' => match self.device(header)? {
+                Device { major: 0, minor: 0 } if !self.limits.null_devices => {
+                    return Err(self.bad("a character device 0:0, which overlayfs takes for a whiteout"));
+                }
+                device => EntryKind::Character(device),
+            },
             b'4' => EntryKind::Block(self.device(header)?),
             b'5' => EntryKind::Directory,
             b'6' => EntryKind::Fifo,
