@@ -196,7 +196,9 @@ pub fn is_archive_name(name: &str) -> bool {
         ("blobs", Some("sha256"), Some(name)) => hex(name),
         ("blobs", Some("sha512"), Some(_)) => true,
         (layer, Some("layer.tar" | "json" | "VERSION"), None) => hex(layer),
+        // `sha256:…` is a config's name as crane, ko and kaniko give it.
         (file, None, None) => hex(file
+            .trim_start_matches("sha256:")
             .trim_end_matches(".json")
             .trim_end_matches(".tar")
             .trim_end_matches(".gz")
@@ -329,6 +331,7 @@ mod tests {
             format!("blobs/sha256/{hex}"),
             format!("{hex}.json"),
             format!("{hex}.tar"),
+            format!("sha256:{hex}"),
             hex.clone(),
             format!("{hex}/layer.tar"),
             "manifest.json".into(),
