@@ -87,10 +87,12 @@ impl Output {
                 }
             }
         }
+        let mut text = String::new();
         for line in table.lines() {
-            self.line(line.trim_end())?;
+            text.push_str(line.trim_end());
+            text.push('\n');
         }
-        Ok(())
+        self.bytes(text.as_bytes())
     }
 
     /// Tells something beside the result, on stderr.

@@ -22,6 +22,8 @@ use crate::{Digest, Error, Kind, Result};
 const VERSION: u32 = 1;
 /// Bytes that a record's file may have.
 const RECORD_MAX: u64 = 1 << 20;
+/// Bytes that are read at once: most records have fewer.
+const USUAL: usize = 4096;
 
 #[derive(Serialize, Deserialize)]
 struct Envelope<'a> {
@@ -105,7 +107,7 @@ pub(crate) fn read_file(path: &Path) -> Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io("open record", path, error)),
     };
-    let mut content = Vec::new();
+    let mut content = Vec::with_capacity(USUAL);
     file.take(RECORD_MAX + 1)
         .read_to_end(&mut content)
         .context("read record", path)?;
