@@ -23,8 +23,8 @@ pub fn run(args: &RmArgs, session: &Session) -> Outcome {
     let mut failed = false;
     for name in &args.containers {
         match remove(&host, name, args.force) {
-            Ok(()) => session.output.line(name)?,
-            Err(error) if args.force && error.kind() == Kind::NotFound => {}
+            Ok(true) => session.output.line(name)?,
+            Ok(false) => {}
             Err(error) => {
                 failed = true;
                 if let Some(report) = Failure::from(error).report() {
@@ -36,13 +36,18 @@ pub fn run(args: &RmArgs, session: &Session) -> Outcome {
     if failed { Err(Failure::told()) } else { Ok(OK) }
 }
 
-fn remove(host: &Host, name: &str, force: bool) -> Result<()> {
-    let record = host.store.find_container(name)?;
+/// Gives whether there was such a container: with `force`, none is no failure.
+fn remove(host: &Host, name: &str, force: bool) -> Result<bool> {
+    let record = match host.store.find_container(name) {
+        Err(error) if force && error.kind() == Kind::NotFound => return Ok(false),
+        found => found?,
+    };
     if force {
         kill(host, &record)?;
     }
     let hold = container::hold(&host.store, &record)?;
-    remove_held(host, &record, hold)
+    remove_held(host, &record, hold)?;
+    Ok(true)
 }
 
 /// Removes a container that the caller holds.

@@ -88,13 +88,16 @@ impl Thin {
         self.pool.as_ref()
     }
 
+    /// The snapshot's record, in whatever phase.
+    fn recorded(&self, key: &str) -> Result<Option<SnapshotRecord>> {
+        match key_is_valid(key) {
+            true => self.store.snapshots.get(key),
+            false => Ok(None),
+        }
+    }
+
     fn snapshot(&self, key: &str) -> Result<SnapshotRecord> {
-        let found = if key_is_valid(key) {
-            self.store.snapshots.get(key)?
-        } else {
-            None
-        };
-        match found {
+        match self.recorded(key)? {
             Some(snapshot) if snapshot.phase == Phase::Ready => Ok(snapshot),
             _ => Err(Error::not_found(format!("there is no snapshot {key:?}"))),
         }
@@ -206,11 +209,12 @@ impl Thin {
 
     fn put_mounted_at(&self, key: &str, target: Option<&Path>) -> Result<()> {
         let lock = self.store.exclusive()?;
-        let snapshot = SnapshotRecord {
-            mounted_at: target.map(Path::to_owned),
-            ..self.snapshot(key)?
-        };
-        self.store.snapshots.put(&lock, &snapshot)?;
+        if let Some(snapshot) = self.recorded(key)? {
+            let mounted_at = target.map(Path::to_owned);
+            self.store
+                .snapshots
+                .put(&lock, &SnapshotRecord { mounted_at, ..snapshot })?;
+        }
         lock.done()
     }
 }
@@ -291,7 +295,10 @@ impl Snapshotter for Thin {
     }
 
     fn unmount_at(&self, key: &str) -> Result<()> {
-        let snapshot = self.snapshot(key)?;
+        // Whatever its phase, and also where a killed command never made it: then nothing is mounted.
+        let Some(snapshot) = self.recorded(key)? else {
+            return Ok(());
+        };
         let Some(target) = &snapshot.mounted_at else {
             return Ok(());
         };
@@ -369,12 +376,9 @@ impl Snapshotter for Thin {
 
     fn remove(&self, key: &str) -> Result<()> {
         let lock = self.store.exclusive()?;
-        let found = if key_is_valid(key) {
-            self.store.snapshots.get(key)?
-        } else {
-            None
+        let Some(snapshot) = self.recorded(key)? else {
+            return lock.done();
         };
-        let Some(snapshot) = found else { return lock.done() };
         if let Some(target) = &snapshot.mounted_at
             && is_mount_point(target)
         {

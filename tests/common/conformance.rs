@@ -21,7 +21,7 @@ use plywood::error::Kind;
 use plywood::snapshot::{Access, NewLayer, Snapshotter};
 use plywood_store::blob::Descriptor;
 use plywood_store::intent::Plan;
-use plywood_store::record::LayerRecord;
+use plywood_store::record::{LayerRecord, Phase, SnapshotRecord};
 use plywood_store::{ChainId, DiffId, Store};
 
 /// A fresh root and its driver. What keeps the root alive comes third.
@@ -71,6 +71,7 @@ pub fn run(make: &dyn Fn() -> Subject, deep: usize) {
     case("parents that are not there", &missing_parents);
     case("a layer under others cannot be removed", &layer_in_use);
     case("removing is final and can be repeated", &removing);
+    case("what was never mounted is unmounted already", &never_mounted);
     case("the same layer twice", &same_layer_twice);
     case("a captured snapshot is frozen", &captured);
     case("a comparison shows both sides", &compared);
@@ -500,6 +501,24 @@ fn removing(subject: &Subject) {
             .kind(),
         Kind::NotFound
     );
+}
+
+/// A command can be killed between a container's record and its snapshot: removing it must not stop there.
+fn never_mounted(subject: &Subject) {
+    subject.driver.unmount_at("none").unwrap();
+    subject.driver.prepare("a", None, None).unwrap();
+    subject.driver.unmount_at("a").unwrap();
+    let store = &subject.store;
+    let lock = store.exclusive().unwrap();
+    let going = SnapshotRecord {
+        phase: Phase::Deleting,
+        ..store.snapshots.get("a").unwrap().unwrap()
+    };
+    store.snapshots.put(&lock, &going).unwrap();
+    lock.done().unwrap();
+    subject.driver.unmount_at("a").unwrap();
+    subject.driver.remove("a").unwrap();
+    assert_eq!(store.snapshots.list().unwrap(), []);
 }
 
 fn same_layer_twice(subject: &Subject) {

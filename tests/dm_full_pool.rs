@@ -1,0 +1,55 @@
+//! The binary on a pool that fills up: what failed is told, and everything can still be removed.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Plywood, busybox_tar};
+use plywood::snapshot::Snapshotter;
+use plywood::snapshot::thin::Thin;
+use plywood_store::Store;
+
+/// A pool that one run can fill, with the image `base` in it.
+fn small_pool() -> Plywood {
+    let plywood = Plywood::new("thin");
+    plywood.ok(["pool", "init", "--data-size", "128M", "--volume-size", "256M"]);
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    plywood.ok(["import", base.to_str().expect("UTF-8"), "base"]);
+    plywood
+}
+
+const FILL: [&str; 7] = [
+    "run",
+    "--name",
+    "full",
+    "base",
+    "sh",
+    "-c",
+    "dd if=/dev/urandom of=/big bs=1M count=200 2>/dev/null; exit 0",
+];
+
+#[test]
+fn dm_a_container_without_a_snapshot_can_be_removed() {
+    let plywood = small_pool();
+    plywood.fails(125, FILL);
+    let error = plywood.fails(125, ["run", "--name", "g", "base", "true"]);
+    assert!(error.contains("is full") && !error.contains("undoing"), "{error}");
+    assert_eq!(plywood.json(["ps", "-a"])[0]["name"], "full", "nothing of g is left");
+    plywood.ok(["rm", "full"]);
+    plywood.ok(["run", "--name", "g", "base", "true"]);
+
+    // As a kill between the container's record and its snapshot leaves it.
+    let store = Store::open(&plywood.root()).expect("the store").expect("a store");
+    let container = store.find_container("g").expect("g");
+    let driver = Thin::open(Arc::new(store)).expect("the driver");
+    driver.remove(&container.id).expect("no snapshot");
+    assert_eq!(plywood.ok(["rm", "-f", "g"]), "g");
+    assert_eq!(plywood.json(["ps", "-a"]), serde_json::json!([]));
+    assert_eq!(
+        plywood.ok(["rm", "-f", "g"]),
+        "",
+        "what is not there is not told as removed"
+    );
+    plywood.sound();
+}
