@@ -232,3 +232,30 @@ fn root_explained_steps_are_commands() {
         );
     }
 }
+
+#[test]
+fn root_a_mount_undone_by_hand_is_forgotten() {
+    let plywood = with_base();
+    let points = plywood.root().join("mounted");
+    plywood.ok(["run", "--name", "one", "base", "true"]);
+    for name in ["base", "one"] {
+        for _ in 0..2 {
+            let target = plywood.ok(["mount", name]);
+            assert!(Path::new(&target).join("bin/busybox").exists());
+            let error = plywood.fails(1, ["mount", name]);
+            assert!(error.contains(&target), "{error}");
+            nix::mount::umount(target.as_str()).unwrap();
+        }
+        let error = plywood.fails(1, ["umount", name]);
+        assert!(error.contains("is not mounted"), "{error}");
+    }
+    let target = plywood.ok(["mount", "base"]);
+    plywood.ok(["rm", "one"]);
+    plywood.ok(["rmi", "base"]);
+    nix::mount::umount(target.as_str()).unwrap();
+    plywood.ok(["gc"]);
+    assert_eq!(plywood.json(["gc", "--dry-run"])["layers"], serde_json::json!([]));
+    assert_eq!(plywood.json(["df"])["layers"], serde_json::json!([]), "nothing leaks");
+    assert_eq!(fs::read_dir(points).unwrap().count(), 0);
+    plywood.sound();
+}

@@ -78,6 +78,20 @@ impl Session {
         for line in snapshotter.recover()? {
             self.output.note(format!("recovered: {line}"));
         }
+        // A namespace of our own may show the caller's mounts as they were when it was made.
+        if !crate::sys::mount::is_private() {
+            for target in snapshotter
+                .sweep_mounts()?
+                .iter()
+                .filter_map(|gone| gone.mounted_at.as_deref())
+            {
+                mount::remove_point(&store, target);
+                self.output.note(format!(
+                    "recovered: nothing is mounted at {} any more",
+                    target.display()
+                ));
+            }
+        }
         Ok(Host { store, snapshotter })
     }
 

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use plywood_store::error::Kind;
+use plywood_store::intent::Plan;
 use plywood_store::{Digest, Store};
 
 use crate::cli::MountArgs;
-use crate::commands::{Session, tag};
-use crate::error::{Context, Error, Result};
+use crate::commands::{Host, Session, tag};
+use crate::error::{Context, Error, Result, with_failed_undo};
+use crate::explain::{quote, step};
 use crate::failure::{OK, Outcome};
 
 /// Mounts, and prints where.
@@ -20,7 +22,6 @@ pub fn run(args: &MountArgs, session: &Session) -> Outcome {
     }
     let host = session.host()?;
     let key = key(&host.store, &args.object)?;
-    let target = target(&host.store, args.dir.as_deref(), &key)?;
     if let Some(mounted) = host.store.snapshots.get(&key)?.and_then(|snapshot| snapshot.mounted_at) {
         return Err(Error::new(
             Kind::InUse,
@@ -29,20 +30,47 @@ pub fn run(args: &MountArgs, session: &Session) -> Outcome {
         .hinted(format!("plywood umount {}", args.object))
         .into());
     }
-    if let Object::Image(chain) = object(&host.store, &args.object)? {
-        host.snapshotter.view(&key, &chain, None)?;
-    }
-    if let Err(error) = host.snapshotter.mount_at(&key, &target) {
-        if key.starts_with(VIEW) {
-            host.snapshotter
-                .remove(&key)
-                .map_err(|undo| crate::error::with_failed_undo(Error::new(error.kind(), error.to_string()), &undo))?;
-        }
+    let target = target(&host.store, args.dir.as_deref(), &key)?;
+    if let Err(error) = show(&host, &args.object, &key, &target) {
+        remove_point(&host.store, &target);
         return Err(error.into());
     }
     session.output.line(target.display().to_string())?;
     Ok(OK)
 }
+
+/// Mounts the snapshot `key` of the object at `target`; an image's view is made for it.
+fn show(host: &Host, name: &str, key: &str, target: &Path) -> Result<()> {
+    let Object::Image(chain) = object(&host.store, name)? else {
+        return host.snapshotter.mount_at(key, target);
+    };
+    let intent = host.store.intents.begin(Plan::Work {
+        verb: "mount".to_owned(),
+        blobs: Vec::new(),
+        layers: Vec::new(),
+    })?;
+    host.snapshotter.view(key, &chain, Some(&intent))?;
+    if let Err(error) = host.snapshotter.mount_at(key, target) {
+        return Err(match host.snapshotter.remove(key).and_then(|()| intent.done()) {
+            Ok(()) => error,
+            Err(undo) => with_failed_undo(error, &undo),
+        });
+    }
+    intent.done()
+}
+
+/// Removes a mount point that plywood made; a folder of the user's stays, and so does one in use.
+pub fn remove_point(store: &Store, target: &Path) {
+    if target.starts_with(store.root().join(POINTS)) {
+        step(|| format!("rmdir {}", quote(target)));
+        if let Err(error) = std::fs::remove_dir(target) {
+            tracing::debug!("the mount point {} stays: {error}", target.display());
+        }
+    }
+}
+
+/// Where mount points lie that the user did not name, under the root.
+const POINTS: &str = "mounted";
 
 /// Keys of the views that `mount` makes begin with this.
 pub const VIEW: &str = "mount-";
@@ -89,7 +117,7 @@ fn target(store: &Store, dir: Option<&Path>, key: &str) -> Result<PathBuf> {
     let target = match dir {
         Some(dir) => std::fs::canonicalize(dir).context("use as mount point", dir)?,
         None => {
-            let target = store.folder("mounted")?.join(Digest::of(key.as_bytes()).short());
+            let target = store.folder(POINTS)?.join(Digest::of(key.as_bytes()).short());
             std::fs::create_dir_all(&target).context("make", &target)?;
             target
         }

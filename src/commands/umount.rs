@@ -54,19 +54,8 @@ fn find<'a>(host: &Host, mounted: &'a [SnapshotRecord], name: &str) -> Result<&'
 
 fn undo(host: &Host, snapshot: &SnapshotRecord) -> Result<()> {
     host.snapshotter.unmount_at(&snapshot.key)?;
-    if snapshot.key.starts_with(mount::VIEW) {
-        host.snapshotter.remove(&snapshot.key)?;
-    }
-    // A mount point of ours goes; a folder of the user's stays.
-    if let Some(target) = &snapshot.mounted_at
-        && target.starts_with(host.store.root())
-    {
-        match std::fs::remove_dir(target) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", target, error));
-            }
-            _ => {}
-        }
+    if let Some(target) = &snapshot.mounted_at {
+        mount::remove_point(&host.store, target);
     }
     Ok(())
 }

@@ -17,6 +17,7 @@
 //! mode 0755, owner 0:0, mtime 0, and nothing in it, on every driver.
 
 pub mod overlay;
+mod shown;
 pub mod thin;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
 use plywood_store::blob::Descriptor;
 use plywood_store::intent::Intent;
 use plywood_store::layer::diff::Scope;
-use plywood_store::record::LayerRecord;
+use plywood_store::record::{LayerRecord, SnapshotRecord};
 use plywood_store::{ChainId, DiffId, Driver};
 
 use crate::error::Result;
@@ -84,10 +85,16 @@ pub trait Snapshotter {
     fn mount(&self, key: &str, access: Access) -> Result<Mounted>;
 
     /// Mounts a snapshot read-only at `target` in the *caller's* mount namespace, for `plywood mount`; recorded.
+    /// A view is its mount's from then on, and no longer its owner's.
     fn mount_at(&self, key: &str, target: &Path) -> Result<()>;
 
-    /// Undoes [`Snapshotter::mount_at`]. Nothing to undo is a success.
+    /// Undoes [`Snapshotter::mount_at`]; a view goes with its mount. Nothing to undo is a success.
     fn unmount_at(&self, key: &str) -> Result<()>;
+
+    /// Forgets what [`Snapshotter::mount_at`] mounted and somebody else, or the end of the machine, has
+    /// unmounted; gives those records as they were. For the caller's mount namespace: a private one may
+    /// show an older picture of it.
+    fn sweep_mounts(&self) -> Result<Vec<SnapshotRecord>>;
 
     /// Mounts parent and child for a differ, with the driver's own scope: everything
     /// on thin, the upper folder's names on overlay.

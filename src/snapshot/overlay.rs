@@ -47,8 +47,8 @@ pub use self::probe::probe;
 
 use self::folders::Folders;
 use self::stack::{MAX_LAYERS, Stack};
-use super::{Access, Comparison, Mounted, NewLayer, Snapshotter, StackItem, Usage};
-use crate::error::{Error, Kind, Result, with_failed_undo};
+use super::{Access, Comparison, Mounted, NewLayer, Snapshotter, StackItem, Usage, shown};
+use crate::error::{Error, Kind, Result};
 use crate::explain::{quote, step};
 
 /// Applies an uncompressed layer tar to a mounted snapshot: the commands give the confined way.
@@ -364,17 +364,14 @@ impl Snapshotter for Overlay {
     }
 
     fn mount_at(&self, key: &str, target: &Path) -> Result<()> {
+        let lock = self.store.exclusive()?;
         let record = self.snapshot(key)?;
         let stack = self.stack_of(record.parent.as_ref(), Upper::of(&record)?.name())?;
-        self.set_mounted_at(key, Some(target))?;
         let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
-        match stack.mount(&self.folders, target, flags) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(match self.set_mounted_at(key, None) {
-                Ok(()) => error,
-                Err(undo) => with_failed_undo(error, &undo),
-            }),
-        }
+        shown::mount(&self.store, &lock, &record, target, || {
+            stack.mount(&self.folders, target, flags)
+        })?;
+        lock.done()
     }
 
     fn unmount_at(&self, key: &str) -> Result<()> {
@@ -388,10 +385,16 @@ impl Snapshotter for Overlay {
             .stack_of(record.parent.as_ref(), Upper::of(&record)?.name())?
             .source();
         // Somebody may have unmounted it by hand, and mounted something else there.
-        if stack::mounted_at(target)?.is_some_and(|line| line.source == source) {
+        if shown::mounted_at(target)?.is_some_and(|line| line.source == source) {
             stack::unmount(target)?;
         }
-        self.set_mounted_at(key, None)
+        let lock = self.store.exclusive()?;
+        shown::forget(&self.store, &lock, key)?;
+        lock.done()
+    }
+
+    fn sweep_mounts(&self) -> Result<Vec<SnapshotRecord>> {
+        shown::sweep(&self.store)
     }
 
     fn compare(&self, key: &str) -> Result<Comparison> {
@@ -431,7 +434,7 @@ impl Snapshotter for Overlay {
             return lock.done();
         };
         if let Some(target) = &record.mounted_at
-            && stack::mounted_at(target)?.is_some()
+            && shown::mounted_at(target)?.is_some()
         {
             return Err(Error::new(
                 Kind::InUse,

@@ -28,7 +28,7 @@ use crate::dm::assembly;
 use crate::dm::pool::ThinId;
 use crate::dm::volume::{Claim, Content, Mode, Part, Pool, VolumeMount};
 use crate::error::{Error, Kind, Result, with_failed_undo};
-use crate::snapshot::{Access, Comparison, Mounted, NewLayer, Snapshotter, StackItem, Usage};
+use crate::snapshot::{Access, Comparison, Mounted, NewLayer, Snapshotter, StackItem, Usage, shown};
 
 use self::transaction::Transaction;
 
@@ -206,17 +206,6 @@ impl Thin {
         let VolumeMount { path, dir, undo } = self.pool.mount(id_of(place)?, content, mode)?;
         Ok(Mounted::new(path, dir, move || undo.close()))
     }
-
-    fn put_mounted_at(&self, key: &str, target: Option<&Path>) -> Result<()> {
-        let lock = self.store.exclusive()?;
-        if let Some(snapshot) = self.recorded(key)? {
-            let mounted_at = target.map(Path::to_owned);
-            self.store
-                .snapshots
-                .put(&lock, &SnapshotRecord { mounted_at, ..snapshot })?;
-        }
-        lock.done()
-    }
 }
 
 impl Snapshotter for Thin {
@@ -276,22 +265,13 @@ impl Snapshotter for Thin {
     }
 
     fn mount_at(&self, key: &str, target: &Path) -> Result<()> {
+        let lock = self.store.exclusive()?;
         let snapshot = self.snapshot(key)?;
-        if let Some(there) = &snapshot.mounted_at {
-            return Err(
-                Error::new(Kind::Exists, format!("{key} is mounted at {} already", there.display()))
-                    .hinted("plywood umount first"),
-            );
-        }
-        // The record first: a mount that nobody knows of could not be swept.
-        self.put_mounted_at(key, Some(target))?;
-        let mounted = self
-            .pool
-            .mount_at(id_of(&snapshot.place)?, content_of(&snapshot), target);
-        mounted.map_err(|error| match self.put_mounted_at(key, None) {
-            Ok(()) => error,
-            Err(undo) => with_failed_undo(error, &undo),
-        })
+        let id = id_of(&snapshot.place)?;
+        shown::mount(&self.store, &lock, &snapshot, target, || {
+            self.pool.mount_at(id, content_of(&snapshot), target)
+        })?;
+        lock.done()
     }
 
     fn unmount_at(&self, key: &str) -> Result<()> {
@@ -303,7 +283,13 @@ impl Snapshotter for Thin {
             return Ok(());
         };
         self.pool.unmount_at(id_of(&snapshot.place)?, target)?;
-        self.put_mounted_at(key, None)
+        let lock = self.store.exclusive()?;
+        shown::forget(&self.store, &lock, key)?;
+        lock.done()
+    }
+
+    fn sweep_mounts(&self) -> Result<Vec<SnapshotRecord>> {
+        shown::sweep(&self.store)
     }
 
     fn compare(&self, key: &str) -> Result<Comparison> {
@@ -380,7 +366,7 @@ impl Snapshotter for Thin {
             return lock.done();
         };
         if let Some(target) = &snapshot.mounted_at
-            && is_mount_point(target)
+            && shown::mounted_at(target)?.is_some()
         {
             return Err(
                 Error::new(Kind::InUse, format!("{key} is mounted at {}", target.display()))
@@ -543,15 +529,4 @@ fn item(part: Part) -> StackItem {
         name: part.name,
         detail: part.detail,
     }
-}
-
-/// Whether something is mounted there, as far as this process sees.
-fn is_mount_point(path: &Path) -> bool {
-    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else {
-        return false;
-    };
-    let wanted = path.to_string_lossy();
-    mounts
-        .lines()
-        .any(|line| line.split(' ').nth(4) == Some(wanted.as_ref()))
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use plywood::error::Kind;
 use plywood::snapshot::{Access, NewLayer, Snapshotter};
 use plywood_store::blob::Descriptor;
-use plywood_store::intent::Plan;
+use plywood_store::intent::{Intent, Plan};
 use plywood_store::record::{LayerRecord, Phase, SnapshotRecord};
 use plywood_store::{ChainId, DiffId, Store};
 
@@ -72,6 +72,7 @@ pub fn run(make: &dyn Fn() -> Subject, deep: usize) {
     case("a layer under others cannot be removed", &layer_in_use);
     case("removing is final and can be repeated", &removing);
     case("what was never mounted is unmounted already", &never_mounted);
+    case("a mount that somebody else undid is forgotten", &unmounted_by_hand);
     case("the same layer twice", &same_layer_twice);
     case("a captured snapshot is frozen", &captured);
     case("a comparison shows both sides", &compared);
@@ -112,6 +113,16 @@ impl Subject {
         let seen = self.look("look", look);
         self.driver.remove("look").unwrap();
         seen
+    }
+
+    /// An intent of a live command.
+    fn work(&self) -> Intent {
+        let plan = Plan::Work {
+            verb: "test".into(),
+            blobs: vec![],
+            layers: vec![],
+        };
+        self.store.intents.begin(plan).unwrap()
     }
 
     /// A layer whose blob is `content`: a stand-in for its tar where nobody reads it.
@@ -521,6 +532,39 @@ fn never_mounted(subject: &Subject) {
     assert_eq!(store.snapshots.list().unwrap(), []);
 }
 
+/// By hand, or by a restart of the machine: the record must not outlive the mount, nor a view its use.
+fn unmounted_by_hand(subject: &Subject) {
+    let base = subject.layer(None, "base", |root| fs::write(root.join("file"), "x").unwrap());
+    let driver = &subject.driver;
+    driver.prepare("active", Some(&base.chain_id), None).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("a mount point");
+    fs::create_dir(&target).unwrap();
+    for key in ["active", "view"] {
+        let work = subject.work();
+        if key == "view" {
+            driver.view(key, &base.chain_id, Some(&work)).unwrap();
+        }
+        driver.mount_at(key, &target).unwrap();
+        work.done().unwrap();
+        driver.recover().unwrap();
+        assert_eq!(driver.sweep_mounts().unwrap(), [], "it is mounted");
+        assert_eq!(read(&target, "file"), "x");
+        assert_eq!(driver.mount_at(key, &target).unwrap_err().kind(), Kind::InUse);
+        nix::mount::umount(&target).unwrap();
+        let gone = driver.sweep_mounts().unwrap();
+        assert_eq!(gone.len(), 1);
+        assert_eq!(gone[0].mounted_at.as_deref(), Some(target.as_path()));
+        assert_eq!(driver.sweep_mounts().unwrap(), []);
+    }
+    let left = subject.store.snapshots.list().unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
+    driver.mount_at("active", &target).unwrap();
+    driver.unmount_at("active").unwrap();
+    driver.remove("active").unwrap();
+    driver.remove_layer(&base.chain_id).unwrap();
+}
+
 fn same_layer_twice(subject: &Subject) {
     let first = subject.layer(None, "same", |root| fs::write(root.join("file"), "x").unwrap());
     subject.driver.prepare("again", None, None).unwrap();
@@ -542,15 +586,7 @@ fn captured(subject: &Subject) {
         fs::write(root.join("changed"), "live").unwrap();
         fs::write(root.join("new"), "live").unwrap();
     });
-    let work = subject
-        .store
-        .intents
-        .begin(Plan::Work {
-            verb: "commit".into(),
-            blobs: vec![],
-            layers: vec![],
-        })
-        .unwrap();
+    let work = subject.work();
     subject.driver.capture("live", "copy", &work).unwrap();
     let blob = tar(&[("changed", "live"), ("new", "live")]);
     let layer = subject.driver.commit("copy", &subject.describe(&blob)).unwrap();
@@ -589,14 +625,9 @@ fn compared(subject: &Subject) {
 }
 
 fn leases(subject: &Subject) {
-    let work = || Plan::Work {
-        verb: "test".into(),
-        blobs: vec![],
-        layers: vec![],
-    };
     let base = subject.layer(None, "base", |_| ());
-    let live = subject.store.intents.begin(work()).unwrap();
-    let dead = subject.store.intents.begin(work()).unwrap();
+    let live = subject.work();
+    let dead = subject.work();
     subject
         .driver
         .prepare("of-live", Some(&base.chain_id), Some(&live))

@@ -8,6 +8,7 @@ use nix::sys::statfs::{self, FsType};
 use super::folders::{self, Folders};
 use super::stack::{self, Stack};
 use crate::error::{Context, Error, Kind, Result};
+use crate::snapshot::shown::mounted_at;
 
 /// Hostfs of User Mode Linux: `HOSTFS_SUPER_MAGIC` in fs/hostfs/hostfs_kern.c; nix does not know it.
 const HOSTFS: FsType = FsType(0x00c0_ffee);
@@ -102,7 +103,7 @@ fn try_mount(root: &Path) -> Result<()> {
 /// The device and type of the filesystem that holds `path`, from mountinfo.
 pub(super) fn device_of(path: &Path) -> Result<Option<(String, String)>> {
     for parent in path.ancestors() {
-        if let Some(line) = stack::mounted_at(parent)? {
+        if let Some(line) = mounted_at(parent)? {
             return Ok(Some((line.source, line.kind)));
         }
     }

@@ -1,13 +1,13 @@
 //! What dead processes left, and whether folders and records agree.
 //!
 //! Recovery runs before every verb, so it looks first at what is cheap: marks
-//! in `pending/`, dead intents, leases, mount points. Without one of them there
+//! in `pending/`, dead intents, leases. Without one of them there
 //! is nothing to do, and no other record is read.
 
 use std::collections::BTreeSet;
 
 use plywood_store::intent::Plan;
-use plywood_store::record::{Phase, SnapshotRecord};
+use plywood_store::record::Phase;
 
 use super::folders::is_name;
 use super::{Overlay, Upper, folder, stack};
@@ -33,21 +33,6 @@ pub(super) fn recover(driver: &Overlay) -> Result<Vec<String>> {
         if abandoned || record.phase == Phase::Deleting {
             leftover.extend(driver.unrecord(&lock, record)?);
             done.push(format!("removed snapshot {}: its command is dead", record.key));
-        } else if let Some(target) = &record.mounted_at
-            && stack::mounted_at(target)?.is_none()
-        {
-            driver.store.snapshots.put(
-                &lock,
-                &SnapshotRecord {
-                    mounted_at: None,
-                    ..record.clone()
-                },
-            )?;
-            done.push(format!(
-                "snapshot {} is no longer mounted at {}",
-                record.key,
-                target.display()
-            ));
         }
     }
     let marked = driver.folders.marked()?;

@@ -17,7 +17,6 @@
 //! - always two lower folders at least, the last one empty: without an upper
 //!   folder overlayfs wants two, and a base layer behaves like all others.
 
-use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +29,7 @@ use super::folders::{self, Folders};
 use crate::error::{Context, Error, Kind, Result, with_failed_undo};
 use crate::explain::{quote, step};
 use crate::snapshot::Mounted;
+use crate::snapshot::shown::mounted_at;
 
 /// Lower folders that overlayfs takes: `OVL_MAX_STACK` in fs/overlayfs/params.c.
 pub(super) const MAX_LAYERS: usize = 500;
@@ -202,64 +202,6 @@ pub(super) fn unmount(target: &Path) -> Result<()> {
     }
 }
 
-/// A line of `/proc/thread-self/mountinfo` (proc_pid_mountinfo(5)), as far as plywood needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct MountLine {
-    /// Where it is mounted.
-    pub(super) target: PathBuf,
-    /// The filesystem's type.
-    pub(super) kind: String,
-    /// What was mounted.
-    pub(super) source: String,
-    /// The filesystem's own options.
-    pub(super) options: String,
-}
-
-/// The mount on top at `target`, or none.
-pub(super) fn mounted_at(target: &Path) -> Result<Option<MountLine>> {
-    let path = "/proc/thread-self/mountinfo";
-    let table = std::fs::read(path).context("read", path)?;
-    let mut lines = table.split(|byte| *byte == b'\n').filter_map(parse_line);
-    Ok(lines.rfind(|line| line.target == target))
-}
-
-fn parse_line(line: &[u8]) -> Option<MountLine> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut words = line.split(|byte| *byte == b' ');
-    let target = unescape(words.nth(4)?);
-    let mut words = words.skip_while(|word| *word != b"-").skip(1);
-    let text = |word: &[u8]| String::from_utf8_lossy(&unescape(word)).into_owned();
-    Some(MountLine {
-        target: PathBuf::from(OsStr::from_bytes(&target)),
-        kind: text(words.next()?),
-        source: text(words.next()?),
-        options: text(words.next()?),
-    })
-}
-
-/// mountinfo writes blank, tab, newline and backslash as three octal digits.
-fn unescape(word: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(word.len());
-    let mut rest = word;
-    while let Some((first, tail)) = rest.split_first() {
-        let escaped = tail
-            .get(..3)
-            .filter(|_| *first == b'\\')
-            .and_then(|octal| u8::from_str_radix(std::str::from_utf8(octal).ok()?, 8).ok());
-        match escaped {
-            Some(byte) => {
-                plain.push(byte);
-                rest = tail.get(3..).unwrap_or_default();
-            }
-            None => {
-                plain.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    plain
-}
-
 /// The kernel shows the option only where it differs from the module's default.
 fn index_is_on(folders: &Folders, target: &Path) -> Result<()> {
     let line =
@@ -426,20 +368,6 @@ mod tests {
         ];
         for (options, default, on) in table {
             assert_eq!(shows_index(options, default), on, "{options} {default}");
-        }
-    }
-
-    #[test]
-    fn mountinfo_lines_are_taken_apart() {
-        let line =
-            parse_line(br"36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 - overlay plywood-abcde rw,index=on").unwrap();
-        assert_eq!(line.target, Path::new("/mnt 2"));
-        assert_eq!(
-            (line.kind.as_str(), line.source.as_str(), line.options.as_str()),
-            ("overlay", "plywood-abcde", "rw,index=on")
-        );
-        for garbage in ["", "1 2 3", "36 35 98:0 / /x rw", r"36 35 98:0 / /x\9 rw - a"] {
-            assert_eq!(parse_line(garbage.as_bytes()), None, "{garbage}");
         }
     }
 }

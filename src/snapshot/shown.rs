@@ -1,0 +1,154 @@
+//! Mounts in the caller's own tree: what `plywood mount` shows, until it is undone or found gone.
+//!
+//! Record and mount are made in one exclusive step, so whoever holds the lock and
+//! finds a record without its mount knows that somebody unmounted by hand, or that
+//! the machine was restarted. A view has no other use than its mount: it is its
+//! command's until it is mounted, and goes with the mount.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use plywood_store::Store;
+use plywood_store::lock::Exclusive;
+use plywood_store::record::SnapshotRecord;
+
+use crate::error::{Context, Error, Kind, Result, with_failed_undo};
+use crate::explain::quote;
+
+/// Records that the snapshot is mounted at `target`, and mounts it.
+pub(super) fn mount(
+    store: &Store,
+    lock: &Exclusive,
+    snapshot: &SnapshotRecord,
+    target: &Path,
+    mount: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    if let Some(there) = &snapshot.mounted_at {
+        return Err(Error::new(
+            Kind::InUse,
+            format!("snapshot {} is mounted at {}", snapshot.key, there.display()),
+        )
+        .hinted(format!("plywood umount {}", quote(there))));
+    }
+    let shown = SnapshotRecord {
+        mounted_at: Some(target.to_owned()),
+        // The mount outlives the command.
+        lease: None,
+        ..snapshot.clone()
+    };
+    // The record first: a mount that nobody knows of could not be swept.
+    store.snapshots.put(lock, &shown)?;
+    mount().map_err(|error| match store.snapshots.put(lock, snapshot) {
+        Ok(()) => error,
+        Err(undo) => with_failed_undo(error, &undo),
+    })
+}
+
+/// Forgets that the snapshot is mounted; a view goes with its mount.
+pub(super) fn forget(store: &Store, lock: &Exclusive, key: &str) -> Result<()> {
+    match store.snapshots.get(key)? {
+        Some(snapshot) if snapshot.mounted_at.is_none() => Ok(()),
+        Some(snapshot) if snapshot.read_only => store.snapshots.remove(lock, key).map(drop),
+        Some(snapshot) => store.snapshots.put(
+            lock,
+            &SnapshotRecord {
+                mounted_at: None,
+                ..snapshot
+            },
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Forgets what is not mounted any more, and gives those records as they were.
+pub(super) fn sweep(store: &Store) -> Result<Vec<SnapshotRecord>> {
+    let lock = store.exclusive()?;
+    let mut gone = Vec::new();
+    for snapshot in store.snapshots.list()? {
+        if let Some(target) = &snapshot.mounted_at
+            && mounted_at(target)?.is_none()
+        {
+            forget(store, &lock, &snapshot.key)?;
+            gone.push(snapshot);
+        }
+    }
+    lock.done()?;
+    Ok(gone)
+}
+
+/// A line of `/proc/thread-self/mountinfo` (proc_pid_mountinfo(5)), as far as plywood needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MountLine {
+    /// Where it is mounted.
+    pub(super) target: PathBuf,
+    /// The filesystem's type.
+    pub(super) kind: String,
+    /// What was mounted.
+    pub(super) source: String,
+    /// The filesystem's own options.
+    pub(super) options: String,
+}
+
+/// The mount on top at `target`, or none.
+pub(super) fn mounted_at(target: &Path) -> Result<Option<MountLine>> {
+    let path = "/proc/thread-self/mountinfo";
+    let table = std::fs::read(path).context("read", path)?;
+    let mut lines = table.split(|byte| *byte == b'\n').filter_map(parse_line);
+    Ok(lines.rfind(|line| line.target == target))
+}
+
+fn parse_line(line: &[u8]) -> Option<MountLine> {
+    let mut words = line.split(|byte| *byte == b' ');
+    let target = unescape(words.nth(4)?);
+    let mut words = words.skip_while(|word| *word != b"-").skip(1);
+    let text = |word: &[u8]| String::from_utf8_lossy(&unescape(word)).into_owned();
+    Some(MountLine {
+        target: PathBuf::from(OsStr::from_bytes(&target)),
+        kind: text(words.next()?),
+        source: text(words.next()?),
+        options: text(words.next()?),
+    })
+}
+
+/// mountinfo writes blank, tab, newline and backslash as three octal digits.
+fn unescape(word: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(word.len());
+    let mut rest = word;
+    while let Some((first, tail)) = rest.split_first() {
+        let escaped = tail
+            .get(..3)
+            .filter(|_| *first == b'\\')
+            .and_then(|octal| u8::from_str_radix(std::str::from_utf8(octal).ok()?, 8).ok());
+        match escaped {
+            Some(byte) => {
+                plain.push(byte);
+                rest = tail.get(3..).unwrap_or_default();
+            }
+            None => {
+                plain.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_lines_are_taken_apart() {
+        let line =
+            parse_line(br"36 35 98:0 /mnt1 /mnt\0402 rw,noatime master:1 - overlay plywood-abcde rw,index=on").unwrap();
+        assert_eq!(line.target, Path::new("/mnt 2"));
+        assert_eq!(
+            (line.kind.as_str(), line.source.as_str(), line.options.as_str()),
+            ("overlay", "plywood-abcde", "rw,index=on")
+        );
+        for garbage in ["", "1 2 3", "36 35 98:0 / /x rw", r"36 35 98:0 / /x\9 rw - a"] {
+            assert_eq!(parse_line(garbage.as_bytes()), None, "{garbage}");
+        }
+    }
+}
