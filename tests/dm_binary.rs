@@ -68,28 +68,26 @@ fn dm_several_at_a_time_all_succeed() {
     let base = plywood.beside("base.tar");
     busybox_tar(&base);
     let base = base.to_str().expect("UTF-8");
-    // The first ones make the pool and the golden volume together.
-    let names = ["a", "b", "c", "d"];
     let together = |args: &dyn Fn(&'static str) -> Vec<&'static str>| {
-        let children: Vec<_> = names
-            .iter()
-            .map(|name| {
-                plywood
-                    .command(args(name))
-                    .stdout(Stdio::null())
-                    .spawn()
-                    .expect("plywood starts")
-            })
-            .collect();
-        for mut child in children {
-            assert!(child.wait().expect("its end").success());
-        }
+        let commands = ["a", "b", "c", "d"].map(args);
+        plywood.together(&commands.each_ref().map(Vec::as_slice));
     };
-    let base: &'static str = Box::leak(base.to_owned().into_boxed_str());
-    together(&|name| vec!["import", base, name]);
+    // The first ones make the pool and the golden volume together.
+    let imports = ["a", "b", "c", "d"].map(|name| ["import", base, name]);
+    plywood.together(&imports.each_ref().map(<[_; 3]>::as_slice));
     together(&|name| vec!["run", "--name", name, name, "sh", "-c", "echo x > /x"]);
     together(&|name| vec!["commit", name, "same"]);
     together(&|name| vec!["rm", name]);
     assert_eq!(plywood.ok(["run", "--rm", "same", "cat", "/x"]), "x");
     plywood.sound();
+}
+
+#[test]
+fn dm_every_two_at_a_time_both_succeed() {
+    let plywood = Plywood::new("thin");
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    plywood.ok(["import", base.to_str().expect("UTF-8"), "base"]);
+    common::every_two_at_a_time(&plywood, 2);
+    assert_eq!(shell("dmsetup ls | grep -c -- -thin- || true"), "0");
 }

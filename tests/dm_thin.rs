@@ -265,6 +265,30 @@ fn dm_a_suspended_device_is_resumed() {
 }
 
 #[test]
+fn dm_a_layer_is_branched_while_others_measure_it() {
+    let root = Root::new(128 * MIB);
+    let base = root.layer(&root.open(), "x");
+    std::thread::scope(|threads| {
+        let measuring = threads.spawn(|| {
+            let driver = root.open();
+            for _ in 0..40 {
+                assert!(driver.layer_usage(&base.chain_id).unwrap().bytes > 0);
+                let resumed = driver.recover().unwrap();
+                assert_eq!(resumed, Vec::<String>::new(), "what is quiet on purpose stays quiet");
+            }
+        });
+        let driver = root.open();
+        while !measuring.is_finished() {
+            driver.prepare("a", Some(&base.chain_id), None).unwrap();
+            write(&driver, "a", b"y").unwrap();
+            driver.remove("a").unwrap();
+        }
+        measuring.join().unwrap();
+    });
+    assert_eq!(shell("dmsetup ls | grep -c -- -thin- || true"), "0");
+}
+
+#[test]
 fn dm_a_success_that_the_pool_did_not_keep_is_a_failure() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().display();

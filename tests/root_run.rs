@@ -234,6 +234,11 @@ fn root_explained_steps_are_commands() {
 }
 
 #[test]
+fn root_every_two_at_a_time_both_succeed() {
+    common::every_two_at_a_time(&with_base(), 2);
+}
+
+#[test]
 fn root_a_mount_undone_by_hand_is_forgotten() {
     let plywood = with_base();
     let points = plywood.root().join("mounted");

@@ -3,7 +3,7 @@
 use plywood_store::gc::{Garbage, condemn, mark};
 
 use crate::commands::Host;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 
 /// Removes what nothing needs, and tells what that was.
 ///
@@ -12,15 +12,30 @@ use crate::error::Result;
 pub fn sweep(host: &Host) -> Result<Garbage> {
     let store = &host.store;
     let lock = store.exclusive()?;
-    let garbage = mark(store)?;
+    let mut garbage = mark(store)?;
     condemn(store, &lock, &garbage)?;
     lock.done()?;
-    for snapshot in &garbage.snapshots {
-        host.snapshotter.unmount_at(&snapshot.key)?;
-        host.snapshotter.remove(&snapshot.key)?;
-    }
-    for layer in &garbage.layers {
-        host.snapshotter.remove_layer(&layer.chain_id)?;
-    }
+    let driver = &host.snapshotter;
+    garbage.snapshots = swept(garbage.snapshots, |snapshot| {
+        driver.unmount_at(&snapshot.key)?;
+        driver.remove(&snapshot.key)
+    })?;
+    garbage.layers = swept(garbage.layers, |layer| driver.remove_layer(&layer.chain_id))?;
     Ok(garbage)
+}
+
+/// Removes each, and gives those that went. What is condemned and in somebody's hands is being removed
+/// by them, or is garbage again next time: no failure.
+fn swept<T>(condemned: Vec<T>, remove: impl Fn(&T) -> Result<()>) -> Result<Vec<T>> {
+    let mut gone = Vec::with_capacity(condemned.len());
+    for one in condemned {
+        match remove(&one) {
+            Ok(()) => gone.push(one),
+            Err(error) if matches!(error.kind(), Kind::InUse | Kind::NotFound) => {
+                tracing::debug!("left to whoever has it: {error}");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(gone)
 }

@@ -42,7 +42,7 @@ pub fn run(args: &CommitArgs, session: &Session) -> Outcome {
     }
     let host = session.host()?;
     let container = host.store.find_container(&args.container)?;
-    let _hold = container::hold(&host.store, &container)?;
+    let _hold = container::hold(session, &host.store, &container)?;
     let base = host.store.images.get(&container.image.0.hex())?.ok_or_else(|| {
         Error::corrupt(format!(
             "container {} stands on image {}, which has no record",

@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::IsTerminal;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use plywood_store::Store;
 use plywood_store::record::{ContainerRecord, ContainerState};
@@ -22,6 +23,12 @@ use crate::exec::{self, Stage, Streams, state};
 use crate::failure::{BEFORE_COMMAND, Failure, Outcome};
 use crate::snapshot::Access;
 
+/// How long another command's work on a container is waited for: a large commit takes its time.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// How long that is waited in silence, and how often it is looked.
+const SILENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// A container that no other process runs, commits or removes meanwhile: an
 /// flock that ends with its holder, however it ends.
 #[derive(Debug)]
@@ -29,21 +36,42 @@ pub struct Hold {
     _file: File,
 }
 
-/// Takes hold of a container, or says that it is in use.
+/// Takes hold of a container. One that runs is refused; another command's work on it is waited for.
 ///
 /// # Errors
-/// In use where it runs or another command works on it.
-pub fn hold(store: &Store, container: &ContainerRecord) -> Result<Hold> {
-    match try_hold(store, container)? {
-        Some(hold) => Ok(hold),
-        None => Err(Error::new(
-            Kind::InUse,
-            format!(
-                "container {} is running, or another command works on it",
-                container.name
-            ),
-        )
-        .hinted("wait until it has ended; plywood ps shows what runs")),
+/// In use where it runs, or the other command does not end; not found where it has just been removed.
+pub fn hold(session: &Session, store: &Store, container: &ContainerRecord) -> Result<Hold> {
+    let name = &container.name;
+    let begun = Instant::now();
+    let mut told = false;
+    loop {
+        let held = try_hold(store, container)?;
+        let current = store.containers.get(&container.id)?;
+        match (held, current) {
+            (Some(hold), Some(_)) => return Ok(hold),
+            (held, None) => {
+                held.map_or(Ok(()), |hold| forget(store, container, hold))?;
+                return Err(Error::not_found(format!("container {name} has just been removed")));
+            }
+            (None, Some(current)) if state::is_alive(&current.state) => {
+                return Err(Error::new(Kind::InUse, format!("container {name} is running"))
+                    .hinted("wait until it has ended; plywood ps shows what runs"));
+            }
+            (None, Some(_)) if begun.elapsed() > PATIENCE => {
+                return Err(
+                    Error::new(Kind::InUse, format!("another command works on container {name}"))
+                        .hinted("try again when it has ended"),
+                );
+            }
+            (None, Some(_)) => {}
+        }
+        if !told && begun.elapsed() > SILENCE {
+            told = true;
+            session
+                .output
+                .note(format!("waiting for another command that works on container {name}"));
+        }
+        std::thread::sleep(PAUSE);
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use plywood_store::gc::Garbage;
-use plywood_store::record::LayerRecord;
+use plywood_store::record::{LayerRecord, Phase, Record};
 use plywood_store::{ChainId, Driver};
 use serde::Serialize;
 
@@ -70,8 +70,15 @@ fn measure(host: &Host) -> Result<Space> {
     };
     let mut usages = BTreeMap::new();
     for layer in &records {
-        usages.insert(layer.chain_id, host.snapshotter.layer_usage(&layer.chain_id)?);
+        let usage = host.snapshotter.layer_usage(&layer.chain_id);
+        if let Some(usage) = measured(usage, || store.layers.get(&layer.key()), |layer| layer.phase)? {
+            usages.insert(layer.chain_id, usage);
+        }
     }
+    let records: Vec<_> = records
+        .into_iter()
+        .filter(|layer| usages.contains_key(&layer.chain_id))
+        .collect();
     let layers = layer_rows(host, &records, &usages)?;
     let mut kinds = vec![
         blobs(host, &garbage)?,
@@ -90,6 +97,19 @@ fn measure(host: &Host) -> Result<Space> {
         });
     }
     Ok(Space { kinds, layers })
+}
+
+/// None for what another command removes meanwhile: it takes no space of its own any more.
+fn measured<T>(
+    usage: Result<Usage>,
+    record: impl FnOnce() -> Result<Option<T>>,
+    phase: impl FnOnce(T) -> Phase,
+) -> Result<Option<Usage>> {
+    match usage {
+        Ok(usage) => Ok(Some(usage)),
+        Err(_) if record()?.map(phase) != Some(Phase::Ready) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn layer_rows(host: &Host, records: &[LayerRecord], usages: &BTreeMap<ChainId, Usage>) -> Result<Vec<LayerRow>> {
@@ -153,8 +173,11 @@ fn containers(host: &Host, usages: &BTreeMap<ChainId, Usage>) -> Result<Row> {
         ..Row::default()
     };
     for snapshot in host.store.snapshots.list()? {
-        row.count += 1;
-        row.bytes += own(host.snapshotter.usage(&snapshot.key)?, snapshot.parent.as_ref(), usages);
+        let record = || host.store.snapshots.get(&snapshot.key);
+        if let Some(usage) = measured(host.snapshotter.usage(&snapshot.key), record, |one| one.phase)? {
+            row.count += 1;
+            row.bytes += own(usage, snapshot.parent.as_ref(), usages);
+        }
     }
     Ok(row)
 }

@@ -48,7 +48,7 @@ pub fn run(args: &DiffArgs, session: &Session) -> Outcome {
         session.output.bytes(&line)
     };
     match &args.to {
-        None => of_container(&host, &args.from, &mut each)?,
+        None => of_container(session, &host, &args.from, &mut each)?,
         Some(to) => of_images(&host, &args.from, to, &mut each)?,
     }
     if json {
@@ -57,9 +57,9 @@ pub fn run(args: &DiffArgs, session: &Session) -> Outcome {
     Ok(OK)
 }
 
-fn of_container(host: &Host, name: &str, each: &mut dyn FnMut(Change) -> Result<()>) -> Result<()> {
+fn of_container(session: &Session, host: &Host, name: &str, each: &mut dyn FnMut(Change) -> Result<()>) -> Result<()> {
     let container = host.store.find_container(name)?;
-    let _hold = container::hold(&host.store, &container)?;
+    let _hold = container::hold(session, &host.store, &container)?;
     let comparison = host.snapshotter.compare(&container.id)?;
     let parent = comparison.parent.as_ref();
     compare(

@@ -22,7 +22,7 @@ pub fn run(args: &RmArgs, session: &Session) -> Outcome {
     let host = session.host()?;
     let mut failed = false;
     for name in &args.containers {
-        match remove(&host, name, args.force) {
+        match remove(session, &host, name, args.force) {
             Ok(true) => session.output.line(name)?,
             Ok(false) => {}
             Err(error) => {
@@ -37,7 +37,7 @@ pub fn run(args: &RmArgs, session: &Session) -> Outcome {
 }
 
 /// Gives whether there was such a container: with `force`, none is no failure.
-fn remove(host: &Host, name: &str, force: bool) -> Result<bool> {
+fn remove(session: &Session, host: &Host, name: &str, force: bool) -> Result<bool> {
     let record = match host.store.find_container(name) {
         Err(error) if force && error.kind() == Kind::NotFound => return Ok(false),
         found => found?,
@@ -45,7 +45,7 @@ fn remove(host: &Host, name: &str, force: bool) -> Result<bool> {
     if force {
         kill(host, &record)?;
     }
-    let hold = container::hold(&host.store, &record)?;
+    let hold = container::hold(session, &host.store, &record)?;
     remove_held(host, &record, hold)?;
     Ok(true)
 }

@@ -42,15 +42,25 @@ pub fn run(args: &RmiArgs, session: &Session) -> Outcome {
             }
         }
     }
-    if args.dry_run {
-        predict(&host, &mut removed)?;
-    } else if !removed.deleted.is_empty() {
-        let swept = collect::sweep(&host)?;
-        removed.layers = swept.layers.iter().map(|layer| layer.chain_id.to_string()).collect();
-        removed.freed_bytes = swept.blobs.iter().map(|(_, size)| size).sum();
-    }
+    let freed = free(&host, args.dry_run, &mut removed);
+    // The names are gone, whatever became of the space.
     tell(&removed, args.dry_run, session)?;
+    freed?;
     if failed { Err(Failure::told()) } else { Ok(OK) }
+}
+
+/// Frees what only the deleted images needed, or with `dry_run` says what that would be.
+fn free(host: &Host, dry_run: bool, removed: &mut Removed) -> Result<()> {
+    if dry_run {
+        return predict(host, removed);
+    }
+    if removed.deleted.is_empty() {
+        return Ok(());
+    }
+    let swept = collect::sweep(host)?;
+    removed.layers = swept.layers.iter().map(|layer| layer.chain_id.to_string()).collect();
+    removed.freed_bytes = swept.blobs.iter().map(|(_, size)| size).sum();
+    Ok(())
 }
 
 /// Removes one name, or all of an image's when it was given by id.

@@ -31,7 +31,7 @@ const WOODS: [&str; 16] = [
 pub fn run(args: &RunArgs, session: &Session) -> Outcome {
     let host = session.host().map_err(before_command)?;
     let (container, spec) = create(args, &host).map_err(before_command)?;
-    let hold = container::hold(&host.store, &container).map_err(before_command)?;
+    let hold = container::hold(session, &host.store, &container).map_err(before_command)?;
     let parent = parent_of(&host, &container).map_err(before_command)?;
     if let Err(error) = host.snapshotter.prepare(&container.id, parent.as_ref(), None) {
         let undone = rm::remove_held(&host, &container, hold);

@@ -17,7 +17,7 @@ pub fn run(args: &StartArgs, session: &Session) -> Outcome {
         stdin: args.interactive,
         ..container::recorded_spec(&found).map_err(before_command)?
     };
-    let hold = container::hold(&host.store, &found).map_err(before_command)?;
+    let hold = container::hold(session, &host.store, &found).map_err(before_command)?;
     // It may have been removed, or have run, between the look and the hold.
     let found = host.store.find_container(&found.id).map_err(before_command)?;
     container::run(session, &host, &found, &spec, &hold)

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode as FileMode, OFlags};
 
@@ -11,13 +12,16 @@ use crate::dm::control::node_of;
 use crate::dm::ext4::{self, Health};
 use crate::dm::kernel::KernelPool;
 use crate::dm::locks::{Ended, Gate, Taken};
-use crate::dm::name::node;
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::program::Program;
 use crate::dm::status::ThinStatus;
 use crate::dm::volume::{Claim, Content, Guard, Mode, Part, VolumeMount, Volumes};
 use crate::error::{Context, Error, Kind, Result, with_failed_undo};
 use crate::explain::{quote, step};
+
+/// How long a volume that somebody has alone is waited for, to be measured.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Tells this process's mount points apart.
 static MOUNTS: AtomicU32 = AtomicU32::new(0);
@@ -26,11 +30,16 @@ impl KernelPool {
     /// A volume's device, made where it is not there.
     fn make_device(&self, id: ThinId, content: Content) -> Result<PathBuf> {
         let name = self.inner.names.thin(id);
-        if self.control().info(&name)?.is_none() {
-            let uuid = self.inner.names.thin_uuid(id);
-            self.control()
-                .create(&name, &uuid, &self.thin_table(id), content == Content::Layer)
-                .map_err(|error| self.missing(id, error))?;
+        match self.control().info(&name)? {
+            None => {
+                let uuid = self.inner.names.thin_uuid(id);
+                self.control()
+                    .create(&name, &uuid, &self.thin_table(id), content == Content::Layer)
+                    .map_err(|error| self.missing(id, error))?;
+            }
+            // Who made it quiet did so inside the gate, and was killed there.
+            Some(info) if info.suspended => self.control().resume(&name)?,
+            Some(_) => {}
         }
         node_of(self.control(), &name)
     }
@@ -62,6 +71,37 @@ impl KernelPool {
                 }
                 Ok((device, lock))
             }
+        }
+    }
+
+    /// What [`Volumes::mapped`] gives, or none where somebody has the volume alone and its device is not
+    /// there just now. All of it inside the gate: nobody finds the volume in use because it is measured.
+    fn measure(&self, id: ThinId, content: Content) -> Result<Option<u64>> {
+        let gate = self.inner.locks.gate()?;
+        let taken = match self.inner.locks.take(&gate, id, true) {
+            Err(error) if error.kind() == Kind::InUse => None,
+            taken => Some(taken?),
+        };
+        let name = self.inner.names.thin(id);
+        let was_there = self.control().info(&name)?.is_some();
+        match (was_there, &taken) {
+            (true, _) => {}
+            (false, Some(_)) => drop(self.make_device(id, content)?),
+            (false, None) => return Ok(None),
+        }
+        let status = self.control().status(&name).and_then(|line| line.parse());
+        if !was_there {
+            self.control().remove(&name)?;
+        }
+        match status {
+            Ok(ThinStatus::Working { mapped, .. }) => Ok(Some(mapped.saturating_mul(512))),
+            Ok(ThinStatus::Failed) => Err(Error::corrupt(format!(
+                "the volume {id} has failed with its pool {}",
+                self.name()
+            ))),
+            // Whoever has it alone removes its device outside the gate.
+            Err(_) if taken.is_none() && self.control().info(&name)?.is_none() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -257,12 +297,19 @@ impl Volumes for KernelPool {
     }
 
     fn quiesce(&self, id: ThinId) -> Result<Guard<'_>> {
+        // The gate stays shut meanwhile: its last user would remove a device that is to be resumed, and a
+        // sweep would resume one that is to be quiet.
+        let gate = self.inner.locks.gate()?;
         let name = self.inner.names.thin(id);
-        if self.control().info(&name)?.is_none() {
-            return Ok(Guard::nothing());
-        }
-        let suspended = self.control().suspend(&name)?;
-        Ok(Guard::new(format!("resume {name}"), move || suspended.resume()))
+        let suspended = match self.control().info(&name)? {
+            Some(_) => Some(self.control().suspend(&name)?),
+            None => None,
+        };
+        Ok(Guard::new(format!("resume {name}"), move || {
+            let resumed = suspended.map_or(Ok(()), |suspended| suspended.resume());
+            drop(gate);
+            resumed
+        }))
     }
 
     fn claim(&self, id: ThinId) -> Result<Claim> {
@@ -311,24 +358,18 @@ impl Volumes for KernelPool {
     }
 
     fn mapped(&self, id: ThinId, content: Content) -> Result<u64> {
-        let name = self.inner.names.thin(id);
-        let (_device, lock) = match self.activate(id, content, Mode::ReadOnly) {
-            Ok((device, lock)) => (device, Some(lock)),
-            // Somebody writes to it: then it is active anyway.
-            Err(error) if error.kind() == Kind::InUse => (node(&name), None),
-            Err(error) => return Err(error),
-        };
-        let status = self.control().status(&name).and_then(|line| line.parse());
-        let released = match &lock {
-            Some(lock) => self.release(id, lock),
-            None => Ok(()),
-        };
-        match (status?, released?) {
-            (ThinStatus::Working { mapped, .. }, ()) => Ok(mapped.saturating_mul(512)),
-            (ThinStatus::Failed, ()) => Err(Error::corrupt(format!(
-                "the volume {id} has failed with its pool {}",
-                self.name()
-            ))),
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.measure(id, content)? {
+                Some(bytes) => return Ok(bytes),
+                None if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                None => {
+                    return Err(Error::new(
+                        Kind::InUse,
+                        format!("the volume {id} is in use by another plywood process"),
+                    ));
+                }
+            }
         }
     }
 

@@ -122,6 +122,26 @@ impl Plywood {
             .to_owned()
     }
 
+    /// Starts all these at once, and wants each to succeed.
+    #[track_caller]
+    pub fn together(&self, commands: &[&[&str]]) {
+        let start = |args: &&[&str]| {
+            let mut command = self.command(args.iter());
+            let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+            (args.join(" "), child.expect("plywood starts"))
+        };
+        let started: Vec<_> = commands.iter().map(start).collect();
+        for (words, child) in started {
+            let output = child.wait_with_output().expect("plywood ends");
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                output.status.success(),
+                "{words}, beside others: {}\n{error}",
+                output.status
+            );
+        }
+    }
+
     /// The store's JSON document for these arguments.
     #[track_caller]
     pub fn json<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> serde_json::Value {
@@ -289,4 +309,38 @@ pub fn story(plywood: &Plywood) -> Vec<String> {
         ids.push(plywood.ok(["commit", "--diff", "verify", "-m", "an edit", &name, &to]));
     }
     ids
+}
+
+/// Two commands at a time both succeed, whatever they are: on the same container, over the same layers,
+/// removing and measuring. Wants the image `base`.
+pub fn every_two_at_a_time(plywood: &Plywood, rounds: u32) {
+    for _ in 0..rounds {
+        plywood.together(&[
+            &["run", "--name", "a", "base", "sh", "-c", "echo a > /a"],
+            &["run", "--name", "b", "base", "sh", "-c", "echo b > /b"],
+            &["df"],
+        ]);
+        plywood.together(&[
+            &["commit", "a", "a"],
+            &["commit", "a", "also-a"],
+            &["diff", "a"],
+            &["diff", "a"],
+            &["commit", "b", "b"],
+            &["df"],
+        ]);
+        plywood.together(&[
+            &["rm", "a"],
+            &["rmi", "a", "also-a"],
+            &["df"],
+            &["rmi", "b"],
+            &["rm", "b"],
+            &["df"],
+            &["run", "--rm", "base", "true"],
+        ]);
+    }
+    assert_eq!(plywood.json(["ps", "-a"]), serde_json::json!([]));
+    assert_eq!(plywood.json(["images"]).as_array().map(Vec::len), Some(1));
+    plywood.ok(["gc"]);
+    assert_eq!(plywood.json(["df"])["layers"].as_array().map(Vec::len), Some(1));
+    plywood.sound();
 }
