@@ -235,7 +235,7 @@ fn root_explained_steps_are_commands() {
 
 #[test]
 fn root_every_two_at_a_time_both_succeed() {
-    common::every_two_at_a_time(&with_base(), 2);
+    common::every_two_at_a_time(&with_base(), 1);
 }
 
 #[test]
@@ -263,4 +263,64 @@ fn root_a_mount_undone_by_hand_is_forgotten() {
     assert_eq!(plywood.json(["df"])["layers"], serde_json::json!([]), "nothing leaks");
     assert_eq!(fs::read_dir(points).unwrap().count(), 0);
     plywood.sound();
+}
+
+#[test]
+fn root_a_failed_command_makes_no_root() {
+    // Also in the guest, this thread's kernel has no device-mapper; and there is a folder on overlayfs.
+    plywood::sys::mount::enter_private_namespace().unwrap();
+    let mount = |what: &str, target: &Path, options: Option<&str>| {
+        nix::mount::mount(Some(what), target, Some(what), nix::mount::MsFlags::empty(), options).unwrap();
+    };
+    let mapper = Path::new("/dev/mapper");
+    if mapper.exists() {
+        mount("tmpfs", mapper, None);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let [lower, upper, work, merged] = ["lower", "upper", "work", "merged"].map(|name| folder.path().join(name));
+    for path in [&lower, &upper, &work, &merged] {
+        fs::create_dir(path).unwrap();
+    }
+    let [l, u, w] = [&lower, &upper, &work].map(|path| path.display());
+    mount(
+        "overlay",
+        &merged,
+        Some(&format!("lowerdir={l},upperdir={u},workdir={w}")),
+    );
+
+    for driver in ["thin", "overlay"] {
+        let plywood = Plywood::new(driver);
+        let base = plywood.beside("base.tar");
+        busybox_tar(&base);
+        let base = base.to_str().unwrap();
+        for (code, args) in [
+            (1, vec!["rm", "typo"]),
+            (1, vec!["rmi", "typo"]),
+            (125, vec!["run", "typo"]),
+            (125, vec!["start", "typo"]),
+        ] {
+            let error = plywood.fails(code, &args);
+            assert!(error.contains("typo"), "{args:?}: {error}");
+        }
+        assert_eq!(plywood.ok(["rm", "-f", "typo"]), "");
+        let error = match driver {
+            "thin" => plywood.fails(1, ["import", base, "base"]),
+            _ => {
+                let mut import = Command::new(plywood.command([""]).get_program());
+                import.arg("--root").arg(merged.join("root"));
+                let output = import
+                    .args(["--driver", driver, "import", base, "base"])
+                    .output()
+                    .unwrap();
+                assert_eq!(output.status.code(), Some(1));
+                String::from_utf8(output.stderr).unwrap()
+            }
+        };
+        assert!(error.contains("Hint: "), "{error}");
+        if driver == "thin" {
+            plywood.fails(1, ["pool", "init"]);
+            plywood.fails(1, ["pool", "init", "--volume-size", "1M"]);
+        }
+        assert!(!plywood.root().exists() && fs::read_dir(&merged).unwrap().next().is_none());
+    }
 }

@@ -16,7 +16,7 @@ use plywood_store::record::{ContainerRecord, ImageRecord, LayerRecord};
 use plywood_store::{ChainId, DiffId, Digest};
 
 use crate::cli::{CommitArgs, DiffChoice};
-use crate::commands::{Host, Session, container, random_key, tag};
+use crate::commands::{Host, Session, container, random_key};
 use crate::error::{Error, Result};
 use crate::explain::{quote, step};
 use crate::failure::{OK, Outcome};
@@ -38,7 +38,7 @@ pub fn run(args: &CommitArgs, session: &Session) -> Outcome {
         .collect::<Result<Vec<_>>>()
         .map_err(|error| crate::failure::Failure::from(error).with_code(crate::failure::USAGE))?;
     if session.store()?.is_none() {
-        return Err(tag::no_image(&args.container).into());
+        return Err(container::none(&args.container).into());
     }
     let host = session.host()?;
     let container = host.store.find_container(&args.container)?;

@@ -29,6 +29,12 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const SILENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// The error for a container that is looked for in a root that was never used.
+pub fn none(name: &str) -> Error {
+    Error::not_found(format!("no container {name}: nothing is stored here yet"))
+        .hinted("plywood run makes one; --root names another store")
+}
+
 /// A container that no other process runs, commits or removes meanwhile: an
 /// flock that ends with its holder, however it ends.
 #[derive(Debug)]

@@ -95,6 +95,17 @@ impl Session {
         Ok(Host { store, snapshotter })
     }
 
+    /// The root, opened, or none where nothing was ever kept there: for verbs on what is there already.
+    ///
+    /// # Errors
+    /// As for [`Session::host`].
+    pub fn existing_host(&self) -> Result<Option<Host>> {
+        match self.store()? {
+            Some(_) => self.host().map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// The root's facts, or none where nothing was ever kept there. Never makes one, never touches the kernel.
     ///
     /// # Errors
@@ -129,6 +140,11 @@ impl Session {
                 Driver::Overlay
             }
         };
+        // A root keeps its driver for ever: one that cannot work here must not brand it.
+        match driver {
+            Driver::Thin => crate::dm::require()?,
+            Driver::Overlay => crate::snapshot::overlay::require_fit(&self.global.root)?,
+        }
         Ok(Arc::new(Store::create(&self.global.root, driver)?))
     }
 }

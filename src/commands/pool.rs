@@ -72,6 +72,14 @@ struct Report {
 }
 
 fn init(args: &PoolInitArgs, session: &Session) -> Outcome {
+    let options = Options {
+        data_size: args.data_size,
+        metadata_size: args.metadata_size,
+        devices: args.data_device.clone().zip(args.metadata_device.clone()),
+        volume_size: args.volume_size,
+    };
+    // Before a root is made that keeps its driver for ever.
+    options.check()?;
     let store = match session.store()? {
         Some(store) => store,
         None if session.global.driver == DriverChoice::Overlay => {
@@ -79,16 +87,12 @@ fn init(args: &PoolInitArgs, session: &Session) -> Outcome {
                 .hinted("leave out --driver overlay")
                 .into());
         }
-        None => Arc::new(Store::create(&session.global.root, Driver::Thin)?),
+        None => {
+            crate::dm::require()?;
+            Arc::new(Store::create(&session.global.root, Driver::Thin)?)
+        }
     };
     require_thin(&store)?;
-    let devices = args.data_device.clone().zip(args.metadata_device.clone());
-    let options = Options {
-        data_size: args.data_size,
-        metadata_size: args.metadata_size,
-        devices,
-        volume_size: args.volume_size,
-    };
     let lock = store.exclusive()?;
     let (pool, created) = assembly::init(&store, &lock, &options)?;
     lock.done()?;

@@ -19,10 +19,10 @@ const KILL_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 /// # Errors
 /// Where one could not be removed; the others are.
 pub fn run(args: &RmArgs, session: &Session) -> Outcome {
-    let host = session.host()?;
+    let host = session.existing_host()?;
     let mut failed = false;
     for name in &args.containers {
-        match remove(session, &host, name, args.force) {
+        match remove(session, host.as_ref(), name, args.force) {
             Ok(true) => session.output.line(name)?,
             Ok(false) => {}
             Err(error) => {
@@ -37,8 +37,12 @@ pub fn run(args: &RmArgs, session: &Session) -> Outcome {
 }
 
 /// Gives whether there was such a container: with `force`, none is no failure.
-fn remove(session: &Session, host: &Host, name: &str, force: bool) -> Result<bool> {
-    let record = match host.store.find_container(name) {
+fn remove(session: &Session, host: Option<&Host>, name: &str, force: bool) -> Result<bool> {
+    let found = match host {
+        Some(host) => host.store.find_container(name).map(|record| (host, record)),
+        None => Err(container::none(name)),
+    };
+    let (host, record) = match found {
         Err(error) if force && error.kind() == Kind::NotFound => return Ok(false),
         found => found?,
     };

@@ -8,7 +8,7 @@ use plywood_store::{Reference, Store};
 use serde::Serialize;
 
 use crate::cli::RmiArgs;
-use crate::commands::{Host, Session, collect};
+use crate::commands::{Host, Session, collect, tag};
 use crate::error::{Error, Result};
 use crate::failure::{Failure, OK, Outcome};
 use crate::output;
@@ -27,11 +27,15 @@ struct Removed {
 /// # Errors
 /// Where one could not be removed; the others are.
 pub fn run(args: &RmiArgs, session: &Session) -> Outcome {
-    let host = session.host()?;
+    let host = session.existing_host()?;
     let mut removed = Removed::default();
     let mut failed = false;
     for text in &args.images {
-        match remove(&host, text, args, &mut removed) {
+        let done = match &host {
+            Some(host) => remove(host, text, args, &mut removed),
+            None => Err(tag::no_image(text)),
+        };
+        match done {
             Ok(()) => {}
             Err(error) if args.force && error.kind() == Kind::NotFound => {}
             Err(error) => {
@@ -42,7 +46,10 @@ pub fn run(args: &RmiArgs, session: &Session) -> Outcome {
             }
         }
     }
-    let freed = free(&host, args.dry_run, &mut removed);
+    let freed = match &host {
+        Some(host) => free(host, args.dry_run, &mut removed),
+        None => Ok(()),
+    };
     // The names are gone, whatever became of the space.
     tell(&removed, args.dry_run, session)?;
     freed?;

@@ -4,7 +4,7 @@ use plywood_store::record::{ContainerRecord, ContainerState};
 
 use crate::cli::RunArgs;
 use crate::commands::container::{self, before_command};
-use crate::commands::{Host, Session, now, request, rm};
+use crate::commands::{Host, Session, now, request, rm, tag};
 use crate::error::{Context, Error, Kind, Result};
 use crate::exec::spec::Spec;
 use crate::failure::Outcome;
@@ -29,7 +29,8 @@ const WOODS: [&str; 16] = [
 /// # Errors
 /// 125 where plywood failed before the command, 126 where that cannot be executed, 127 where it is not there.
 pub fn run(args: &RunArgs, session: &Session) -> Outcome {
-    let host = session.host().map_err(before_command)?;
+    let host = session.existing_host().map_err(before_command)?;
+    let host = host.ok_or_else(|| before_command(tag::no_image(&args.image)))?;
     let (container, spec) = create(args, &host).map_err(before_command)?;
     let hold = container::hold(session, &host.store, &container).map_err(before_command)?;
     let parent = parent_of(&host, &container).map_err(before_command)?;

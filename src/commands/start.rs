@@ -11,7 +11,8 @@ use crate::failure::Outcome;
 /// # Errors
 /// As for `plywood run`: the command's code, or 125 to 127.
 pub fn run(args: &StartArgs, session: &Session) -> Outcome {
-    let host = session.host().map_err(before_command)?;
+    let host = session.existing_host().map_err(before_command)?;
+    let host = host.ok_or_else(|| before_command(container::none(&args.container)))?;
     let found = host.store.find_container(&args.container).map_err(before_command)?;
     let spec = Spec {
         stdin: args.interactive,

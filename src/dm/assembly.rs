@@ -45,6 +45,28 @@ pub struct Options {
     pub volume_size: Option<u64>,
 }
 
+impl Options {
+    /// Refuses what no pool can be made of.
+    ///
+    /// # Errors
+    /// Invalid.
+    pub fn check(&self) -> Result<()> {
+        match plan(self)?.devices {
+            PoolDevices::LoopFiles { data_limit } => self.metadata(data_limit).map(drop),
+            PoolDevices::Block { .. } => Ok(()),
+        }
+    }
+
+    /// Bytes of metadata for these bytes of data.
+    fn metadata(&self, data: u64) -> Result<u64> {
+        let metadata = self.metadata_size.unwrap_or_else(|| metadata_size(data));
+        if !(2 * MIB..=METADATA_MOST).contains(&metadata) {
+            return Err(Error::invalid("a pool's metadata are 2 MiB to 15 GiB"));
+        }
+        Ok(metadata / 4096 * 4096)
+    }
+}
+
 /// Opens the root's pool, putting it together where it is not in the kernel, making it where there never was one.
 ///
 /// # Errors
@@ -210,11 +232,7 @@ fn create(store: &Store, lock: &Exclusive, options: &Options) -> Result<KernelPo
     let under = Underlay::of(store, &record)?;
     match &record.devices {
         PoolDevices::LoopFiles { data_limit } => {
-            let metadata = options.metadata_size.unwrap_or_else(|| metadata_size(*data_limit));
-            if !(2 * MIB..=METADATA_MOST).contains(&metadata) {
-                return Err(Error::invalid("a pool's metadata are 2 MiB to 15 GiB"));
-            }
-            under.make_files(*data_limit, metadata / 4096 * 4096)?;
+            under.make_files(*data_limit, options.metadata(*data_limit)?)?;
         }
         PoolDevices::Block { data, metadata } => refuse_foreign(data, metadata)?,
     }
@@ -310,8 +328,12 @@ mod tests {
                 volume_size: Some(MIB),
                 ..Options::default()
             },
+            Options {
+                metadata_size: Some(MIB),
+                ..Options::default()
+            },
         ] {
-            assert_eq!(plan(&options).unwrap_err().kind(), Kind::Invalid);
+            assert_eq!(options.check().unwrap_err().kind(), Kind::Invalid);
         }
     }
 }

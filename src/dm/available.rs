@@ -2,6 +2,8 @@
 
 use devicemapper::DM;
 
+use crate::error::{Error, Kind, Result};
+
 /// The target without which there is no thin driver.
 const TARGET: &str = "thin-pool";
 /// The module that has it.
@@ -15,6 +17,20 @@ pub fn is_available() -> bool {
         .list_versions()
         .is_ok_and(|targets| targets.iter().any(|(name, ..)| name == TARGET));
     loaded || module_lies_ready()
+}
+
+/// Refuses a kernel without thin pools, before anything is made for them.
+///
+/// # Errors
+/// Incompatible, with the way out.
+pub fn require() -> Result<()> {
+    if is_available() {
+        return Ok(());
+    }
+    Err(
+        Error::new(Kind::Incompatible, "this kernel has no device-mapper thin pools")
+            .hinted("modprobe dm-thin-pool, or take the overlay driver: --driver overlay; plywood doctor says more"),
+    )
 }
 
 fn module_lies_ready() -> bool {

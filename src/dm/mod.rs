@@ -28,4 +28,4 @@ pub mod table;
 pub mod underlay;
 pub mod volume;
 
-pub use available::is_available;
+pub use available::{is_available, require};

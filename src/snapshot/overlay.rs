@@ -43,7 +43,7 @@ use plywood_store::layer::diff::{Everything, Scope};
 use plywood_store::record::{LayerRecord, Phase, Place, SnapshotRecord};
 use plywood_store::{ChainId, Driver, Store};
 
-pub use self::probe::probe;
+pub use self::probe::{probe, require_fit};
 
 use self::folders::Folders;
 use self::stack::{MAX_LAYERS, Stack};

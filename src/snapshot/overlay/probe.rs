@@ -48,6 +48,18 @@ pub(super) fn refuse_unfit(base: &Path) -> Result<()> {
     }
 }
 
+/// Refuses a filesystem that a root folder of this driver cannot be made on. The folder need not be there yet.
+///
+/// # Errors
+/// Invalid, with the way out; I/O.
+pub fn require_fit(root: &Path) -> Result<()> {
+    let absolute = std::path::absolute(root).context("find", root)?;
+    absolute
+        .ancestors()
+        .find(|path| path.exists())
+        .map_or(Ok(()), refuse_unfit)
+}
+
 /// What overlayfs can do on the filesystem of `root`: a question, whether it can,
 /// and what to do if not. Mounts in a scratch folder under `root`; call it in a
 /// mount namespace of your own.
