@@ -6,6 +6,19 @@
 
 pub use plywood_store::error::{Context, Error, Kind, Result};
 
+/// What came of work and of its undoing, both of which have happened: the first failure is told, and a
+/// failed undo beside it.
+///
+/// # Errors
+/// Theirs.
+pub fn both<T>(work: Result<T>, undo: Result<()>) -> Result<T> {
+    match (work, undo) {
+        (Err(error), Err(undo)) => Err(with_failed_undo(error, &undo)),
+        (Ok(_), Err(error)) => Err(error),
+        (work, Ok(())) => work,
+    }
+}
+
 /// Adds a failed undo to the failure that made it necessary: both are told.
 #[must_use]
 pub fn with_failed_undo(cause: Error, undo: &Error) -> Error {

@@ -324,3 +324,52 @@ fn root_a_failed_command_makes_no_root() {
         assert!(!plywood.root().exists() && fs::read_dir(&merged).unwrap().next().is_none());
     }
 }
+
+/// What `check` would not call wrong, but a failed command must not leave.
+fn left_overs(plywood: &Plywood) -> serde_json::Value {
+    let mut garbage = plywood.json(["gc", "--dry-run"]);
+    garbage["intents"] = fs::read_dir(plywood.root().join("intents")).unwrap().count().into();
+    garbage
+}
+
+#[test]
+fn root_a_failed_commit_or_diff_leaves_nothing() {
+    let plywood = with_base();
+    plywood.ok(["run", "--name", "one", "base", "sh", "-c", "echo x > /x"]);
+    plywood.ok([
+        "run",
+        "--name",
+        "bad",
+        "base",
+        "sh",
+        "-c",
+        "echo x > /x; echo y > /z; echo > /.wh.x",
+    ]);
+    let clean = left_overs(&plywood);
+    let not_a_date = plywood
+        .command(["commit", "one", "image"])
+        .env("SOURCE_DATE_EPOCH", "yesterday")
+        .output()
+        .unwrap();
+    assert_eq!(not_a_date.status.code(), Some(1));
+    assert!(plywood.fails(1, ["commit", "bad", "image"]).contains(".wh.x"));
+    plywood.fails(1, ["diff", "base", "nosuch"]);
+    plywood.fails(1, ["diff", "nosuch", "base"]);
+    let next = plywood.run(["diff", "base", "base"]);
+    assert_eq!((next.status.code(), next.stderr.as_slice()), (Some(0), &b""[..]));
+    assert_eq!(left_overs(&plywood), clean);
+    assert_eq!(plywood.json(["images"]).as_array().unwrap().len(), 1);
+    plywood.sound();
+}
+
+#[test]
+fn root_a_run_that_never_began_leaves_no_container() {
+    let plywood = with_base();
+    plywood.fails(125, ["run", "--name", "one", "-v", "/nothere:/x", "base", "true"]);
+    plywood.fails(125, ["run", "--name", "one", "-u", "nobody", "base", "true"]);
+    plywood.fails(125, ["run", "--name", "one", "-w", "/etc/passwd", "base", "true"]);
+    assert_eq!(plywood.json(["ps", "-a"]), serde_json::json!([]));
+    plywood.fails(127, ["run", "--name", "one", "base", "nothere"]);
+    assert_eq!(state_of(&plywood, "one"), ("exited".to_owned(), Some(127)));
+    plywood.sound();
+}

@@ -17,12 +17,13 @@ use plywood_store::{ChainId, DiffId, Digest};
 
 use crate::cli::{CommitArgs, DiffChoice};
 use crate::commands::{Host, Session, container, random_key};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, both};
 use crate::explain::{quote, step};
 use crate::failure::{OK, Outcome};
 use crate::image::change::Change;
 use crate::image::compose::{self, ImageDraft, Step};
 use crate::image::oci;
+use crate::image::undo::{Made, undoing};
 use crate::output::Bars;
 use crate::snapshot::{Comparison, NewLayer};
 
@@ -49,23 +50,22 @@ pub fn run(args: &CommitArgs, session: &Session) -> Outcome {
             container.name, container.image
         ))
     })?;
-    let mut intent = host.store.intents.begin(Plan::Work {
+    let plan = Plan::Work {
         verb: "commit".to_owned(),
         blobs: Vec::new(),
         layers: base.layers.clone(),
+    };
+    let bars = session.output.bars();
+    let image = undoing(&host.store, &*host.snapshotter, plan, |intent, made| {
+        bars.begin(&format!("committing {}", container.name), None);
+        let layer = commit_layer(&host, &container, args.diff, intent, made, bars);
+        bars.end();
+        let layer = layer?;
+        for note in &layer.notes {
+            session.output.note(format!("left out: {note}"));
+        }
+        compose_image(&host, args, &container, &base, layer.record.as_ref(), changes)
     })?;
-    session
-        .output
-        .bars()
-        .begin(&format!("committing {}", container.name), None);
-    let layer = commit_layer(&host, &container, args.diff, &mut intent, session.output.bars());
-    session.output.bars().end();
-    let layer = layer?;
-    for note in &layer.notes {
-        session.output.note(format!("left out: {note}"));
-    }
-    let image = compose_image(&host, args, &container, &base, layer.record.as_ref(), changes)?;
-    intent.done()?;
     session.output.line(image.id.to_string())?;
     Ok(OK)
 }
@@ -82,28 +82,48 @@ fn commit_layer(
     container: &ContainerRecord,
     how: DiffChoice,
     intent: &mut Intent,
+    made: &mut Made,
     bars: &Bars,
 ) -> Result<Committed> {
     let copy = random_key("commit");
     host.snapshotter.capture(&container.id, &copy, intent)?;
-    let comparison = host.snapshotter.compare(&copy)?;
-    let (written, layer) = write_blob(host, &comparison, how, intent, bars)?;
+    match commit_copy(host, &copy, how, intent, made, bars) {
+        Ok(committed) => Ok(committed),
+        Err(error) => both(Err(error), host.snapshotter.remove(&copy)),
+    }
+}
+
+fn commit_copy(
+    host: &Host,
+    copy: &str,
+    how: DiffChoice,
+    intent: &mut Intent,
+    made: &mut Made,
+    bars: &Bars,
+) -> Result<Committed> {
+    let comparison = host.snapshotter.compare(copy)?;
+    let (written, layer) = write_blob(host, &comparison, how, intent, made, bars)?;
     let Comparison { parent, child, .. } = comparison;
     child.close()?;
     if let Some(parent) = parent {
         parent.close()?;
     }
     if written.entries == 0 {
-        host.snapshotter.remove(&copy)?;
+        host.snapshotter.remove(copy)?;
         return Ok(Committed {
             record: None,
             notes: written.notes,
         });
     }
     // Pinned before it is there: a gc in between must not take it for garbage.
-    let parent = host.store.snapshots.get(&copy)?.and_then(|snapshot| snapshot.parent);
-    intent.pin_layer(ChainId::new(parent, layer.diff_id))?;
-    let record = host.snapshotter.commit(&copy, &layer)?;
+    let parent = host.store.snapshots.get(copy)?.and_then(|snapshot| snapshot.parent);
+    let chain = ChainId::new(parent, layer.diff_id);
+    intent.pin_layer(chain)?;
+    let is_new = host.store.layers.get(&chain.0.hex())?.is_none();
+    let record = host.snapshotter.commit(copy, &layer)?;
+    if is_new {
+        made.layers.push(chain);
+    }
     Ok(Committed {
         record: Some(record),
         notes: written.notes,
@@ -116,6 +136,7 @@ fn write_blob(
     comparison: &Comparison,
     how: DiffChoice,
     intent: &mut Intent,
+    made: &mut Made,
     bars: &Bars,
 ) -> Result<(Written, NewLayer)> {
     let options = Options {
@@ -151,6 +172,9 @@ fn write_blob(
         ));
     }
     let stored = out.inner.finish_pinned(intent, None)?;
+    if stored.created {
+        made.blobs.push(stored.digest);
+    }
     if how == DiffChoice::Verify {
         let thorough = Options {
             thorough: true,

@@ -138,20 +138,31 @@ pub fn forget(store: &Store, container: &ContainerRecord, hold: Hold) -> Result<
     Ok(())
 }
 
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The command's code, or the failure with its code: 125 for everything before the command.
+    pub outcome: Outcome,
+    /// Whether plywood came as far as the command: else nothing of anybody's is in the container.
+    pub began: bool,
+}
+
 /// Mounts the container, runs `spec` in it, unmounts it durably and records how it ended.
-///
-/// # Errors
-/// The run's own, with its exit code; 125 for everything before the command.
-pub fn run(session: &Session, host: &Host, container: &ContainerRecord, spec: &Spec, _hold: &Hold) -> Outcome {
+pub fn run(session: &Session, host: &Host, container: &ContainerRecord, spec: &Spec, _hold: &Hold) -> Ended {
     if spec.terminal && spec.stdin && !std::io::stdin().is_terminal() {
         session
             .output
             .note("standard input is not a terminal: passing it on as it is");
     }
-    let mounted = host
-        .snapshotter
-        .mount(&container.id, Access::ReadWrite)
-        .map_err(before_command)?;
+    let mounted = match host.snapshotter.mount(&container.id, Access::ReadWrite) {
+        Ok(mounted) => mounted,
+        Err(error) => {
+            return Ended {
+                outcome: Err(before_command(error)),
+                began: false,
+            };
+        }
+    };
     let outcome = exec::run(mounted.path(), spec, Streams::own(), |pid| {
         let start_ticks = state::start_ticks(pid)
             .ok_or_else(|| Error::not_found(format!("the process {pid} of container {} is gone", container.name)))?;
@@ -165,7 +176,15 @@ pub fn run(session: &Session, host: &Host, container: &ContainerRecord, spec: &S
             },
         )
     });
-    let closed = mounted.close();
+    let began = !outcome.as_ref().is_err_and(exec::Error::is_before_command);
+    Ended {
+        outcome: finish(host, container, outcome, mounted.close()),
+        began,
+    }
+}
+
+/// Records how the run ended, and gives it.
+fn finish(host: &Host, container: &ContainerRecord, outcome: exec::Result<i32>, closed: Result<()>) -> Outcome {
     let code = match &outcome {
         Ok(code) => *code,
         Err(error) => error.exit_code(),

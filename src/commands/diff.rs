@@ -3,14 +3,16 @@
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
-use plywood_store::intent::Plan;
+use plywood_store::ChainId;
+use plywood_store::intent::{Intent, Plan};
 use plywood_store::layer::diff::{Change, ChangeKind, Everything, Options, Scope, changes};
 use serde::Serialize;
 
 use crate::cli::DiffArgs;
 use crate::commands::{Host, Session, container, random_key, tag};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, both};
 use crate::failure::{OK, Outcome};
+use crate::snapshot::Access;
 
 /// One change, as `--json` shows it.
 #[derive(Debug, Serialize)]
@@ -73,30 +75,39 @@ fn of_container(session: &Session, host: &Host, name: &str, each: &mut dyn FnMut
 }
 
 fn of_images(host: &Host, from: &str, to: &str, each: &mut dyn FnMut(Change) -> Result<()>) -> Result<()> {
-    let mut views = Vec::new();
+    let tops = [top(host, from)?, top(host, to)?];
     let intent = host.store.intents.begin(Plan::Work {
         verb: "diff".to_owned(),
         blobs: Vec::new(),
         layers: Vec::new(),
     })?;
-    for name in [from, to] {
-        let image = host.store.find_image(name)?;
-        let top = image
-            .layers
-            .last()
-            .ok_or_else(|| Error::invalid(format!("image {name} has no layers: there is nothing to compare")))?;
-        let key = random_key("diff");
-        host.snapshotter.view(&key, top, Some(&intent))?;
-        views.push((host.snapshotter.mount(&key, crate::snapshot::Access::ReadOnly)?, key));
-    }
-    if let [(older, _), (newer, _)] = views.as_slice() {
-        compare(Some(older.dir()), newer.dir(), &Everything, each)?;
-    }
-    for (mounted, key) in views {
-        mounted.close()?;
-        host.snapshotter.remove(&key)?;
-    }
-    intent.done()
+    let keys = [random_key("diff"), random_key("diff")];
+    let compared = compare_views(host, &keys, &tops, &intent, each);
+    let removed = keys.iter().try_for_each(|key| host.snapshotter.remove(key));
+    both(compared, removed.and_then(|()| intent.done()))
+}
+
+fn top(host: &Host, name: &str) -> Result<ChainId> {
+    let image = host.store.find_image(name)?;
+    let top = image.layers.last().copied();
+    top.ok_or_else(|| Error::invalid(format!("image {name} has no layers: there is nothing to compare")))
+}
+
+fn compare_views(
+    host: &Host,
+    [older, newer]: &[String; 2],
+    [from, to]: &[ChainId; 2],
+    intent: &Intent,
+    each: &mut dyn FnMut(Change) -> Result<()>,
+) -> Result<()> {
+    let mount = |key: &str, chain| {
+        host.snapshotter.view(key, chain, Some(intent))?;
+        host.snapshotter.mount(key, Access::ReadOnly)
+    };
+    let (older, newer) = (mount(older, from)?, mount(newer, to)?);
+    compare(Some(older.dir()), newer.dir(), &Everything, each)?;
+    newer.close()?;
+    older.close()
 }
 
 fn compare(

@@ -8,7 +8,7 @@ use plywood_store::{Digest, Store};
 
 use crate::cli::MountArgs;
 use crate::commands::{Host, Session, tag};
-use crate::error::{Context, Error, Result, with_failed_undo};
+use crate::error::{Context, Error, Result, both};
 use crate::explain::{quote, step};
 use crate::failure::{OK, Outcome};
 
@@ -51,10 +51,7 @@ fn show(host: &Host, name: &str, key: &str, target: &Path) -> Result<()> {
     })?;
     host.snapshotter.view(key, &chain, Some(&intent))?;
     if let Err(error) = host.snapshotter.mount_at(key, target) {
-        return Err(match host.snapshotter.remove(key).and_then(|()| intent.done()) {
-            Ok(()) => error,
-            Err(undo) => with_failed_undo(error, &undo),
-        });
+        return both(Err(error), host.snapshotter.remove(key).and_then(|()| intent.done()));
     }
     intent.done()
 }

@@ -5,7 +5,7 @@ use plywood_store::record::{ContainerRecord, ContainerState};
 use crate::cli::RunArgs;
 use crate::commands::container::{self, before_command};
 use crate::commands::{Host, Session, now, request, rm, tag};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result, both};
 use crate::exec::spec::Spec;
 use crate::failure::Outcome;
 use crate::image::oci;
@@ -35,17 +35,24 @@ pub fn run(args: &RunArgs, session: &Session) -> Outcome {
     let hold = container::hold(session, &host.store, &container).map_err(before_command)?;
     let parent = parent_of(&host, &container).map_err(before_command)?;
     if let Err(error) = host.snapshotter.prepare(&container.id, parent.as_ref(), None) {
-        let undone = rm::remove_held(&host, &container, hold);
-        return Err(before_command(match undone {
-            Ok(()) => error,
-            Err(undo) => crate::error::with_failed_undo(error, &undo),
-        }));
+        let undone = both(Err(error), rm::remove_held(&host, &container, hold));
+        return undone.map_err(before_command);
     }
-    let outcome = container::run(session, &host, &container, &spec, &hold);
-    if args.rm {
-        rm::remove_held(&host, &container, hold).map_err(before_command)?;
+    let ended = container::run(session, &host, &container, &spec, &hold);
+    // One that never began would only keep its name.
+    if !args.rm && ended.began {
+        return ended.outcome;
     }
-    outcome
+    match (ended.outcome, rm::remove_held(&host, &container, hold)) {
+        (outcome, Ok(())) => outcome,
+        (Ok(_), Err(error)) => Err(before_command(error)),
+        (Err(failure), Err(error)) => {
+            session
+                .output
+                .note(format!("container {} could not be removed: {error}", container.name));
+            Err(failure)
+        }
+    }
 }
 
 /// Checks what is wanted and records the container under a name that is its own.

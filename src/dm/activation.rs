@@ -16,7 +16,7 @@ use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::program::Program;
 use crate::dm::status::ThinStatus;
 use crate::dm::volume::{Claim, Content, Guard, Mode, Part, VolumeMount, Volumes};
-use crate::error::{Context, Error, Kind, Result, with_failed_undo};
+use crate::error::{Context, Error, Kind, Result, both};
 use crate::explain::{quote, step};
 
 /// How long a volume that somebody has alone is waited for, to be measured.
@@ -212,15 +212,6 @@ impl KernelPool {
     }
 }
 
-/// Both have happened: the first failure is told, and the failed undo beside it.
-fn both(work: Result<()>, undo: Result<()>) -> Result<()> {
-    match (work, undo) {
-        (Err(error), Err(undo)) => Err(with_failed_undo(error, &undo)),
-        (Err(error), Ok(())) | (Ok(()), Err(error)) => Err(error),
-        (Ok(()), Ok(())) => Ok(()),
-    }
-}
-
 fn unmount(target: &Path) -> Result<()> {
     ext4::unmount(target)?;
     step(|| format!("rmdir {}", quote(target)));
@@ -255,10 +246,7 @@ impl Volumes for KernelPool {
         let (path, dir, watch) = match mounted {
             Ok(mounted) => mounted,
             Err(error) => {
-                return Err(match deactivate.close() {
-                    Ok(()) => error,
-                    Err(undo) => with_failed_undo(error, &undo),
-                });
+                return both(Err(error), deactivate.close());
             }
         };
         let (target, writers) = (path.clone(), self.clone());

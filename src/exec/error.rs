@@ -82,6 +82,11 @@ impl Error {
         self.errno.map(Errno::from_raw_os_error)
     }
 
+    /// Whether it is certain that the command never ran, and that it was not the command that failed.
+    pub fn is_before_command(&self) -> bool {
+        !matches!(self.stage, Stage::Command | Stage::Supervision)
+    }
+
     /// What `plywood run` ends with.
     pub fn exit_code(&self) -> i32 {
         match (self.stage, self.errno()) {

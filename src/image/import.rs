@@ -7,7 +7,6 @@
 //! one short lock, image records, then names. A failure takes out again what
 //! was made on the way, as far as nobody else uses it by now.
 
-use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -18,11 +17,12 @@ use plywood_store::{ChainId, DiffId, Digest, Reference, Store};
 
 use super::compose::{self, ImageDraft, Step};
 use super::oci::{self, ImageConfig};
-use super::pipeline::{DAMAGED, Incoming, Loader, Made};
+use super::pipeline::{DAMAGED, Incoming, Loader};
 use super::source::{Parts, Source, Tree};
+use super::undo::{self, Made};
 use super::unpack::Unpacker;
 use super::{Progress, docker, layout};
-use crate::error::{Context, Error, Kind, Result, with_failed_undo};
+use crate::error::{Context, Error, Kind, Result};
 use crate::snapshot::Snapshotter;
 
 /// Brings images into a store.
@@ -362,57 +362,18 @@ impl Importer<'_> {
         }
     }
 
-    /// Runs `work` under an intent that pins what it needs; where it fails, takes out what it made.
     fn undoing<T>(
         &self,
         blobs: Vec<Digest>,
         layers: Vec<ChainId>,
         work: impl FnOnce(&mut Intent, &mut Made) -> Result<T>,
     ) -> Result<T> {
-        let mut intent = self.store.intents.begin(Plan::Work {
+        let plan = Plan::Work {
             verb: "import".to_owned(),
             blobs,
             layers,
-        })?;
-        let mut made = Made::default();
-        match work(&mut intent, &mut made) {
-            Ok(done) => {
-                // What was acknowledged is there; a left-over intent only keeps a dead owner's name.
-                if let Err(error) = intent.done() {
-                    tracing::warn!("cannot remove the import's intent: {error}");
-                }
-                Ok(done)
-            }
-            Err(cause) => match intent.done().and_then(|()| self.take_out(&made)) {
-                Ok(()) => Err(cause),
-                Err(undo) => Err(with_failed_undo(cause, &undo)),
-            },
-        }
-    }
-
-    /// Removes what was made, where nothing needs it. Somebody else may by now.
-    fn take_out(&self, made: &Made) -> Result<()> {
-        if !made.layers.is_empty() {
-            let lock = self.store.shared()?;
-            let garbage = plywood_store::gc::mark(self.store)?;
-            drop(lock);
-            for layer in garbage
-                .layers
-                .iter()
-                .filter(|layer| made.layers.contains(&layer.chain_id))
-            {
-                self.snapshotter.remove_layer(&layer.chain_id)?;
-            }
-        }
-        if !made.blobs.is_empty() {
-            let lock = self.store.exclusive()?;
-            let garbage: HashMap<Digest, u64> = plywood_store::gc::mark(self.store)?.blobs.into_iter().collect();
-            for blob in made.blobs.iter().filter(|blob| garbage.contains_key(blob)) {
-                self.store.blobs.remove(&lock, blob)?;
-            }
-            lock.done()?;
-        }
-        Ok(())
+        };
+        undo::undoing(self.store, self.snapshotter, plan, work)
     }
 }
 

@@ -11,6 +11,7 @@
 //! - [`import`]: an archive into the store, nothing visible before all is verified;
 //!   `layout` and `docker` read the two kinds, `pipeline` brings in a layer in one pass;
 //! - [`export`]: images out of the store; [`sink`]: into a tar, a folder, a file;
+//! - [`undo`]: what a failed import or commit made is taken out again;
 //! - [`unpack`]: a layer tar into a mounted snapshot, by a child that is
 //!   [confined](confine) to it.
 
@@ -26,6 +27,7 @@ pub mod oci;
 mod pipeline;
 pub mod sink;
 pub mod source;
+pub mod undo;
 pub mod unpack;
 
 /// Where long work tells how far it is. All of it may be called from any thread.

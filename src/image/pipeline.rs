@@ -24,6 +24,7 @@ use plywood_store::record::LayerRecord;
 use plywood_store::{ChainId, DiffId, Digest, Store};
 
 use super::Progress;
+use super::undo::Made;
 use super::unpack::{Unpacker, of_reader};
 use crate::error::{Context, Error, Kind, Result, with_failed_undo};
 use crate::snapshot::{Access, NewLayer, Snapshotter};
@@ -56,13 +57,6 @@ pub(super) struct Incoming<'a> {
     pub(super) shown: &'a Path,
     /// What it is, for the progress bar and a failure.
     pub(super) title: String,
-}
-
-/// What is in the store now that was not before, to be taken out again where the import fails.
-#[derive(Debug, Default)]
-pub(super) struct Made {
-    pub(super) blobs: Vec<Digest>,
-    pub(super) layers: Vec<ChainId>,
 }
 
 impl Loader<'_> {

@@ -14,7 +14,7 @@ use plywood_store::{ChainId, Digest};
 
 use super::stack::{self, MAX_LAYERS};
 use super::{Overlay, folders, upper};
-use crate::error::{Context, Error, Result, with_failed_undo};
+use crate::error::{Context, Error, Result, both};
 use crate::snapshot::{Access, Mounted, NewLayer, Snapshotter};
 
 impl Overlay {
@@ -75,7 +75,7 @@ impl Overlay {
         let upper = upper::handle(&self.folders.tree(name))?;
         let completed = upper::complete_links(mounted.dir(), upper.as_fd());
         drop(upper);
-        closed(mounted, completed)
+        both(completed, mounted.close())
     }
 
     /// Builds the layer of a captured copy from its own tar, over the same parent.
@@ -94,12 +94,7 @@ impl Overlay {
                 self.prepare_leased(&key, record.parent.as_ref(), record.lease.clone())?;
                 match self.fill(&key, layer).and_then(|()| self.commit(&key, layer)) {
                     Ok(made) => made,
-                    Err(error) => {
-                        return Err(match self.remove(&key) {
-                            Ok(()) => error,
-                            Err(undo) => with_failed_undo(error, &undo),
-                        });
-                    }
+                    Err(error) => return both(Err(error), self.remove(&key)),
                 }
             }
         };
@@ -118,7 +113,7 @@ impl Overlay {
                     layer.blob.digest, layer.diff_id
                 ))),
             });
-        closed(mounted, filled)
+        both(filled, mounted.close())
     }
 
     pub(super) fn unpack_blob(&self, mounted: &Mounted, blob: &Descriptor) -> Result<Digest> {
@@ -128,14 +123,5 @@ impl Overlay {
         (self.unpack)(mounted, &mut tar, &self.store.blobs.path(&blob.digest))?;
         std::io::copy(&mut tar, &mut std::io::sink()).context("read", format!("blob {}", blob.digest))?;
         Ok(tar.finish().1)
-    }
-}
-
-/// Closes a mount after work on it: both failures are told.
-fn closed(mounted: Mounted, done: Result<()>) -> Result<()> {
-    match (done, mounted.close()) {
-        (Ok(()), closed) => closed,
-        (Err(error), Ok(())) => Err(error),
-        (Err(error), Err(undo)) => Err(with_failed_undo(error, &undo)),
     }
 }
