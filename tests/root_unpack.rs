@@ -15,7 +15,7 @@ use tempfile::TempDir;
 fn unpacker() -> Unpacker {
     Unpacker {
         program: env!("CARGO_BIN_EXE_plywood").into(),
-        limits: Limits::default(),
+        ..Unpacker::default()
     }
 }
 

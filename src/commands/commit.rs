@@ -13,9 +13,10 @@ use plywood_store::digest::Hashing;
 use plywood_store::intent::{Intent, Plan};
 use plywood_store::layer::diff::{Everything, Options, Written, write_layer};
 use plywood_store::record::{ContainerRecord, ImageRecord, LayerRecord};
-use plywood_store::{ChainId, DiffId, Digest};
+use plywood_store::{ChainId, DiffId, Digest, Driver};
 
 use crate::cli::{CommitArgs, DiffChoice};
+use crate::commands::room::Room;
 use crate::commands::{Host, Session, container, random_key};
 use crate::error::{Error, Result, both};
 use crate::explain::{quote, step};
@@ -56,6 +57,7 @@ pub fn run(args: &CommitArgs, session: &Session) -> Outcome {
         layers: base.layers.clone(),
     };
     let bars = session.output.bars();
+    let room = Room::under(host.store.root())?;
     let image = undoing(&host.store, &*host.snapshotter, plan, |intent, made| {
         bars.begin(&format!("committing {}", container.name), None);
         let layer = commit_layer(&host, &container, args.diff, intent, made, bars);
@@ -65,6 +67,11 @@ pub fn run(args: &CommitArgs, session: &Session) -> Outcome {
             session.output.note(format!("left out: {note}"));
         }
         compose_image(&host, args, &container, &base, layer.record.as_ref(), changes)
+    });
+    let image = image.map_err(|error| match host.snapshotter.driver() {
+        Driver::Overlay => room.told(error, "the new layer", None),
+        // Its pool, which the failure names.
+        Driver::Thin => error,
     })?;
     session.output.line(image.id.to_string())?;
     Ok(OK)

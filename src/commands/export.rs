@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::cli::{ExportArgs, ExportFormat};
 use crate::commands::Session;
+use crate::commands::room::Room;
 use crate::error::{Error, Result};
 use crate::failure::{Failure, OK, Outcome};
 use crate::image::export::{Chosen, Exporter};
@@ -52,7 +53,13 @@ pub fn run(args: &ExportArgs, session: &Session) -> Outcome {
         Some(since) => store.find_image(since)?.layers.into_iter().collect(),
         None => HashSet::new(),
     };
-    write(args, session, &store, &chosen, &left_out)?;
+    let folder = args.output.parent().filter(|folder| folder.is_dir());
+    let room = folder.map(Room::under).transpose()?;
+    let written = write(args, session, &store, &chosen, &left_out);
+    match room {
+        Some(room) => written.map_err(|error| room.told(error, &args.output.display().to_string(), None))?,
+        None => written?,
+    }
     if session.output.is_json() && args.output.as_os_str() != "-" {
         let images = chosen.iter().map(|chosen| chosen.image.id.to_string()).collect();
         session.output.json(&Written {

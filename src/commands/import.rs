@@ -8,6 +8,7 @@ use plywood_store::blob::Descriptor;
 use serde::Serialize;
 
 use crate::cli::ImportArgs;
+use crate::commands::room::Room;
 use crate::commands::{Host, Session};
 use crate::error::{Context, Error, Result};
 use crate::failure::{Failure, OK, Outcome, USAGE};
@@ -77,16 +78,33 @@ fn request(args: &ImportArgs) -> Result<Request> {
 }
 
 fn import(args: &ImportArgs, session: &Session, host: &Host, request: &Request) -> Result<Vec<Imported>> {
-    let spool = host.store.folder("tmp")?;
-    let mut unpacker = Unpacker::default();
-    if host.snapshotter.driver() == Driver::Overlay {
-        // A volume is its own limit; a folder is not.
-        unpacker.limits.total_bytes = unpacker.limits.total_bytes.min(source::room_in(host.store.root())?);
+    if host.snapshotter.driver() != Driver::Overlay {
+        return bring_in(args, session, host, request, &Unpacker::default());
     }
+    // A volume is its own limit; a folder is not.
+    let room = Room::under(host.store.root())?;
+    let unpacker = Unpacker {
+        room: Some(room.free()),
+        ..Unpacker::default()
+    };
+    bring_in(args, session, host, request, &unpacker).map_err(|error| {
+        let file = args.file.metadata().ok().filter(std::fs::Metadata::is_file);
+        room.told(error, &args.file.display().to_string(), file.map(|file| file.len()))
+    })
+}
+
+fn bring_in(
+    args: &ImportArgs,
+    session: &Session,
+    host: &Host,
+    request: &Request,
+    unpacker: &Unpacker,
+) -> Result<Vec<Imported>> {
+    let spool = host.store.folder("tmp")?;
     let importer = Importer {
         store: &host.store,
         snapshotter: &*host.snapshotter,
-        unpacker: &unpacker,
+        unpacker,
         progress: session.output.bars(),
     };
     match &args.parent {

@@ -20,6 +20,7 @@ pub mod ps;
 mod request;
 pub mod rm;
 pub mod rmi;
+mod room;
 pub mod run;
 pub mod start;
 pub mod tag;

@@ -73,12 +73,13 @@ impl Error {
     /// A store error that came through [`std::io::Error`] (as a blob's reader
     /// sends it) keeps its kind and its hint.
     pub fn io(verb: &str, path: impl AsRef<Path>, source: impl Into<std::io::Error>) -> Self {
-        use rustix::io::Errno;
+        use std::io::ErrorKind;
         let source = source.into();
         let ours = source.get_ref().and_then(|inner| inner.downcast_ref::<Self>());
-        let kind = match (ours, source.raw_os_error().map(Errno::from_raw_os_error)) {
+        // By its kind, which it keeps when somebody wraps it; not by the system's number.
+        let kind = match (ours, source.kind()) {
             (Some(ours), _) => ours.kind,
-            (None, Some(Errno::NOSPC | Errno::DQUOT)) => Kind::NoSpace,
+            (None, ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => Kind::NoSpace,
             _ => Kind::Io,
         };
         Self {
