@@ -53,3 +53,23 @@ fn dm_a_container_without_a_snapshot_can_be_removed() {
     );
     plywood.sound();
 }
+
+#[test]
+fn dm_a_run_that_fills_the_pool_says_so_and_check_too() {
+    let plywood = small_pool();
+    let error = plywood.fails(125, FILL);
+    for part in ["container full", "-pool is full", "Hint: ", "plywood rm full"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let container = &plywood.json(["ps", "-a"])[0];
+    assert_eq!(container["exit_code"], 125, "{container}");
+    let again = plywood.fails(125, ["start", "full"]);
+    assert!(again.contains("is full"), "{again}");
+    let found = plywood.run(["check"]);
+    assert_eq!(found.status.code(), Some(1));
+    let found = String::from_utf8(found.stdout).expect("UTF-8");
+    assert!(found.contains("is full") && found.contains("lost writes"), "{found}");
+    plywood.ok(["rm", "full"]);
+    plywood.sound();
+    plywood.ok(["run", "--rm", "base", "true"]);
+}

@@ -185,16 +185,29 @@ pub fn run(session: &Session, host: &Host, container: &ContainerRecord, spec: &S
 
 /// Records how the run ended, and gives it.
 fn finish(host: &Host, container: &ContainerRecord, outcome: exec::Result<i32>, closed: Result<()>) -> Outcome {
-    let code = match &outcome {
-        Ok(code) => *code,
-        Err(error) => error.exit_code(),
+    let code = match (&outcome, &closed) {
+        (Err(error), _) => error.exit_code(),
+        // The command's own code means nothing where its writes did not reach the disk.
+        (Ok(_), Err(_)) => CODE_FAILED,
+        (Ok(code), Ok(())) => *code,
     };
     let recorded = record(&host.store, container, ContainerState::Exited { code, ended_at: now() });
     let code = exit_code(outcome.map_err(failure)?);
-    // The command's own code means nothing where its writes did not reach the disk.
-    closed.map_err(before_command)?;
+    closed.map_err(|error| before_command(lost_writes(container, error)))?;
     recorded.map_err(before_command)?;
     Ok(code)
+}
+
+fn lost_writes(container: &ContainerRecord, error: Error) -> Error {
+    let name = &container.name;
+    let hint = error.hint().unwrap_or("the kernel's log (dmesg) says what happened");
+    let hint = format!("{hint}; plywood mount {name} shows what was kept, plywood rm {name} frees its space");
+    Error::new(
+        error.kind(),
+        format!("what container {name} wrote could not all be kept"),
+    )
+    .caused_by(error)
+    .hinted(hint)
 }
 
 /// An error before the command ran, as `run` and `start` end with it.

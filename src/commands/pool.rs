@@ -66,7 +66,7 @@ struct Report {
     metadata: Option<Fill>,
     /// Bytes that a volume can hold.
     volume_size: u64,
-    /// Bytes that the data file may grow to.
+    /// Bytes that the sparse data file can hold.
     data_limit: Option<u64>,
     underneath: Vec<Underneath>,
 }

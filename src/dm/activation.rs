@@ -14,7 +14,7 @@ use crate::dm::kernel::KernelPool;
 use crate::dm::locks::{Ended, Gate, Taken};
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::program::Program;
-use crate::dm::status::ThinStatus;
+use crate::dm::status::{Need, ThinStatus};
 use crate::dm::volume::{Claim, Content, Guard, Mode, Part, VolumeMount, Volumes};
 use crate::error::{Context, Error, Kind, Result, both};
 use crate::explain::{quote, step};
@@ -173,6 +173,17 @@ impl KernelPool {
         }
     }
 
+    /// Why something could not be written back: the pool's state, where that is the reason.
+    fn cause_of(&self, error: Error) -> Error {
+        let state = self
+            .status()
+            .and_then(|status| status.require(Need::Space, &self.name()));
+        match state {
+            Err(state) => state.caused_by(error),
+            Ok(()) => error,
+        }
+    }
+
     fn mount_active(&self, device: &Path, mode: Mode) -> Result<(PathBuf, std::os::fd::OwnedFd)> {
         let number = MOUNTS.fetch_add(1, Ordering::Relaxed);
         let target = self.inner.mounts.join(format!("{}-{number}", std::process::id()));
@@ -257,7 +268,7 @@ impl Volumes for KernelPool {
                 Mode::ReadOnly => Ok(()),
             };
             drop(watch);
-            let ended = both(synced, unmount(&target));
+            let ended = both(synced, unmount(&target)).map_err(|error| writers.cause_of(error));
             both(writers.note_end(id, mode, ended), deactivate.close())
         });
         Ok(VolumeMount { path, dir, undo })
@@ -330,6 +341,10 @@ impl Volumes for KernelPool {
                 self.inner.locks.forget_writer(id)
             }
         }
+    }
+
+    fn has_lost_writes(&self, id: ThinId) -> Result<bool> {
+        Ok(self.inner.locks.last_writer(id)? == Ended::Failed)
     }
 
     fn discard(&self, claim: &Claim) -> Result<()> {

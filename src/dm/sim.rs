@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::mount::{MntFlags, MsFlags};
 use rustix::fs::{Mode as FileMode, OFlags, Timespec, Timestamps};
 
-use crate::dm::locks::{Locks, Taken};
+use crate::dm::locks::{Ended, Locks, Taken};
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::sim_copy::copy_tree;
 use crate::dm::status::{Need, PoolMode, PoolStatus};
@@ -327,6 +327,10 @@ impl Volumes for SimPool {
 
     fn seal(&self, _claim: &Claim) -> Result<()> {
         self.call((), || Ok(()))
+    }
+
+    fn has_lost_writes(&self, id: ThinId) -> Result<bool> {
+        Ok(self.locks.last_writer(id)? == Ended::Failed)
     }
 
     fn discard(&self, claim: &Claim) -> Result<()> {

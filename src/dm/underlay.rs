@@ -6,7 +6,9 @@
 //! ROOT/pool/volumes/    the locks of the volumes
 //! ```
 //!
-//! Makes the files, puts the pool's table over them, makes room and grows. Metadata
+//! Makes the files, puts the pool's table over them, makes room and grows. The data
+//! file is sparse: at its limit from the beginning it costs what is written, and
+//! needs no growing by itself; the metadata do, up to what the kernel can use. Metadata
 //! that is empty where a pool is recorded is an error, not a fresh start.
 
 use std::fs::{File, OpenOptions};
@@ -226,23 +228,18 @@ impl Underlay {
             .ok_or_else(|| Error::corrupt(format!("cannot read what thin_ls says: {listed:?}")))
     }
 
-    /// Refuses a pool with less than a tenth free, after growing what can grow.
+    /// Refuses a pool with less than a tenth free, after growing its metadata where they can grow.
     ///
     /// # Errors
     /// No space.
     pub(super) fn ensure_room(&self, pool: &KernelPool) -> Result<()> {
         let status = pool.status()?;
         status.require(Need::Space, &pool.name())?;
-        if let PoolDevices::LoopFiles { data_limit } = self.devices {
+        if let PoolDevices::LoopFiles { .. } = self.devices {
             self.require_host_room()?;
-            let data = size_of_device(&self.data_path())?;
             let metadata = size_of_device(&self.metadata_path())?;
-            let more_data = (is_low(status.data_used, status.data_total) && data < data_limit)
-                .then(|| data.saturating_mul(2).min(data_limit));
-            let more_metadata = (is_low(status.metadata_used, status.metadata_total) && metadata < METADATA_MOST)
-                .then(|| metadata.saturating_mul(2).min(METADATA_MOST));
-            if more_data.is_some() || more_metadata.is_some() {
-                self.grow(pool, more_data, more_metadata)?;
+            if is_low(status.metadata_used, status.metadata_total) && metadata < METADATA_MOST {
+                self.grow(pool, None, Some(metadata.saturating_mul(2).min(METADATA_MOST)))?;
             }
         }
         require_free(&pool.status()?, &pool.name())

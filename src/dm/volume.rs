@@ -73,6 +73,12 @@ pub trait Volumes {
     /// Corrupt where its filesystem saw an error: what it holds cannot be trusted.
     fn seal(&self, claim: &Claim) -> Result<()>;
 
+    /// Whether something that was written to a volume could not be kept.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn has_lost_writes(&self, id: ThinId) -> Result<bool>;
+
     /// Gives back what a volume holds, before it is deleted.
     ///
     /// # Errors

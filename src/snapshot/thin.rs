@@ -259,6 +259,12 @@ impl Snapshotter for Thin {
                 "the snapshot {key:?} is a view: it is never written"
             )));
         }
+        if access != Access::ReadOnly {
+            // Its writes would be lost with its filesystem: a full pool is worse than a full disk.
+            let lock = self.store.exclusive()?;
+            self.pool.ensure_room()?;
+            lock.done()?;
+        }
         let mounted = self.mount_volume(&snapshot.place, content_of(&snapshot), access)?;
         self.require_still(&snapshot)?;
         Ok(mounted)

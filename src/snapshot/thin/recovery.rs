@@ -91,7 +91,7 @@ impl Thin {
         let lock = self.store.exclusive()?;
         let mut findings = Vec::new();
         let status = self.pool.status()?;
-        if let Err(error) = status.require(Need::Metadata, "of this root") {
+        if let Err(error) = status.require(Need::Space, "of this root") {
             findings.push(error.to_string());
         }
         let record = self.record()?;
@@ -102,6 +102,13 @@ impl Thin {
             ));
         }
         let owners = self.owners(&mut findings)?;
+        for (id, owner) in &owners {
+            if self.pool.has_lost_writes(super::thin_id(*id)?)? {
+                findings.push(format!(
+                    "{owner} (volume {id}) lost writes: its pool was full or failing under its writer"
+                ));
+            }
+        }
         if let Some(there) = self.pool.ids()? {
             compare(&owners, &there, &mut findings);
         } else {
