@@ -373,3 +373,35 @@ fn root_a_run_that_never_began_leaves_no_container() {
     assert_eq!(state_of(&plywood, "one"), ("exited".to_owned(), Some(127)));
     plywood.sound();
 }
+
+#[test]
+fn root_umount_tells_for_each_what_became_of_it() {
+    let plywood = with_base();
+    let error = plywood.fails(1, ["umount", "typo"]);
+    assert!(error.contains("typo is not mounted"), "{error}");
+    for name in ["one", "two", "three"] {
+        plywood.ok(["run", "--name", name, "base", "true"]);
+    }
+    let points: Vec<_> = ["one", "two", "three"].map(|name| plywood.ok(["mount", name])).into();
+    let busy = fs::File::open(Path::new(&points[1]).join("etc/passwd")).unwrap();
+    let error = plywood.fails(1, ["umount", "one", "typo", "two", "three"]);
+    assert!(
+        error.contains("typo is not mounted") && error.contains(&points[1]),
+        "{error}"
+    );
+    let shown = |point: &&String| Path::new(point).join("etc").exists();
+    assert_eq!(points.iter().filter(shown).collect::<Vec<_>>(), [&points[1]]);
+    drop(busy);
+    plywood.ok(["umount", "--all"]);
+    plywood.ok(["umount", "--all"]);
+
+    // Neither a mount that fails nor one that comes too late leaves a folder.
+    plywood.ok(["mount", "one"]);
+    plywood.fails(1, ["mount", "one"]);
+    plywood.ok(["umount", "one"]);
+    assert_eq!(fs::read_dir(plywood.root().join("mounted")).unwrap().count(), 0);
+    let fresh = Plywood::new("overlay");
+    assert!(fresh.fails(1, ["umount", "x"]).contains("x is not mounted"));
+    fresh.ok(["umount", "--all"]);
+    assert!(!fresh.root().exists());
+}

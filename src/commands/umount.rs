@@ -6,34 +6,43 @@ use plywood_store::record::SnapshotRecord;
 use crate::cli::UmountArgs;
 use crate::commands::{Host, Session, mount};
 use crate::error::{Error, Result};
-use crate::failure::{OK, Outcome};
+use crate::failure::{Failure, OK, Outcome};
 
-/// Unmounts what was named, or everything.
+/// Unmounts what was named, or everything, and tells for each what could not be.
 ///
 /// # Errors
-/// Where something is not mounted, or still in use.
+/// Where something is not mounted, or still in use; the others are unmounted.
 pub fn run(args: &UmountArgs, session: &Session) -> Outcome {
-    if session.store()?.is_none() {
-        return Ok(OK);
-    }
-    let host = session.host()?;
-    let mounted: Vec<SnapshotRecord> = host
-        .store
-        .snapshots
-        .list()?
-        .into_iter()
-        .filter(|snapshot| snapshot.mounted_at.is_some())
-        .collect();
-    if args.all {
-        for snapshot in &mounted {
-            undo(&host, snapshot)?;
+    let host = session.existing_host()?;
+    let mounted = match &host {
+        Some(host) => mounted(host)?,
+        None => Vec::new(),
+    };
+    let mut failed = false;
+    let mut done = |result: Result<()>| {
+        if let Err(error) = result {
+            failed = true;
+            if let Some(report) = Failure::from(error).report() {
+                session.output.error(report);
+            }
         }
-        return Ok(OK);
+    };
+    if let Some(host) = host.as_ref().filter(|_| args.all) {
+        mounted.iter().for_each(|snapshot| done(undo(host, snapshot)));
     }
     for name in &args.objects {
-        undo(&host, find(&host, &mounted, name)?)?;
+        done(match &host {
+            Some(host) => find(host, &mounted, name).and_then(|snapshot| undo(host, snapshot)),
+            None => Err(not_mounted(name)),
+        });
     }
-    Ok(OK)
+    if failed { Err(Failure::told()) } else { Ok(OK) }
+}
+
+fn mounted(host: &Host) -> Result<Vec<SnapshotRecord>> {
+    let mut mounted = host.store.snapshots.list()?;
+    mounted.retain(|snapshot| snapshot.mounted_at.is_some());
+    Ok(mounted)
 }
 
 fn find<'a>(host: &Host, mounted: &'a [SnapshotRecord], name: &str) -> Result<&'a SnapshotRecord> {
@@ -46,10 +55,12 @@ fn find<'a>(host: &Host, mounted: &'a [SnapshotRecord], name: &str) -> Result<&'
         key => Some(key?),
     };
     let by_key = mounted.iter().find(|snapshot| Some(&snapshot.key) == key.as_ref());
-    by_path.or(by_key).ok_or_else(|| {
-        Error::not_found(format!("{name} is not mounted"))
-            .hinted("plywood mount IMAGE mounts; findmnt lists what is mounted")
-    })
+    by_path.or(by_key).ok_or_else(|| not_mounted(name))
+}
+
+fn not_mounted(name: &str) -> Error {
+    Error::not_found(format!("{name} is not mounted"))
+        .hinted("plywood mount IMAGE mounts; findmnt lists what is mounted")
 }
 
 fn undo(host: &Host, snapshot: &SnapshotRecord) -> Result<()> {
