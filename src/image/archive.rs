@@ -6,15 +6,23 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+
+use plywood_store::layer::read::{EntryKind, Reader};
+use plywood_store::layer::{self, Limits};
 
 use super::source::Part;
 use crate::error::{Context, Error, Result};
 
 /// Entries that an image archive may have: 1000 layers with their legacy files, many images.
 const ENTRIES_MAX: usize = 100_000;
+/// Bytes of a tar block.
+const BLOCK: u64 = 512;
+/// Bytes that are read at once where headers are looked for.
+const HEADERS: usize = 4096;
 /// Links that a name may lead over.
 const LINKS_MAX: usize = 8;
 
@@ -34,68 +42,78 @@ enum Entry {
 }
 
 impl Archive {
-    /// Indexes the tar that begins at byte `start`.
+    /// Indexes the tar that begins at byte `start`, by the reader that reads layers too: it is as strict
+    /// here, and no header can claim more than its due.
     ///
     /// # Errors
     /// Corrupt where it ends too early; invalid where it is damaged or a name comes twice.
     pub fn index(file: File, start: u64) -> Result<Self> {
         let length = file.metadata().context("look at", "the archive")?.len();
-        let file = Arc::new(file);
-        let mut entries = HashMap::new();
-        let mut is_image_alone = true;
-        let view = View {
-            file: Arc::clone(&file),
-            start,
-            at: start,
-            end: length,
+        let mut archive = Self {
+            file: Arc::new(file),
+            entries: HashMap::new(),
+            is_image_alone: true,
         };
-        let mut tar = tar::Archive::new(view);
-        for entry in tar.entries_with_seek().map_err(damaged)? {
-            let entry = entry.map_err(damaged)?;
-            let Some(name) = name_of(&entry.path_bytes()) else {
-                is_image_alone = false;
-                continue;
+        let mut next = start;
+        for _ in 0..=ENTRIES_MAX {
+            let mut rest = Headers(archive.view(next, length));
+            let mut reader = Reader::new(&mut rest, &limits());
+            let Some(entry) = reader.next_entry().map_err(damaged)? else {
+                return Ok(archive);
             };
-            if name.is_empty() || is_header(entry.header().entry_type()) {
-                continue;
+            let (from, stored) = reader.extent();
+            let (at, end) = (
+                next.saturating_add(from),
+                next.saturating_add(from).saturating_add(stored),
+            );
+            if end > length {
+                return Err(
+                    Error::corrupt(format!("the archive ends in the middle of {:?}", entry.path))
+                        .hinted("it was cut off: fetch or export it again"),
+                );
             }
-            is_image_alone &= is_archive_name(&name);
-            let (at, size) = (start.saturating_add(entry.raw_file_position()), entry.size());
-            let found = match entry.header().entry_type() {
-                tar::EntryType::Regular | tar::EntryType::Continuous => {
-                    if at.checked_add(size).is_none_or(|end| end > length) {
-                        return Err(Error::corrupt(format!("the archive ends in the middle of {name}"))
-                            .hinted("it was cut off: fetch or export it again"));
-                    }
-                    Entry::File { at, size }
-                }
-                kind @ (tar::EntryType::Symlink | tar::EntryType::Link) => {
-                    let target = entry.link_name_bytes().unwrap_or_default();
-                    let base = if kind == tar::EntryType::Symlink {
-                        name.rsplit_once('/').map_or("", |(folder, _)| folder)
-                    } else {
-                        ""
-                    };
-                    joined(base, &target).map_or(Entry::Other, Entry::Link)
-                }
-                _ => Entry::Other,
-            };
-            if !matches!(found, Entry::Other) && entries.insert(name.clone(), found).is_some() {
-                return Err(Error::invalid(format!(
-                    "the archive has {name} twice: it could be read as two different images"
-                )));
-            }
-            if entries.len() > ENTRIES_MAX {
-                return Err(Error::invalid(format!(
-                    "the archive has more than {ENTRIES_MAX} entries"
-                )));
-            }
+            archive.take(&entry, at, stored)?;
+            next = at.saturating_add(stored.next_multiple_of(BLOCK));
         }
-        Ok(Self {
-            file,
-            entries,
-            is_image_alone,
-        })
+        Err(Error::invalid(format!(
+            "the archive has more than {ENTRIES_MAX} entries"
+        )))
+    }
+
+    /// Remembers where an entry is, if a name leads to it.
+    fn take(&mut self, entry: &layer::read::Entry, at: u64, size: u64) -> Result<()> {
+        let Some(name) = entry.path.to_str() else {
+            self.is_image_alone = false;
+            return Ok(());
+        };
+        if entry.kind == EntryKind::Directory {
+            return Ok(());
+        }
+        self.is_image_alone &= is_archive_name(name);
+        let found = match &entry.kind {
+            // A sparse one is no blob.
+            EntryKind::File if entry.size == size => Entry::File { at, size },
+            EntryKind::Symlink(target) => {
+                let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+                joined(folder, target.as_os_str().as_bytes()).map_or(Entry::Other, Entry::Link)
+            }
+            EntryKind::HardLink(target) => joined("", target.as_os_str().as_bytes()).map_or(Entry::Other, Entry::Link),
+            _ => Entry::Other,
+        };
+        if self.entries.insert(name.to_owned(), found).is_some() {
+            return Err(Error::invalid(format!(
+                "the archive has {name:?} twice: it could be read as two different images"
+            )));
+        }
+        Ok(())
+    }
+
+    fn view(&self, start: u64, end: u64) -> View {
+        View {
+            file: Arc::clone(&self.file),
+            at: start,
+            end,
+        }
     }
 
     /// Whether every name in it is one that image archives have.
@@ -114,14 +132,8 @@ impl Archive {
             match self.entries.get(&wanted) {
                 None => return Ok(None),
                 Some(Entry::File { at, size }) => {
-                    let view = View {
-                        file: Arc::clone(&self.file),
-                        start: *at,
-                        at: *at,
-                        end: at + size,
-                    };
                     return Ok(Some(Part {
-                        reader: Box::new(view),
+                        reader: Box::new(self.view(*at, at + size)),
                         size: *size,
                     }));
                 }
@@ -133,17 +145,17 @@ impl Archive {
     }
 }
 
-fn damaged(cause: io::Error) -> Error {
+/// The size of a file in an archive is the archive's, not an image's.
+fn limits() -> Limits {
+    Limits {
+        total_bytes: u64::MAX,
+        file_bytes: u64::MAX,
+        ..Limits::default()
+    }
+}
+
+fn damaged(cause: Error) -> Error {
     Error::corrupt("the archive is damaged or was cut off").caused_by(cause)
-}
-
-fn is_header(kind: tar::EntryType) -> bool {
-    kind.is_pax_global_extensions() || kind.is_dir()
-}
-
-/// A name without `./`; none where it is no text or leads out.
-fn name_of(bytes: &[u8]) -> Option<String> {
-    joined("", bytes)
 }
 
 /// `target` as seen from the folder `base`, inside the archive.
@@ -169,19 +181,17 @@ pub fn first_name(begin: &[u8]) -> Option<Option<String>> {
     if begin.iter().all(|byte| *byte == 0) {
         return Some(None);
     }
-    let mut tar = tar::Archive::new(Cursor::new(begin));
-    for (count, entry) in tar.entries().ok()?.enumerate() {
-        let entry = match entry {
-            Ok(entry) => entry,
-            // Cut off later on: a tar without a name that decides.
-            Err(_) if count > 0 => return Some(None),
-            Err(_) => return None,
-        };
-        match name_of(&entry.path_bytes()) {
-            Some(name) if name.is_empty() || entry.header().entry_type().is_pax_global_extensions() => {}
-            name => return Some(name),
+    if !layer::read::is_header(begin) {
+        return None;
+    }
+    let mut begin = begin;
+    let mut reader = Reader::new(&mut begin, &limits());
+    while let Ok(Some(entry)) = reader.next_entry() {
+        if !entry.path.as_os_str().is_empty() {
+            return Some(entry.path.to_str().map(str::to_owned));
         }
     }
+    // Cut off, or refused later: a tar without a name that decides.
     Some(None)
 }
 
@@ -211,7 +221,6 @@ pub fn is_archive_name(name: &str) -> bool {
 #[derive(Debug, Clone)]
 struct View {
     file: Arc<File>,
-    start: u64,
     at: u64,
     end: u64,
 }
@@ -228,16 +237,13 @@ impl Read for View {
     }
 }
 
-impl io::Seek for View {
-    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
-        let target = match to {
-            io::SeekFrom::Start(at) => self.start.checked_add(at),
-            io::SeekFrom::Current(by) => self.at.checked_add_signed(by),
-            io::SeekFrom::End(by) => self.end.checked_add_signed(by),
-        };
-        let target = target.filter(|target| *target >= self.start);
-        self.at = target.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        Ok(self.at - self.start)
+/// What is read for its headers: a little at a time, as contents are passed over unread.
+struct Headers(View);
+
+impl Read for Headers {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let few = buffer.len().min(HEADERS);
+        self.0.read(buffer.get_mut(..few).unwrap_or_default())
     }
 }
 
@@ -310,7 +316,7 @@ mod tests {
         )
         .unwrap();
         assert!(archive.open("a").is_err());
-        assert!(archive.open("c").unwrap().is_none());
+        assert!(archive.open("c").is_err());
         assert!(indexed(&tar_of(&[("a", "1", None), ("./a", "2", None)]), b"").is_err());
         let whole = tar_of(&[("a", &"1".repeat(2000), None)]);
         assert!(indexed(&whole[..1500], b"").is_err());

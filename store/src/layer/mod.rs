@@ -24,6 +24,9 @@ mod write;
 
 pub use handle::remove_tree;
 
+/// Directories that may lie within each other.
+const DEPTH: usize = 1024;
+
 /// What a foreign archive may ask for at most.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -50,7 +53,7 @@ impl Default for Limits {
             file_bytes: 1 << 40,
             entries: 50_000_000,
             path_bytes: 4096,
-            depth: 1024,
+            depth: DEPTH,
             header_bytes: 1 << 20,
             null_devices: true,
         }

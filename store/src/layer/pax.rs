@@ -40,17 +40,17 @@ pub(super) struct Sparse {
 }
 
 impl Records {
-    /// Lets `later` win.
-    pub(super) fn merge(&mut self, later: Self) {
-        self.path = later.path.or(self.path.take());
-        self.link = later.link.or(self.link.take());
-        self.size = later.size.or(self.size);
-        self.uid = later.uid.or(self.uid);
-        self.gid = later.gid.or(self.gid);
-        self.mtime = later.mtime.or(self.mtime);
-        self.xattrs.extend(later.xattrs);
-        self.sparse = later.sparse.or(self.sparse.take());
-        self.skipped.extend(later.skipped);
+    /// Whether anything in them says what an entry is.
+    pub(super) fn describe_something(&self) -> bool {
+        self.path.is_some()
+            || self.link.is_some()
+            || self.size.is_some()
+            || self.uid.is_some()
+            || self.gid.is_some()
+            || self.mtime.is_some()
+            || self.sparse.is_some()
+            || !self.xattrs.is_empty()
+            || !self.skipped.is_empty()
     }
 }
 

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use rustix::fs::{Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::DEPTH;
 use super::apply::{Applier, failed};
 use super::entry::{Entry, EntryKind, Time, shown};
 use super::handle::{self, DIRECTORY, Node};
@@ -56,6 +57,10 @@ impl Applier {
                 shown(path)
             ))
             .caused_by(std::io::Error::from(cause)),
+            Errno::NAMETOOLONG => Error::invalid(format!(
+                "the tar puts something into {}, which leads more than {DEPTH} directories deep",
+                shown(path)
+            )),
             cause => failed("open", path, cause),
         })?;
         self.place(path, dir)
@@ -67,7 +72,28 @@ impl Applier {
         }
         // Through links of the tree, but never out of it.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        handle::open_at(self.root.dir.as_fd(), path, flags, ResolveFlags::IN_ROOT)
+        let root = self.root.dir.as_fd();
+        match handle::open_at(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS) {
+            Err(Errno::LOOP) => {
+                let dir = handle::open_at(root, path, flags, ResolveFlags::IN_ROOT)?;
+                self.is_in_reach(&dir)?;
+                Ok(dir)
+            }
+            found => found,
+        }
+    }
+
+    /// Whether the way up is no longer than a path may be: links lead on from where others ended, so that a
+    /// few entries could build a tree that nobody can read any more.
+    fn is_in_reach(&self, dir: &OwnedFd) -> Result<(), Errno> {
+        let mut above = rustix::fs::openat(dir, ".", DIRECTORY, Mode::empty())?;
+        for _ in 0..=DEPTH {
+            if rustix::fs::fstat(&above)?.st_ino == self.root.inode {
+                return Ok(());
+            }
+            above = rustix::fs::openat(&above, "..", DIRECTORY, Mode::empty())?;
+        }
+        Err(Errno::NAMETOOLONG)
     }
 
     /// Remembers an open directory as the one where the next entries go.
@@ -128,7 +154,12 @@ impl Applier {
             };
             let above = at.clone();
             at.push(name);
-            match self.resolve(&at) {
+            let found = match handle::open_child(dir.as_fd(), name) {
+                // A link: where it leads is to be seen from the root.
+                Err(Errno::LOOP | Errno::NOTDIR) => self.resolve(&at),
+                found => found,
+            };
+            match found {
                 Ok(found) => dir = found,
                 Err(Errno::NOENT) => {
                     // The one above is changed by this, and so must be known first.

@@ -7,7 +7,7 @@
 //! | what | rule |
 //! |---|---|
 //! | size | a PAX `size` wins; links, directories, devices and FIFOs carry no bytes |
-//! | PAX records | malformed ones are errors, never skipped; global ones may not name or measure entries |
+//! | PAX records | malformed ones are errors, never skipped; global ones may not describe entries |
 //! | names | bytes; leading `/` and `./` go, `.` and `//` fold, `..` and NUL are refused |
 //! | sparse files | GNU (old, and PAX 0.0, 0.1, 1.0) with a sorted map inside the logical size |
 //! | mode | its low twelve bits |
@@ -31,11 +31,21 @@ use crate::{Error, Kind, Result, compress};
 /// Bytes read at once: what a pipe of ours holds, and a good write.
 const BUFFER: usize = 256 << 10;
 
+/// Whether a stream that begins like this begins with a tar header.
+pub fn is_header(begin: &[u8]) -> bool {
+    let mut header = tar::Header::new_old();
+    begin.get(..BLOCK).is_some_and(|block| {
+        header.as_mut_bytes().copy_from_slice(block);
+        is_sound(&header)
+    })
+}
+
 /// The entries of a tar stream.
 pub struct Reader<'a> {
     input: BufReader<&'a mut dyn Read>,
     limits: Limits,
-    global: Records,
+    /// Bytes of the stream that headers and their bodies took, and contents that were passed.
+    at: u64,
     /// Stored bytes of the current entry that nobody has read yet, without padding.
     left: u64,
     /// Bytes of the input's buffer that [`Reader::content`] has handed out.
@@ -65,7 +75,7 @@ impl<'a> Reader<'a> {
         Self {
             input: BufReader::with_capacity(BUFFER, tar),
             limits: limits.clone(),
-            global: Records::default(),
+            at: 0,
             left: 0,
             lent: 0,
             padding: 0,
@@ -81,6 +91,12 @@ impl<'a> Reader<'a> {
     /// Entries read so far.
     pub fn entries(&self) -> u64 {
         self.entries
+    }
+
+    /// Where in the stream the content of the entry at hand begins, and how many bytes it takes up
+    /// there: for who wants to read it later by itself. Ask before [`Reader::content`].
+    pub fn extent(&self) -> (u64, u64) {
+        (self.at, self.left)
     }
 
     /// What was left out on purpose since the last call.
@@ -111,16 +127,12 @@ impl<'a> Reader<'a> {
             };
             match header.as_old().linkflag[0] {
                 b'x' if extended.is_none() => extended = Some(self.records(&header, &mut header_bytes)?),
-                b'g' => {
-                    let records = self.records(&header, &mut 0)?;
-                    self.take_global(records)?;
-                }
+                b'g' => self.global(&header)?,
                 b'L' if long_name.is_none() => long_name = Some(self.long(&header, &mut header_bytes)?),
                 b'K' if long_link.is_none() => long_link = Some(self.long(&header, &mut header_bytes)?),
                 b'x' | b'L' | b'K' => return Err(self.bad("two extended headers for one entry")),
                 _ => {
-                    let mut records = self.global.clone();
-                    records.merge(extended.unwrap_or_default());
+                    let records = extended.unwrap_or_default();
                     return self.entry(&header, records, long_name, long_link).map(Some);
                 }
             }
@@ -151,6 +163,7 @@ impl<'a> Reader<'a> {
             self.segments.pop();
         }
         self.left -= got as u64;
+        self.at += got as u64;
         self.lent = got;
         Ok(self.input.buffer().get(..got).map(|piece| (offset, piece)))
     }
@@ -172,6 +185,7 @@ impl<'a> Reader<'a> {
             }
             compress::broken("the tar", cause)
         })?;
+        self.at += BLOCK as u64;
         if block.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
@@ -471,16 +485,17 @@ impl<'a> Reader<'a> {
         Ok(until_nul(&self.body(header, header_bytes)?).to_vec())
     }
 
-    /// A global header may give defaults for attributes, but not names and sizes: readers disagree there.
-    fn take_global(&mut self, records: Records) -> Result<()> {
-        if records.path.is_some() || records.link.is_some() || records.size.is_some() || records.sparse.is_some() {
-            return Err(self.bad("a global header that names or measures entries"));
+    /// A global header may carry remarks, as git's does, but describe nothing: some readers let it
+    /// count for every entry, others for none.
+    fn global(&mut self, header: &tar::Header) -> Result<()> {
+        if self.records(header, &mut 0)?.describe_something() {
+            return Err(self.bad("a global header that describes entries"));
         }
-        self.global.merge(records);
         Ok(())
     }
 
     fn read_exact(&mut self, buffer: &mut [u8]) -> Result<()> {
+        self.at += buffer.len() as u64;
         self.input
             .read_exact(buffer)
             .map_err(|cause| broken(&self.current, cause))
@@ -490,6 +505,7 @@ impl<'a> Reader<'a> {
         self.take_back();
         self.segments.clear();
         let mut skip = std::mem::take(&mut self.left) + std::mem::take(&mut self.padding);
+        self.at += skip;
         while skip > 0 {
             let count = match self.input.fill_buf() {
                 Ok(buffer) => buffer.len().min(usize::try_from(skip).unwrap_or(usize::MAX)),
