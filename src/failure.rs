@@ -70,20 +70,20 @@ impl Failure {
         if self.silent {
             return None;
         }
-        let mut text = format!("Error: {}", self.error);
+        let mut text = format!("Error: {}", legible(&self.error.to_string()));
         let mut told = self.error.to_string();
         let mut source = self.error.source();
         while let Some(cause) = source {
             let line = cause.to_string();
             // A cause that only repeats what was said teaches nothing.
             if !told.ends_with(&line) {
-                let _ = write!(text, "\nCaused by: {line}");
+                let _ = write!(text, "\nCaused by: {}", legible(&line));
             }
             told = line;
             source = cause.source();
         }
         if let Some(hint) = &self.hint {
-            let _ = write!(text, "\nHint: {hint}");
+            let _ = write!(text, "\nHint: {}", legible(hint));
         }
         Some(text)
     }
@@ -102,6 +102,19 @@ impl From<Error> for Failure {
             hint,
         }
     }
+}
+
+/// A text on one line and without control characters: an archive's names are in it, and must
+/// neither drive the terminal nor pass for lines of ours.
+fn legible(text: &str) -> String {
+    let escaped = |c: char| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    };
+    text.chars().map(escaped).collect()
 }
 
 /// What helps for a kind, where the error itself says nothing better.
@@ -125,6 +138,15 @@ mod tests {
         assert_eq!(
             Failure::from(error).report().unwrap(),
             "Error: cannot read /x\nCaused by: broken\nHint: buy a disk"
+        );
+    }
+
+    #[test]
+    fn u18_names_in_a_report_neither_drive_the_terminal_nor_begin_a_line() {
+        let error = Error::io("read", "x\x1b[2J\nError: y", std::io::Error::other("\u{9b}31m")).hinted("\r\x07ä");
+        assert_eq!(
+            Failure::from(error).report().unwrap(),
+            "Error: cannot read x\\u{1b}[2J\\nError: y\nCaused by: \\u{9b}31m\nHint: \\r\\u{7}ä"
         );
     }
 
