@@ -233,6 +233,9 @@ pub struct ImportArgs {
     /// Refuse anything whose file (or layout's manifest) has another digest
     #[arg(long, value_name = "DIGEST")]
     pub digest: Option<plywood_store::Digest>,
+    /// Let what is packed unpack to this much, such as 200G [default: 100 times what came, at least 4G]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_unpacked: Option<u64>,
     /// FILE is one layer's tar, to go on top of --parent
     #[arg(long, requires = "parent", requires = "name")]
     pub layer: bool,

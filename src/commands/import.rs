@@ -12,6 +12,7 @@ use crate::commands::room::Room;
 use crate::commands::{Host, Session};
 use crate::error::{Context, Error, Result};
 use crate::failure::{Failure, OK, Outcome, USAGE};
+use crate::image::budget::Budget;
 use crate::image::change::Change;
 use crate::image::compose::Step;
 use crate::image::import::{Imported, Importer, Request};
@@ -78,18 +79,24 @@ fn request(args: &ImportArgs) -> Result<Request> {
 }
 
 fn import(args: &ImportArgs, session: &Session, host: &Host, request: &Request) -> Result<Vec<Imported>> {
-    if host.snapshotter.driver() != Driver::Overlay {
-        return bring_in(args, session, host, request, &Unpacker::default());
-    }
     // A volume is its own limit; a folder is not.
-    let room = Room::under(host.store.root())?;
-    let unpacker = Unpacker {
-        room: Some(room.free()),
-        ..Unpacker::default()
+    let room = match host.snapshotter.driver() {
+        Driver::Overlay => Some(Room::under(host.store.root())?),
+        Driver::Thin => None,
     };
-    bring_in(args, session, host, request, &unpacker).map_err(|error| {
-        let file = args.file.metadata().ok().filter(std::fs::Metadata::is_file);
-        room.told(error, &args.file.display().to_string(), file.map(|file| file.len()))
+    let mut unpacker = Unpacker::default();
+    if room.is_some() {
+        let files = source::files_in(host.store.root())?.unwrap_or(u64::MAX);
+        unpacker.limits.entries = unpacker.limits.entries.min(files);
+    }
+    let budget = Budget::new(args.max_unpacked, room.as_ref().map(Room::free));
+    let imported = bring_in(args, session, host, request, &unpacker, &budget);
+    imported.map_err(|error| match room {
+        Some(room) => {
+            let file = args.file.metadata().ok().filter(std::fs::Metadata::is_file);
+            room.told(error, &args.file.display().to_string(), file.map(|file| file.len()))
+        }
+        None => error,
     })
 }
 
@@ -99,21 +106,23 @@ fn bring_in(
     host: &Host,
     request: &Request,
     unpacker: &Unpacker,
+    budget: &Budget,
 ) -> Result<Vec<Imported>> {
     let spool = host.store.folder("tmp")?;
     let importer = Importer {
         store: &host.store,
         snapshotter: &*host.snapshotter,
         unpacker,
+        budget,
         progress: session.output.bars(),
     };
     match &args.parent {
         Some(parent) => {
             let parent = host.store.find_image(parent)?;
-            let tree = source::open_layer(&args.file, &spool, args.digest.as_ref())?;
+            let tree = source::open_layer(&args.file, &spool, args.digest.as_ref(), budget)?;
             Ok(vec![importer.import_tree(tree, Some(&parent), request)?])
         }
-        None => importer.import(source::open(&args.file, &spool, args.digest.as_ref())?, request),
+        None => importer.import(source::open(&args.file, &spool, args.digest.as_ref(), budget)?, request),
     }
 }
 

@@ -10,7 +10,8 @@
 use plywood_store::Digest;
 use serde::Deserialize;
 
-use super::import::{Foreign, ForeignLayer, config_of, own_name};
+use super::foreign::{Foreign, ForeignLayer, Images, diff_ids_of, own_name};
+use super::json;
 use super::oci::{DOCUMENT_MAX, LAYERS_MAX};
 use super::source::Parts;
 use crate::error::{Error, Result};
@@ -26,12 +27,17 @@ struct Entry {
 /// Reads every image of the archive.
 pub(super) fn read(parts: &Parts) -> Result<Vec<Foreign>> {
     let manifest = parts.read("manifest.json", DOCUMENT_MAX)?.unwrap_or_default();
-    let entries: Vec<Entry> = serde_json::from_slice(&manifest)
+    let entries: Vec<Entry> = json::read(&manifest, &["Config", "RepoTags", "Layers"])
+        .and_then(serde_json::from_value)
         .map_err(|cause| Error::invalid("manifest.json is not a docker-archive's").caused_by(cause))?;
     if entries.is_empty() {
         return Err(Error::invalid("the docker-archive holds no image"));
     }
-    entries.into_iter().map(|entry| image(parts, entry)).collect()
+    let mut images = Images::default();
+    entries
+        .into_iter()
+        .try_for_each(|entry| images.add(image(parts, entry)?))?;
+    Ok(images.all())
 }
 
 fn image(parts: &Parts, entry: Entry) -> Result<Foreign> {
@@ -51,7 +57,7 @@ fn image(parts: &Parts, entry: Entry) -> Result<Foreign> {
         return Err(Error::corrupt(format!("the image config {promised} came as {found}"))
             .hinted("the archive is damaged: fetch or save it again"));
     }
-    let parsed = config_of(&config, files.len())?;
+    let diff_ids = diff_ids_of(&config, files.len())?;
     let names = entry
         .repo_tags
         .unwrap_or_default()
@@ -64,7 +70,7 @@ fn image(parts: &Parts, entry: Entry) -> Result<Foreign> {
         .collect();
     Ok(Foreign {
         config,
-        parsed,
+        diff_ids,
         digest: found,
         manifest: None,
         layers,

@@ -15,14 +15,16 @@ use plywood_store::intent::{Intent, Plan};
 use plywood_store::record::{ImageRecord, LayerRecord, NameRecord, Phase};
 use plywood_store::{ChainId, DiffId, Digest, Reference, Store};
 
+use super::budget::Budget;
 use super::compose::{self, ImageDraft, Step};
+use super::foreign::{Foreign, ForeignLayer};
 use super::oci::{self, ImageConfig};
-use super::pipeline::{DAMAGED, Incoming, Loader};
+use super::pipeline::{Incoming, Loader};
 use super::source::{Parts, Source, Tree};
 use super::undo::{self, Made};
 use super::unpack::Unpacker;
 use super::{Progress, docker, layout};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
 use crate::snapshot::Snapshotter;
 
 /// Brings images into a store.
@@ -34,6 +36,8 @@ pub struct Importer<'a> {
     pub snapshotter: &'a dyn Snapshotter,
     /// Starts the confined children.
     pub unpacker: &'a Unpacker,
+    /// What it may write.
+    pub budget: &'a Budget,
     /// Where to tell how far it is.
     pub progress: &'a dyn Progress,
 }
@@ -64,39 +68,6 @@ pub struct Imported {
     pub image: ImageRecord,
     /// Its names from this import.
     pub names: Vec<Reference>,
-}
-
-/// An image in an archive: read and checked, nothing of it in the store yet.
-#[derive(Debug)]
-pub(super) struct Foreign {
-    /// The config's bytes as they came.
-    pub(super) config: Vec<u8>,
-    /// The config, read.
-    pub(super) parsed: ImageConfig,
-    /// The digest that the archive knows it by.
-    pub(super) digest: Digest,
-    /// The manifest as it came, where it is an OCI one.
-    pub(super) manifest: Option<(Vec<u8>, String)>,
-    /// Base first; as many as the config has DiffIDs.
-    pub(super) layers: Vec<ForeignLayer>,
-    /// The names that it has in the archive.
-    pub(super) names: Vec<Reference>,
-}
-
-/// A layer of an image in an archive.
-#[derive(Debug, Clone)]
-pub(super) struct ForeignLayer {
-    /// The name of its file in the archive.
-    pub(super) file: String,
-    /// What the file must be, where the archive says so.
-    pub(super) blob: Option<(Digest, u64)>,
-}
-
-impl ForeignLayer {
-    /// The blob's digest: where the archive does not say, it may be the unpacked tar.
-    fn digest_or(&self, diff_id: DiffId) -> Digest {
-        self.blob.map_or(diff_id.0, |(digest, _)| digest)
-    }
 }
 
 impl Importer<'_> {
@@ -175,7 +146,7 @@ impl Importer<'_> {
             .collect();
         let chains = images
             .iter()
-            .flat_map(|image| ChainId::stack(&image.parsed.rootfs.diff_ids))
+            .flat_map(|image| ChainId::stack(&image.diff_ids))
             .collect();
         self.undoing(blobs, chains, |intent, made| {
             images
@@ -230,7 +201,10 @@ impl Importer<'_> {
                 manifest: image.manifest.clone().filter(|_| same),
             });
         }
-        ImageDraft::new(&compose::next_config(Some(&image.parsed), None, step)?, layers)
+        ImageDraft::new(
+            &compose::next_config(Some(&ImageConfig::parse(&image.config)?), None, step)?,
+            layers,
+        )
     }
 
     fn load_layers(
@@ -240,7 +214,7 @@ impl Importer<'_> {
         intent: &mut Intent,
         made: &mut Made,
     ) -> Result<Vec<LayerRecord>> {
-        let diff_ids = &image.parsed.rootfs.diff_ids;
+        let diff_ids = &image.diff_ids;
         let mut records: Vec<LayerRecord> = Vec::new();
         for (index, (layer, (chain, diff_id))) in image
             .layers
@@ -283,6 +257,10 @@ impl Importer<'_> {
                 (Box::new(stored), size)
             }
         };
+        if !matches!(parts, Parts::Tar(_)) {
+            // A tar was counted as a whole.
+            self.budget.came(size);
+        }
         Ok(Incoming {
             reader,
             size: Some(size),
@@ -318,7 +296,7 @@ impl Importer<'_> {
 
     /// Tells of every layer that is neither in the archive nor in the store.
     fn nothing_is_missing(&self, parts: &Parts, image: &Foreign) -> Result<()> {
-        let diff_ids = &image.parsed.rootfs.diff_ids;
+        let diff_ids = &image.diff_ids;
         let mut missing = Vec::new();
         for (index, (layer, (chain, diff_id))) in image
             .layers
@@ -358,6 +336,7 @@ impl Importer<'_> {
             store: self.store,
             snapshotter: self.snapshotter,
             unpacker: self.unpacker,
+            budget: self.budget,
             progress: self.progress,
         }
     }
@@ -397,59 +376,4 @@ fn names(image: &Foreign, request: &Request) -> Vec<Reference> {
         Some(name) => vec![name.clone()],
         None => image.names.clone(),
     }
-}
-
-/// Reads a config that an archive names, and checks that its layers are as many as the archive's.
-pub(super) fn config_of(bytes: &[u8], layers: usize) -> Result<ImageConfig> {
-    let config = ImageConfig::parse(bytes)?;
-    if config.rootfs.diff_ids.len() != layers {
-        return Err(Error::invalid(format!(
-            "the config has {} layers, but the manifest {layers}",
-            config.rootfs.diff_ids.len()
-        ))
-        .hinted("the archive was put together wrongly: export it again"));
-    }
-    Ok(config)
-}
-
-/// Reads and verifies a document that a descriptor names.
-pub(super) fn document(parts: &Parts, blob: &Descriptor, what: &str) -> Result<Vec<u8>> {
-    let file = blob_file(&blob.digest);
-    if blob.size > oci::DOCUMENT_MAX {
-        return Err(Error::invalid(format!(
-            "the {what} {} has {} bytes, more than the {} that are allowed",
-            blob.digest,
-            blob.size,
-            oci::DOCUMENT_MAX
-        )));
-    }
-    let bytes = parts.read(&file, oci::DOCUMENT_MAX)?.ok_or_else(|| {
-        Error::not_found(format!("the {what} {} is not in the archive", blob.digest))
-            .hinted("the archive is not whole: export it again")
-    })?;
-    let found = Digest::of(&bytes);
-    if found != blob.digest || bytes.len() as u64 != blob.size {
-        return Err(Error::corrupt(format!(
-            "the {what} {} of {} bytes came as {found} of {} bytes",
-            blob.digest,
-            blob.size,
-            bytes.len()
-        ))
-        .hinted(DAMAGED));
-    }
-    Ok(bytes)
-}
-
-/// Where an OCI layout keeps a blob.
-pub(super) fn blob_file(digest: &Digest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
-}
-
-/// Reads a name of the archive's own.
-pub(super) fn own_name(text: &str) -> Result<Reference> {
-    text.parse().map_err(|cause: Error| {
-        Error::new(Kind::Invalid, "the archive names an image in a way that plywood cannot")
-            .hinted("import a single image under a NAME of your own")
-            .caused_by(cause)
-    })
 }

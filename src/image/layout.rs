@@ -5,7 +5,8 @@
 use plywood_store::Reference;
 use serde::Deserialize;
 
-use super::import::{Foreign, ForeignLayer, blob_file, config_of, document, own_name};
+use super::foreign::{Foreign, ForeignLayer, Images, blob_file, diff_ids_of, document, own_name};
+use super::json;
 use super::oci::{self, DOCUMENT_MAX, Index, IndexEntry, Manifest};
 use super::source::Parts;
 use crate::error::{Error, Kind, Result};
@@ -21,19 +22,15 @@ const DOCKER_NAME: &str = "io.containerd.image.name";
 pub(super) fn read(parts: &Parts) -> Result<Vec<Foreign>> {
     check_version(&parts.read("oci-layout", DOCUMENT_MAX)?.unwrap_or_default())?;
     let index = Index::parse(&parts.read("index.json", DOCUMENT_MAX)?.unwrap_or_default(), oci::INDEX)?;
-    let mut images: Vec<Foreign> = Vec::new();
+    // One image under several names is several entries.
+    let mut images = Images::default();
     for entry in ours(&index)? {
-        let image = image(parts, entry, 0)?;
-        let names = name(entry)?;
-        // One image under several names is several entries.
-        match images.iter_mut().find(|other| other.config == image.config) {
-            Some(other) => other.names.extend(names),
-            None => images.push(Foreign {
-                names: names.into_iter().collect(),
-                ..image
-            }),
-        }
+        images.add(Foreign {
+            names: name(entry)?.into_iter().collect(),
+            ..image(parts, entry, 0)?
+        })?;
     }
+    let images = images.all();
     if images.is_empty() {
         return Err(Error::invalid("the OCI layout holds no image"));
     }
@@ -46,7 +43,8 @@ fn check_version(layout: &[u8]) -> Result<()> {
         #[serde(rename = "imageLayoutVersion")]
         version: String,
     }
-    let layout: Layout = serde_json::from_slice(layout)
+    let layout: Layout = json::read(layout, &["imageLayoutVersion"])
+        .and_then(serde_json::from_value)
         .map_err(|cause| Error::invalid("oci-layout is not as the specification has it").caused_by(cause))?;
     if layout.version.split('.').next() != Some("1") {
         return Err(Error::new(
@@ -128,7 +126,7 @@ fn image_of_manifest(parts: &Parts, entry: &IndexEntry) -> Result<Foreign> {
     let bytes = document(parts, &entry.blob, "image manifest")?;
     let manifest = Manifest::parse(&bytes, &entry.blob.media_type)?;
     let config = document(parts, &manifest.config, "image config")?;
-    let parsed = config_of(&config, manifest.layers.len())?;
+    let diff_ids = diff_ids_of(&config, manifest.layers.len())?;
     let layers = manifest
         .layers
         .iter()
@@ -140,7 +138,7 @@ fn image_of_manifest(parts: &Parts, entry: &IndexEntry) -> Result<Foreign> {
     let keep = entry.blob.media_type == oci::MANIFEST && manifest.is_oci();
     Ok(Foreign {
         config,
-        parsed,
+        diff_ids,
         digest: entry.blob.digest,
         manifest: keep.then(|| (bytes, entry.blob.media_type.clone())),
         layers,

@@ -3,25 +3,29 @@
 //! An image is a config over a stack of layers; its id is the config's digest.
 //!
 //! - [`oci`]: the documents, as types: what is read is capped and checked, what
-//!   is written has the same bytes each time;
+//!   is written has the same bytes each time; `json` reads them in one way only;
 //! - [`change`]: the Dockerfile words that `-c` takes, onto a config;
 //! - [`compose`]: config, manifest, image record, name: in the durable order;
 //! - [`source`]: what kind of archive a file, folder or stream is, by content;
 //!   [`archive`]: one in a tar, indexed;
 //! - [`import`]: an archive into the store, nothing visible before all is verified;
-//!   `layout` and `docker` read the two kinds, `pipeline` brings in a layer in one pass;
+//!   `layout` and `docker` read the two kinds as `foreign` images, `pipeline` brings in a layer in
+//!   one pass, [`budget`] stops what unpacks without end;
 //! - [`export`]: images out of the store; [`sink`]: into a tar, a folder, a file;
 //! - [`undo`]: what a failed import or commit made is taken out again;
 //! - [`unpack`]: a layer tar into a mounted snapshot, by a child that is
 //!   [confined](confine) to it.
 
 pub mod archive;
+pub mod budget;
 pub mod change;
 pub mod compose;
 pub mod confine;
 mod docker;
 pub mod export;
+mod foreign;
 pub mod import;
+mod json;
 mod layout;
 pub mod oci;
 mod pipeline;

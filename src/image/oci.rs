@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use super::json;
 use crate::error::{Error, Kind, Result};
 
 /// Bytes that a config, manifest or index may have.
@@ -44,6 +45,51 @@ const LAYERS: [&str; 8] = [
     "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
     "application/vnd.docker.image.rootfs.diff.tar",
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
+];
+
+/// Fields of a config and of what is in it.
+const CONFIG_FIELDS: [&str; 25] = [
+    "created",
+    "author",
+    "architecture",
+    "os",
+    "variant",
+    "config",
+    "rootfs",
+    "history",
+    "type",
+    "diff_ids",
+    "created_by",
+    "comment",
+    "empty_layer",
+    "User",
+    "ExposedPorts",
+    "Env",
+    "Entrypoint",
+    "Cmd",
+    "Volumes",
+    "WorkingDir",
+    "Labels",
+    "StopSignal",
+    "Healthcheck",
+    "layers",
+    "manifests",
+];
+/// Fields of a manifest or index and of the descriptors in it.
+const MANIFEST_FIELDS: [&str; 13] = [
+    "schemaVersion",
+    "mediaType",
+    "artifactType",
+    "config",
+    "layers",
+    "manifests",
+    "subject",
+    "annotations",
+    "digest",
+    "size",
+    "platform",
+    "fsLayers",
+    "signatures",
 ];
 
 /// An image's config.
@@ -182,7 +228,7 @@ impl ImageConfig {
     /// # Errors
     /// Invalid where it is no config, has too many layers, or could be another kind of document.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let document = Document::parse("image config", bytes)?;
+        let document = Document::parse("image config", bytes, &CONFIG_FIELDS)?;
         document.refuse_fields(&["layers", "manifests"])?;
         let config: Self = document.read()?;
         if config.rootfs.kind != "layers" {
@@ -235,7 +281,7 @@ impl Manifest {
             config: WireDescriptor,
             layers: Vec<WireDescriptor>,
         }
-        let document = Document::parse("image manifest", bytes)?;
+        let document = Document::parse("image manifest", bytes, &MANIFEST_FIELDS)?;
         document.is_version_2_of(media_type)?;
         document.refuse_fields(&["manifests", "fsLayers", "signatures"])?;
         let wire: Wire = document.read()?;
@@ -382,7 +428,7 @@ impl Index {
             #[serde(default, deserialize_with = "null_is_default")]
             annotations: BTreeMap<String, String>,
         }
-        let document = Document::parse("image index", bytes)?;
+        let document = Document::parse("image index", bytes, &MANIFEST_FIELDS)?;
         document.is_version_2_of(media_type)?;
         document.refuse_fields(&["layers", "config", "fsLayers"])?;
         let wire: Wire = document.read()?;
@@ -429,12 +475,13 @@ struct Document {
 }
 
 impl Document {
-    fn parse(what: &'static str, bytes: &[u8]) -> Result<Self> {
+    fn parse(what: &'static str, bytes: &[u8], known: &[&str]) -> Result<Self> {
         if u64::try_from(bytes.len()).is_ok_and(|length| length > DOCUMENT_MAX) {
             return Err(Error::invalid(format!("the {what} has more than {DOCUMENT_MAX} bytes")));
         }
-        let fields = serde_json::from_slice(bytes)
-            .map_err(|cause| Error::invalid(format!("the {what} is not a JSON object")).caused_by(cause))?;
+        let fields = json::read_object(bytes, known).map_err(|cause| {
+            Error::invalid(format!("the {what} is not a JSON object, or no safe one")).caused_by(cause)
+        })?;
         Ok(Self { what, fields })
     }
 

@@ -24,6 +24,7 @@ use plywood_store::record::LayerRecord;
 use plywood_store::{ChainId, DiffId, Digest, Store};
 
 use super::Progress;
+use super::budget::Budget;
 use super::undo::Made;
 use super::unpack::{Unpacker, of_reader};
 use crate::error::{Context, Error, Kind, Result, with_failed_undo};
@@ -40,6 +41,7 @@ pub(super) struct Loader<'a> {
     pub(super) store: &'a Store,
     pub(super) snapshotter: &'a dyn Snapshotter,
     pub(super) unpacker: &'a Unpacker,
+    pub(super) budget: &'a Budget,
     pub(super) progress: &'a dyn Progress,
 }
 
@@ -92,7 +94,7 @@ impl Loader<'_> {
         let writer = self.store.blobs.writer()?;
         self.progress
             .begin(&format!("importing {}", incoming.title), incoming.size);
-        let passed = one_pass(incoming, writer, self.progress, &mut |tar| {
+        let passed = one_pass(incoming, writer, self.progress, self.budget, &mut |tar| {
             self.unpacker.unpack(&mounted, tar, shown).map(drop)
         });
         self.progress.end();
@@ -154,6 +156,7 @@ fn one_pass(
     incoming: Incoming<'_>,
     writer: BlobWriter,
     progress: &dyn Progress,
+    budget: &Budget,
     unpack: &mut dyn FnMut(&mut dyn Read) -> Result<()>,
 ) -> Result<Passed> {
     let (send, receive) = sync_channel(AHEAD);
@@ -167,7 +170,7 @@ fn one_pass(
             expected,
         };
         let copying = threads.spawn(move || copier.copy(incoming.reader, writer));
-        let unpacked = inflate_and_unpack(receive, unpack);
+        let unpacked = inflate_and_unpack(receive, budget, unpack);
         if unpacked.is_err() && expected.is_none() {
             given_up.store(true, Ordering::Relaxed);
         }
@@ -198,6 +201,7 @@ struct Unpacked {
 
 fn inflate_and_unpack(
     receive: Receiver<Chunk>,
+    budget: &Budget,
     unpack: &mut dyn FnMut(&mut dyn Read) -> Result<()>,
 ) -> Result<Unpacked> {
     let packed = ChannelReader {
@@ -206,7 +210,8 @@ fn inflate_and_unpack(
         at: 0,
         ended: false,
     };
-    let (compression, mut tar) = compress::decoder(Box::new(packed))?;
+    let (compression, tar) = compress::decoder(Box::new(packed))?;
+    let mut tar = budget.unpacking(tar, compression != Compression::None);
     if compression == Compression::None {
         unpack(&mut tar)?;
         return Ok(Unpacked {

@@ -21,6 +21,7 @@ use plywood_store::digest::{Digest, Hasher};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::archive::{self, Archive};
+use super::budget::Budget;
 use crate::error::{Context, Error, Kind, Result};
 
 /// Bytes of the packed stream that are looked at before it is decided what it is.
@@ -139,11 +140,11 @@ fn open_beneath(folder: &OwnedFd, name: &str) -> Result<Option<Part>> {
 }
 
 /// Opens and recognises `path` (`-` for standard input). `spool` is a folder for unnamed temporary files.
-/// With `expected`, a file or stream must have that digest.
+/// With `expected`, a file or stream must have that digest. What is unpacked on the way is the `budget`'s.
 ///
 /// # Errors
-/// Invalid where it is none of the kinds; corrupt where the digest is another.
-pub fn open(path: &Path, spool: &Path, expected: Option<&Digest>) -> Result<Source> {
+/// Invalid where it is none of the kinds, or unpacks to more than the budget has; corrupt where the digest is another.
+pub fn open(path: &Path, spool: &Path, expected: Option<&Digest>, budget: &Budget) -> Result<Source> {
     let file = open_input(path)?;
     let metadata = file.metadata().context("look at", path)?;
     if metadata.is_dir() {
@@ -159,15 +160,18 @@ pub fn open(path: &Path, spool: &Path, expected: Option<&Digest>) -> Result<Sour
             (checked(file, expected, path)?, Some(size))
         }
     };
-    recognise(file, size, path, spool)
+    if let Some(size) = size {
+        budget.came(size);
+    }
+    recognise(file, size, path, spool, budget)
 }
 
 /// Opens `path` as one layer's tar, whatever is in it.
 ///
 /// # Errors
 /// As for [`open`].
-pub fn open_layer(path: &Path, spool: &Path, expected: Option<&Digest>) -> Result<Tree> {
-    match open(path, spool, expected)? {
+pub fn open_layer(path: &Path, spool: &Path, expected: Option<&Digest>, budget: &Budget) -> Result<Tree> {
+    match open(path, spool, expected, budget)? {
         Source::Tree(tree) => Ok(tree),
         Source::Oci(_) | Source::Docker(_) => Err(Error::invalid(format!(
             "{} is an image archive, not one layer's tar",
@@ -272,7 +276,17 @@ pub fn room_in(folder: &Path) -> Result<u64> {
     Ok(free - free / 16)
 }
 
-fn recognise(mut file: File, size: Option<u64>, path: &Path, spool: &Path) -> Result<Source> {
+/// Files that may be made in the filesystem of `folder`: those that it has inodes for, less a sixteenth; none where
+/// it makes inodes as it needs them.
+///
+/// # Errors
+/// I/O.
+pub fn files_in(folder: &Path) -> Result<Option<u64>> {
+    let status = rustix::fs::statvfs(folder).context("look at", folder)?;
+    Ok((status.f_files > 0).then(|| status.f_favail - status.f_favail / 16))
+}
+
+fn recognise(mut file: File, size: Option<u64>, path: &Path, spool: &Path, budget: &Budget) -> Result<Source> {
     let start = if size.is_some() {
         io::Seek::stream_position(&mut file).context("seek in", path)?
     } else {
@@ -292,7 +306,7 @@ fn recognise(mut file: File, size: Option<u64>, path: &Path, spool: &Path) -> Re
                 io::Seek::seek(&mut file, io::SeekFrom::Start(start)).context("seek in", path)?;
                 Ok(Box::new(file))
             }
-            None => Ok(Box::new(Cursor::new(head.clone()).chain(file))),
+            None => Ok(Box::new(budget.coming(Cursor::new(head.clone()).chain(file)))),
         }
     };
     let tree = |reader, size| {
@@ -313,7 +327,8 @@ fn recognise(mut file: File, size: Option<u64>, path: &Path, spool: &Path) -> Re
     let unpacked = if is_packed {
         let mut copy = original.try_clone().context("open again", path)?;
         io::Seek::seek(&mut copy, io::SeekFrom::Start(start)).context("seek in", path)?;
-        spooled(compress::decoder(Box::new(copy))?.1, spool)?.0
+        let (_, plain) = compress::decoder(Box::new(copy))?;
+        spooled(Box::new(budget.unpacking(plain, true)), spool)?.0
     } else {
         original.try_clone().context("open again", path)?
     };

@@ -41,8 +41,6 @@ pub struct Unpacker {
     pub program: PathBuf,
     /// What a tar may ask for.
     pub limits: Limits,
-    /// Bytes that a tar may have where the disk is the only limit: it must not fill up over one.
-    pub room: Option<u64>,
 }
 
 impl Default for Unpacker {
@@ -50,7 +48,6 @@ impl Default for Unpacker {
         Self {
             program: "/proc/self/exe".into(),
             limits: Limits::default(),
-            room: None,
         }
     }
 }
@@ -69,10 +66,7 @@ impl Unpacker {
             )
         });
         let mut running = Running::start(self, mounted)?;
-        let fed = match self.room {
-            Some(room) => running.feed(&mut Bounded { tar, room, read: 0 }),
-            None => running.feed(tar),
-        };
+        let fed = running.feed(tar);
         if let Fed::TarFailed(cause) = fed {
             return Err(cause);
         }
@@ -92,28 +86,6 @@ enum Fed {
     Whole,
     ChildStopped,
     TarFailed(Error),
-}
-
-/// A tar that fails where the disk has no room for more of it.
-struct Bounded<'a> {
-    tar: &'a mut dyn Read,
-    room: u64,
-    read: u64,
-}
-
-impl Read for Bounded<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.tar.read(buffer)?;
-        self.read += count as u64;
-        if self.read > self.room {
-            let room = self.room;
-            return Err(std::io::Error::other(Error::new(
-                Kind::NoSpace,
-                format!("the layer unpacks to more than {room} bytes"),
-            )));
-        }
-        Ok(count)
-    }
 }
 
 /// The child, killed and reaped when dropped.
