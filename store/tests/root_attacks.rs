@@ -6,6 +6,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it does not go on")]
 
+#[path = "../../tests/common/tars.rs"]
+mod tars;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Read;
@@ -18,6 +21,7 @@ use plywood_store::layer::apply::{Applied, apply};
 use plywood_store::layer::read::Reader;
 use plywood_store::layer::{Limits, tree};
 use plywood_store::{Digest, Result};
+use tars::{archive, directory, file, global, hard_link, long_link, pax, raw, symlink};
 
 /// A root, and beside it what must never change.
 struct Arena {
@@ -62,71 +66,6 @@ impl Arena {
             .collect();
         assert_eq!(beside.len(), 2, "{beside:?}");
     }
-}
-
-/// One block of header, and the content.
-fn raw(name: &[u8], flag: u8, link: &[u8], mode: u32, content: &[u8]) -> Vec<u8> {
-    let mut header = tar::Header::new_ustar();
-    let old = header.as_old_mut();
-    old.name[..name.len()].copy_from_slice(name);
-    old.linkname[..link.len()].copy_from_slice(link);
-    old.linkflag = [flag];
-    header.set_mode(mode);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(1);
-    header.set_size(content.len() as u64);
-    if flag == b'3' || flag == b'4' {
-        header.set_device_major(1).unwrap();
-        header.set_device_minor(3).unwrap();
-    }
-    header.set_cksum();
-    let mut out = header.as_bytes().to_vec();
-    out.extend_from_slice(content);
-    out.resize(out.len().next_multiple_of(512), 0);
-    out
-}
-
-fn file(name: &str, content: &str) -> Vec<u8> {
-    raw(name.as_bytes(), b'0', b"", 0o644, content.as_bytes())
-}
-
-fn directory(name: &str) -> Vec<u8> {
-    raw(name.as_bytes(), b'5', b"", 0o777, b"")
-}
-
-fn symlink(name: &str, to: &Path) -> Vec<u8> {
-    long_link(name, b'2', to)
-}
-
-fn hard_link(name: &str, to: &str) -> Vec<u8> {
-    raw(name.as_bytes(), b'1', to.as_bytes(), 0o777, b"")
-}
-
-fn long_link(name: &str, flag: u8, to: &Path) -> Vec<u8> {
-    let mut out = pax(&[("linkpath", to.as_os_str().as_bytes())]);
-    out.extend(raw(name.as_bytes(), flag, b"x", 0o777, b""));
-    out
-}
-
-fn pax(records: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut body = Vec::new();
-    for (key, value) in records {
-        let rest = key.len() + value.len() + 3;
-        let length = (rest + 1..)
-            .find(|length| rest + length.to_string().len() == *length)
-            .unwrap();
-        body.extend_from_slice(format!("{length} {key}=").as_bytes());
-        body.extend_from_slice(value);
-        body.push(b'\n');
-    }
-    raw(b"PaxHeader", b'x', b"", 0o644, &body)
-}
-
-fn archive(entries: &[Vec<u8>]) -> Vec<u8> {
-    let mut out = entries.concat();
-    out.extend([0; 1024]);
-    out
 }
 
 /// How a hostile archive may end: refused by name, or brought in without harm.
@@ -533,15 +472,6 @@ fn u17_no_two_readers_can_disagree() {
         ]
     );
 
-    let global = |records: &[(&str, &[u8])]| {
-        let mut header = pax(records);
-        let mut changed = tar::Header::new_ustar();
-        changed.as_mut_bytes().copy_from_slice(&header[..512]);
-        changed.as_old_mut().linkflag = [b'g'];
-        changed.set_cksum();
-        header[..512].copy_from_slice(changed.as_bytes());
-        header
-    };
     let good = archive(&[file("a", "x")]);
     for (name, bad) in [
         (
@@ -559,6 +489,12 @@ fn u17_no_two_readers_can_disagree() {
         ("a PAX header for nothing", archive(&[pax(&[("path", b"a")])])),
         ("a global path", archive(&[global(&[("path", b"evil")]), file("a", "")])),
         ("a global size", archive(&[global(&[("size", b"512")]), file("a", "")])),
+        ("a global owner", archive(&[global(&[("uid", b"0")]), file("a", "")])),
+        ("a global time", archive(&[global(&[("mtime", b"0")]), file("a", "")])),
+        (
+            "a global attribute",
+            archive(&[global(&[("SCHILY.xattr.user.a", b"b")]), file("a", "")]),
+        ),
         (
             "a lone zero block",
             [file("a", ""), vec![0; 512], file("b", ""), vec![0; 1024]].concat(),
@@ -584,7 +520,8 @@ fn u17_no_two_readers_can_disagree() {
     for end in 1..good.len() - 1023 {
         assert!(entries(&good[..end.min(good.len() - 1024)]).is_err(), "cut at {end}");
     }
-    for at in 0..512 {
+    // Behind the sum's NUL nobody looks.
+    for at in (0..512).filter(|at| *at != 155) {
         let mut flipped = good.clone();
         flipped[at] ^= 0x40;
         assert!(entries(&flipped).is_err(), "a header with byte {at} flipped");

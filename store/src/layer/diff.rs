@@ -85,6 +85,8 @@ pub struct Options {
     pub thorough: bool,
     /// Begin with the root's own entry, whether it changed or not: for a tar that stands alone.
     pub with_root: bool,
+    /// Bytes of content that there is room for: holes take no room in a tree, but do in a tar.
+    pub room: Option<u64>,
 }
 
 /// What a layer tar came to.
@@ -113,6 +115,7 @@ pub fn write_layer(
         root: child,
         writer: Writer::new(out),
         clamp: options.clamp_mtime,
+        room: options.room,
         above: Vec::new(),
         buffer: vec![0; BUFFER],
         filtered: BTreeMap::new(),
@@ -349,6 +352,7 @@ struct TarSink<'a> {
     root: BorrowedFd<'a>,
     writer: Writer<'a>,
     clamp: Option<i64>,
+    room: Option<u64>,
     above: Vec<Above>,
     buffer: Vec<u8>,
     filtered: BTreeMap<Vec<u8>, u64>,
@@ -485,6 +489,7 @@ impl TarSink<'_> {
         let mut file = handle::open_file(at.child, at.name)
             .map(File::from)
             .map_err(|cause| failed("open", at.path, cause))?;
+        self.has_room_for(at.path, node.size)?;
         self.node(at.path, node, Type::File, b"", xattrs)?;
         let mut left = node.size;
         while left > 0 {
@@ -506,6 +511,19 @@ impl TarSink<'_> {
         self.written.bytes += node.size;
         let padded = self.writer.pad(node.size);
         padded.map_err(|cause| failed("write the layer's entry of", at.path, cause))
+    }
+
+    fn has_room_for(&self, path: &Path, size: u64) -> Result<()> {
+        match self.room {
+            Some(room) if self.written.bytes.saturating_add(size) > room => Err(Error::new(
+                crate::Kind::NoSpace,
+                format!(
+                    "{} has {size} bytes, holes included: with it the layer needs more than the {room} that may be used on the store's disk",
+                    shown(path)
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn note(&mut self, note: String) {

@@ -3,6 +3,45 @@
 /// Bytes of a block: headers are one, contents are filled up to one.
 pub(super) const BLOCK: usize = 512;
 
+/// The formats that a header can be of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// From before there were formats.
+    V7,
+    /// POSIX: with a prefix to the name.
+    Ustar,
+    /// GNU tar's own.
+    Gnu,
+}
+
+/// Which format a header is of; none where readers take it for different ones. Some look at the
+/// magic alone, some at the version too, and some use what is in the prefix's place in any case.
+pub(super) fn form_of(header: &tar::Header) -> Option<Form> {
+    let (_, magic) = header.as_bytes().split_at(257);
+    let no_prefix = magic
+        .get(88..243)
+        .is_some_and(|prefix| prefix.iter().all(|byte| *byte == 0));
+    let is_gnus_alone = matches!(header.as_old().linkflag[0], b'S' | b'L' | b'K');
+    match magic {
+        [b'u', b's', b't', b'a', b'r', 0, b'0', b'0', ..] => Some(Form::Ustar),
+        [b'u', b's', b't', b'a', b'r', b' ', b' ', 0, ..] => Some(Form::Gnu).filter(|_| no_prefix || is_gnus_alone),
+        [b'u', b's', b't', b'a', b'r', ..] => None,
+        _ => Some(Form::V7).filter(|_| no_prefix),
+    }
+}
+
+/// Whether every number field is a number. Readers look at different ones of them, also in headers
+/// where they mean nothing, and give up where one is none.
+pub(super) fn has_numbers(header: &tar::Header) -> bool {
+    let old = header.as_old();
+    let device = header.as_bytes().get(329..345).unwrap_or_default();
+    let fields: [&[u8]; 5] = [&old.mode, &old.uid, &old.gid, &old.size, &old.mtime];
+    // Only devices need theirs.
+    let is_blank = |field: &[u8]| field.trim_ascii().iter().all(|byte| *byte == 0);
+    fields.iter().all(|field| number(field).is_some())
+        && device.chunks(8).all(|field| is_blank(field) || number(field).is_some())
+}
+
 /// A text field.
 pub(super) fn until_nul(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or_default()
@@ -18,7 +57,8 @@ pub(super) fn name_of(header: &tar::Header) -> Vec<u8> {
 }
 
 /// A number field: octal digits between blanks, or (GNU) a big-endian two's
-/// complement number whose first bit is set. Empty is 0.
+/// complement number whose first bit is set. Empty is 0; blanks alone, or
+/// digits behind a NUL, are nothing: some readers take them for 0, others do not.
 pub(super) fn number(field: &[u8]) -> Option<i128> {
     let (first, rest) = field.split_first()?;
     if first & 0x80 != 0 {
@@ -29,6 +69,9 @@ pub(super) fn number(field: &[u8]) -> Option<i128> {
         return (field.len() <= 12).then(|| rest.iter().fold(head, |value, byte| value << 8 | i128::from(*byte)));
     }
     let digits = until_nul(field).trim_ascii();
+    if digits.is_empty() && field.iter().any(|byte| *byte != 0) {
+        return None;
+    }
     digits.iter().try_fold(0_i128, |value, byte| match byte {
         b'0'..=b'7' => Some(value << 3 | i128::from(byte - b'0')),
         _ => None,
@@ -55,6 +98,9 @@ mod tests {
             (&b"0000644\0"[..], Some(0o644)),
             (b"   644 \0", Some(0o644)),
             (b"\0\0\0\0\0\0\0\0", Some(0)),
+            (b"       \0", None),
+            (b"        ", None),
+            (b"\x000000001", None),
             (b"77777777", Some(0o77_777_777)),
             (b"0000008\0", None),
             (b"-000001\0", None),

@@ -23,7 +23,7 @@ use std::path::{Component, Path, PathBuf};
 use super::Limits;
 use super::entry::shown;
 pub use super::entry::{Device, Entry, EntryKind, Time};
-use super::header::{BLOCK, is_sound, name_of, number, until_nul};
+use super::header::{BLOCK, Form, form_of, has_numbers, is_sound, name_of, number, until_nul};
 use super::pax::{self, Records};
 use super::sparse::{self, Segment};
 use crate::{Error, Kind, Result, compress};
@@ -197,6 +197,12 @@ impl<'a> Reader<'a> {
                 error
             });
         }
+        if form_of(&header).is_none() {
+            return Err(self.bad("a header of an unknown format"));
+        }
+        if !has_numbers(&header) {
+            return Err(self.bad("a header with something else in a number's place"));
+        }
         // Counted here, so that a stream of extended headers only is limited too.
         self.entries += 1;
         if self.entries > self.limits.entries {
@@ -236,6 +242,10 @@ impl<'a> Reader<'a> {
         long_name: Option<Vec<u8>>,
         long_link: Option<Vec<u8>>,
     ) -> Result<Entry> {
+        // GNU tar takes the later one, Go the GNU one, others the PAX one.
+        if records.path.is_some() && long_name.is_some() || records.link.is_some() && long_link.is_some() {
+            return Err(self.bad("two long names for one entry"));
+        }
         let raw = records.path.take().or(long_name).unwrap_or_else(|| name_of(header));
         let path = self.normalise(&raw)?;
         self.current.clone_from(&path);
@@ -281,6 +291,9 @@ impl<'a> Reader<'a> {
 
     fn kind(&self, flag: u8, raw: &[u8], header: &tar::Header, target: &[u8]) -> Result<EntryKind> {
         let slash = raw.ends_with(b"/");
+        if flag == b'\0' && slash != name_of(header).ends_with(b"/") {
+            return Err(self.bad("a directory by one of its names and a file by the other"));
+        }
         let kind = match flag {
             // Before there was a type for directories, their names ended with a slash.
             b'\0' if slash => EntryKind::Directory,
@@ -327,6 +340,9 @@ impl<'a> Reader<'a> {
             }
             (map, size)
         } else if let Some(form) = records.sparse.take() {
+            if form_of(header) != Some(Form::Ustar) {
+                return Err(self.bad("a PAX sparse file whose header is not a PAX one"));
+            }
             let size = form.size.ok_or_else(|| self.bad("a sparse file without its size"))?;
             let map = match form.map {
                 Some(map) => map,
@@ -442,9 +458,11 @@ impl<'a> Reader<'a> {
     }
 
     fn owner(&self, record: Option<i128>, field: &[u8], what: &str) -> Result<u32> {
+        // Looked at even where it does not count, as others look at it.
+        let in_header: u32 = self.field(field, what)?;
         let owner = match record {
             Some(owner) => u32::try_from(owner).map_err(|_| self.bad(&format!("an impossible {what}")))?,
-            None => self.field(field, what)?,
+            None => in_header,
         };
         // The kernel's word for "leave it alone".
         if owner == u32::MAX {
