@@ -617,6 +617,14 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_is_not_ours_stays_the_same_however_often_it_is_written() {
+        let text = format!(r#"{{"rootfs":{{"type":"layers","diff_ids":["{DIGEST}"]}},"x":-24e23}}"#);
+        let once = ImageConfig::parse(text.as_bytes()).unwrap().to_bytes().unwrap();
+        let twice = ImageConfig::parse(&once).unwrap().to_bytes().unwrap();
+        assert_eq!(String::from_utf8(twice).unwrap(), String::from_utf8(once).unwrap());
+    }
+
+    #[test]
     fn null_is_unset_as_docker_writes_it() {
         let text = r#"{"architecture":"amd64","os":"linux","config":{"Cmd":null,"Env":null,"Labels":null,"Volumes":null,"User":null,"ExposedPorts":null},"rootfs":{"type":"layers","diff_ids":null},"history":null,"author":null}"#;
         let config = ImageConfig::parse(text.as_bytes()).unwrap();
