@@ -54,8 +54,9 @@ impl Names {
 
     /// The volume of a name, where it is one of this root's.
     pub fn parse_thin(&self, name: &str) -> Option<ThinId> {
-        let id = name.strip_prefix(&format!("plywood-{}-thin-", self.short()))?;
-        ThinId::new(id.parse().ok()?)
+        let digits = name.strip_prefix(&format!("plywood-{}-thin-", self.short()))?;
+        // `parse` takes "+7" and "007" too, which are nobody's names for volume 7.
+        ThinId::new(digits.parse().ok()?).filter(|id| id.to_string() == digits)
     }
 }
 
@@ -87,6 +88,8 @@ mod tests {
             "plywood-0123abce-thin-7",
             "plywood-0123abcd-thin-x",
             "plywood-0123abcd-thin-16777216",
+            "plywood-0123abcd-thin-+7",
+            "plywood-0123abcd-thin-007",
             "x",
         ] {
             assert_eq!(names.parse_thin(other), None, "{other}");
