@@ -126,7 +126,8 @@ fn take(records: &mut Records, key: &[u8], value: &[u8]) -> Option<()> {
 fn take_sparse(sparse: &mut Sparse, key: &[u8], value: &[u8]) -> Option<()> {
     match key {
         b"size" | b"realsize" => sparse.size = Some(decimal(value)?),
-        b"name" => sparse.name = (!value.contains(&0) && !value.is_empty()).then(|| value.to_vec()),
+        b"name" if value.contains(&0) => return None,
+        b"name" => sparse.name = (!value.is_empty()).then(|| value.to_vec()),
         b"map" => {
             let mut map = Vec::new();
             let mut numbers = value.split(|byte| *byte == b',');
@@ -268,6 +269,7 @@ mod tests {
             assert!(parse(body).is_err(), "{:?}", String::from_utf8_lossy(body));
         }
         assert!(parse(&record("path", b"a\0b")).is_err());
+        assert!(parse(&record("GNU.sparse.name", b"a\0b")).is_err());
         assert!(parse(&record("GNU.sparse.map", b"0,1,2")).is_err());
         assert!(parse(&record("GNU.sparse.offset", b"0")).is_err());
         assert!(parse(&record("GNU.sparse.unheard", b"0")).is_err());
