@@ -670,3 +670,85 @@ fn root_the_umask_and_default_acls_do_not_show() {
     fs::set_permissions(&again, fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(digest(&tree), digest(&again));
 }
+
+/// A tar of plain entries: name, type flag, link target.
+fn tar_of(entries: &[(&str, u8, &str)]) -> Vec<u8> {
+    let mut tar = Vec::new();
+    for (name, flag, link) in entries {
+        let mut header = tar::Header::new_ustar();
+        header.set_path(name).unwrap();
+        header.as_old_mut().linkflag = [*flag];
+        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1);
+        header.set_size(0);
+        header.set_cksum();
+        tar.extend_from_slice(header.as_bytes());
+    }
+    tar.extend([0; 1024]);
+    tar
+}
+
+/// A tree with files in folders, and a link to one of them.
+fn lower(dir: &TempDir, name: &str) -> PathBuf {
+    let root = dir.path().join(name);
+    apply_to_new(
+        &root,
+        &[
+            ("d", b'5', ""),
+            ("d/old", b'0', ""),
+            ("a", b'5', ""),
+            ("a/link", b'2', "../d"),
+        ],
+    );
+    root
+}
+
+fn apply_to_new(root: &Path, entries: &[(&str, u8, &str)]) {
+    fs::create_dir(root).unwrap();
+    apply_to(root, &tar_of(entries));
+}
+
+#[test]
+fn root_a_folder_reached_through_a_link_keeps_its_time_when_the_link_goes() {
+    let dir = folder();
+    for (name, replaced) in [
+        ("by a file", &[("a", b'0', "")][..]),
+        ("by a folder", &[("a/link", b'5', ""), ("a/link/x", b'0', "")]),
+        ("by a link to another", &[("a/link", b'2', ".")]),
+    ] {
+        let root = lower(&dir, name);
+        let through: &[_] = &[("a/link/new", b'0', "")];
+        apply_to(&root, &tar_of(&[through, replaced].concat()));
+        assert!(root.join("d/new").exists());
+        assert_eq!(fs::metadata(root.join("d")).unwrap().mtime(), 1, "{name}");
+    }
+}
+
+#[test]
+fn root_a_whiteout_after_what_lies_in_folders_of_nobodys_hides_none_of_it() {
+    let dir = folder();
+    let gone: &[_] = &[(".wh.d", b'0', "")];
+    for (name, made) in [
+        ("missing", ("d/m/n/new", b'0', "")),
+        ("through a link", ("a/link/new", b'0', "")),
+    ] {
+        let root = lower(&dir, name);
+        apply_to(&root, &tar_of(&[&[made], gone].concat()));
+        assert!(root.join(made.0.replace("a/link", "d")).exists(), "{name}");
+        assert!(!root.join("d/old").exists(), "{name}");
+    }
+}
+
+#[test]
+fn root_a_whiteout_in_a_folder_does_not_keep_the_folder() {
+    let dir = folder();
+    let (inner, outer) = (("d/.wh.old", b'0', ""), (".wh.d", b'0', ""));
+    for (name, marks) in [("inner first", [inner, outer]), ("outer first", [outer, inner])] {
+        let root = lower(&dir, name);
+        apply_to(&root, &tar_of(&marks));
+        assert!(!root.join("d").exists(), "{name}");
+    }
+}

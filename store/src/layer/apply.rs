@@ -111,7 +111,7 @@ impl Applier {
             filtered: BTreeMap::new(),
             applied: Applied::default(),
         };
-        applier.touch(at, &stat);
+        applier.touch(at, &stat)?;
         Ok(applier)
     }
 
@@ -229,9 +229,8 @@ impl Applier {
     /// Remembers what an entry says of a directory; gives its inode number.
     fn described(&mut self, dir: &OwnedFd, entry: &Entry) -> Result<u64> {
         let stat = rustix::fs::fstat(dir).map_err(|cause| failed("look at", &entry.path, cause))?;
-        self.touch(&entry.path, &stat);
+        self.touch(&entry.path, &stat)?;
         if let Some(touched) = self.touched.get_mut(&stat.st_ino) {
-            touched.path.clone_from(&entry.path);
             touched.mtime = entry.mtime;
             touched.described = true;
         }

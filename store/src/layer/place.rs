@@ -1,8 +1,9 @@
 //! The directories that an apply goes through: reached below the root only, and what they get at the end.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
@@ -14,6 +15,9 @@ use super::apply::{Applier, failed};
 use super::entry::{Entry, EntryKind, Time, shown};
 use super::handle::{self, DIRECTORY, Node};
 use crate::{Error, Result};
+
+/// Links that a path may lead through, as the kernel has it.
+const LINKS_MAX: usize = 40;
 
 pub(super) const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
@@ -29,11 +33,14 @@ pub(super) struct Place {
 
 /// A directory that entries describe or were made in.
 pub(super) struct Touched {
+    /// Where it is. Through no link: those may be replaced before the end.
     pub(super) path: PathBuf,
     /// What it gets at the end.
     pub(super) mtime: Time,
     /// Whether an entry describes it.
     pub(super) described: bool,
+    /// Whether its name and those of the directories above are in their `made`.
+    marked: bool,
     /// Names in it that this layer made, where that matters.
     pub(super) made: HashSet<OsString>,
 }
@@ -99,8 +106,9 @@ impl Applier {
     /// Remembers an open directory as the one where the next entries go.
     pub(super) fn place(&mut self, path: &Path, dir: OwnedFd) -> Result<Rc<Place>> {
         let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", path, cause))?;
-        if self.touch(path, &stat) && self.lower {
-            self.mark_ancestors(path)?;
+        self.touch(path, &stat)?;
+        if self.lower {
+            self.mark_ways(stat.st_ino)?;
         }
         self.here = Rc::new(Place {
             path: path.to_owned(),
@@ -111,31 +119,84 @@ impl Applier {
         Ok(Rc::clone(&self.here))
     }
 
-    /// Notes the mtime of a directory before anything is done in it; whether that is news.
-    pub(super) fn touch(&mut self, path: &Path, stat: &Stat) -> bool {
+    /// Notes the mtime of a directory before anything is done in it.
+    pub(super) fn touch(&mut self, path: &Path, stat: &Stat) -> Result<()> {
         let node = Node::of(stat);
-        let mut news = false;
-        self.touched.entry(node.inode).or_insert_with(|| {
-            news = true;
-            Touched {
-                path: path.to_owned(),
-                mtime: node.mtime,
-                described: false,
-                made: HashSet::new(),
-            }
-        });
-        news
+        if self.touched.contains_key(&node.inode) {
+            return Ok(());
+        }
+        let touched = Touched {
+            path: self.real(path).map_err(|cause| failed("find", path, cause))?,
+            mtime: node.mtime,
+            described: false,
+            marked: false,
+            made: HashSet::new(),
+        };
+        self.touched.insert(node.inode, touched);
+        Ok(())
     }
 
-    /// The ways to a directory of this layer are the layer's too: a whiteout does not hide them.
-    pub(super) fn mark_ancestors(&mut self, path: &Path) -> Result<()> {
+    /// The path through no link to the directory that `path` leads to.
+    fn real(&self, path: &Path) -> Result<PathBuf, Errno> {
+        match self.open_real(path) {
+            Ok(_) => return Ok(path.to_owned()),
+            // A link on the way, or at the end.
+            Err(Errno::LOOP | Errno::NOTDIR) => {}
+            Err(cause) => return Err(cause),
+        }
+        let mut real = PathBuf::new();
+        let mut rest: VecDeque<OsString> = path.iter().map(OsString::from).collect();
+        let mut links = 0;
+        while let Some(name) = rest.pop_front() {
+            match Path::new(&name).components().next() {
+                Some(Component::Normal(_)) => real.push(name),
+                // At the root both lead nowhere else.
+                Some(Component::ParentDir) => drop(real.pop()),
+                Some(Component::RootDir) => real.clear(),
+                _ => {}
+            }
+            let target = match rustix::fs::readlinkat(&self.root.dir, &real, Vec::new()) {
+                Ok(target) => target,
+                // No link; the root itself has no name here.
+                Err(Errno::INVAL | Errno::NOENT) => continue,
+                Err(cause) => return Err(cause),
+            };
+            links += 1;
+            if links > LINKS_MAX {
+                return Err(Errno::LOOP);
+            }
+            real.pop();
+            for part in Path::new(OsStr::from_bytes(target.as_bytes())).iter().rev() {
+                rest.push_front(part.to_owned());
+            }
+        }
+        Ok(real)
+    }
+
+    /// The directory at `path`, which leads through no link.
+    fn open_real(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        let how = ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
+        handle::open_at(self.root.dir.as_fd(), path, DIRECTORY, how)
+    }
+
+    /// The way to a directory in which this layer makes something is the layer's too: a whiteout does not hide it.
+    fn mark_ways(&mut self, inode: u64) -> Result<()> {
+        let path = match self.touched.get_mut(&inode) {
+            Some(touched) if !touched.marked => {
+                touched.marked = true;
+                touched.path.clone()
+            }
+            _ => return Ok(()),
+        };
         for below in path.ancestors() {
             let (Some(above), Some(name)) = (below.parent(), below.file_name()) else {
                 break;
             };
-            let dir = self.resolve(above).map_err(|cause| failed("open", above, cause))?;
-            let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", above, cause))?;
-            self.touch(above, &stat);
+            let stat = self
+                .open_real(above)
+                .and_then(rustix::fs::fstat)
+                .map_err(|cause| failed("look at", above, cause))?;
+            self.touch(above, &stat)?;
             if let Some(touched) = self.touched.get_mut(&stat.st_ino)
                 && !touched.made.insert(name.to_owned())
             {
@@ -164,7 +225,7 @@ impl Applier {
                 Err(Errno::NOENT) => {
                     // The one above is changed by this, and so must be known first.
                     let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", &above, cause))?;
-                    self.touch(&above, &stat);
+                    self.touch(&above, &stat)?;
                     dir = self.make_implied(dir.as_fd(), name, &at)?;
                 }
                 // Said by the caller, about the whole path.
@@ -189,7 +250,7 @@ impl Applier {
         self.describe(made.as_fd(), &implied(path), true)?;
         let stat = rustix::fs::fstat(&made).map_err(|cause| failed("look at", path, cause))?;
         self.touched.remove(&stat.st_ino);
-        self.touch(path, &stat);
+        self.touch(path, &stat)?;
         if let Some(touched) = self.touched.get_mut(&stat.st_ino) {
             touched.mtime = Time::default();
         }
@@ -207,13 +268,9 @@ impl Applier {
     /// Gives the directories their times, once nothing is made in them any more.
     pub(super) fn set_times(&self) -> Result<()> {
         for touched in self.touched.values() {
-            match self.resolve(&touched.path) {
-                // Reached through a link that this layer replaced.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-                found => found
-                    .and_then(|dir| rustix::fs::futimens(dir, &handle::modified(touched.mtime)))
-                    .map_err(|cause| failed("set the time of", &touched.path, cause))?,
-            }
+            self.open_real(&touched.path)
+                .and_then(|dir| rustix::fs::futimens(dir, &handle::modified(touched.mtime)))
+                .map_err(|cause| failed("set the time of", &touched.path, cause))?;
         }
         Ok(())
     }

@@ -4,7 +4,6 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use rustix::fs::ResolveFlags;
 use rustix::io::Errno;
@@ -48,19 +47,17 @@ impl Applier {
             _ if !self.lower => return Ok(()),
             found => found.map_err(|cause| failed("open", parent, cause))?,
         };
-        let place = if self.here.path == parent {
-            Rc::clone(&self.here)
-        } else {
-            self.place(parent, dir)?
-        };
+        // Touched, but not entered: what only loses something is not made by this layer.
+        let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", parent, cause))?;
+        self.touch(parent, &stat)?;
         if name.as_bytes() == OPAQUE {
-            return self.hide_below(&place.dir, &place.path);
+            return self.hide_below(&dir, parent);
         }
-        if !self.is_made(place.inode, hidden) {
-            return self.remove(place.dir.as_fd(), hidden, &entry.path);
+        if !self.is_made(stat.st_ino, hidden) {
+            return self.remove(dir.as_fd(), hidden, &entry.path);
         }
         // Made before its whiteout was read: only what is beneath it from before goes.
-        let Ok(dir) = handle::open_child(place.dir.as_fd(), hidden) else {
+        let Ok(dir) = handle::open_child(dir.as_fd(), hidden) else {
             return Ok(());
         };
         let path = parent.join(hidden);
@@ -71,7 +68,7 @@ impl Applier {
     /// A directory from before that no entry describes is as if it had just been made.
     fn forget_lower(&mut self, dir: &OwnedFd, path: &Path) -> Result<()> {
         let stat = rustix::fs::fstat(dir).map_err(|cause| failed("look at", path, cause))?;
-        self.touch(path, &stat);
+        self.touch(path, &stat)?;
         if self.touched.get(&stat.st_ino).is_some_and(|touched| touched.described) {
             return Ok(());
         }
@@ -95,7 +92,7 @@ impl Applier {
             );
             let dir = opened.map_err(|cause| failed("open", &at, cause))?;
             let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", &at, cause))?;
-            self.touch(&at, &stat);
+            self.touch(&at, &stat)?;
             if !below.as_os_str().is_empty() {
                 self.forget_lower(&dir, &at)?;
             }
