@@ -48,7 +48,7 @@ fn trace(verbose: u8) {
     };
     tracing_subscriber::fmt()
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(output::Log::default)
         .without_time()
         .with_target(false)
         .init();

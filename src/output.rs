@@ -29,7 +29,6 @@ impl Output {
             quiet,
             bars: Bars {
                 hidden: quiet || !std::io::stderr().is_terminal(),
-                current: Mutex::new(None),
             },
         }
     }
@@ -98,50 +97,64 @@ impl Output {
     /// Tells something beside the result, on stderr.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            self.stderr(text.as_ref());
+            beside_bar(|| last_words(text.as_ref()));
         }
     }
 
     /// Tells a failure, on stderr.
     pub fn error(&self, text: impl AsRef<str>) {
-        self.stderr(text.as_ref());
+        beside_bar(|| last_words(text.as_ref()));
     }
 
     /// Progress of long work.
     pub fn bars(&self) -> &Bars {
         &self.bars
     }
-
-    fn stderr(&self, text: &str) {
-        let write = || {
-            // Nobody is left to tell when stderr itself is gone.
-            let _ = writeln!(std::io::stderr().lock(), "{text}");
-        };
-        match self.bars.current.lock() {
-            Ok(bar) => match bar.as_ref() {
-                Some(bar) => bar.suspend(write),
-                None => write(),
-            },
-            Err(_) => write(),
-        }
-    }
 }
 
 /// Prints an explained step: the sink of [`crate::explain`].
 pub fn explained(command: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "+ {command}");
+    beside_bar(|| last_words(&format!("+ {command}")));
 }
 
 /// Prints what is left to print when there is no [`Output`] yet.
 pub fn last_words(text: &str) {
+    // Nobody is left to tell when stderr itself is gone.
     let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Where the rooms' events go: stderr, each whole event beside the bar.
+#[derive(Debug, Default)]
+pub struct Log;
+
+impl Write for Log {
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        beside_bar(|| std::io::stderr().lock().write(event))
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().lock().flush()
+    }
+}
+
+/// The bar on the terminal. There is one terminal, and so one bar at a time.
+static CURRENT: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Writes to the terminal while the bar is out of the way: what it draws over is lost.
+fn beside_bar<T>(write: impl FnOnce() -> T) -> T {
+    match CURRENT.lock() {
+        Ok(bar) => match bar.as_ref() {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        },
+        Err(_) => write(),
+    }
 }
 
 /// A bar for long work, with bytes and rate.
 #[derive(Debug)]
 pub struct Bars {
     hidden: bool,
-    current: Mutex<Option<ProgressBar>>,
 }
 
 impl Bars {
@@ -166,12 +179,12 @@ impl Bars {
         }
         bar.set_message(what.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
-        self.replace(Some(bar));
+        replace(Some(bar));
     }
 
     /// `bytes` more are done.
     pub fn advance(&self, bytes: u64) {
-        if let Ok(current) = self.current.lock()
+        if let Ok(current) = CURRENT.lock()
             && let Some(bar) = current.as_ref()
         {
             bar.inc(bytes);
@@ -180,15 +193,15 @@ impl Bars {
 
     /// The work is done, well or not.
     pub fn end(&self) {
-        self.replace(None);
+        replace(None);
     }
+}
 
-    fn replace(&self, bar: Option<ProgressBar>) {
-        if let Ok(mut current) = self.current.lock()
-            && let Some(old) = std::mem::replace(&mut *current, bar)
-        {
-            old.finish_and_clear();
-        }
+fn replace(bar: Option<ProgressBar>) {
+    if let Ok(mut current) = CURRENT.lock()
+        && let Some(old) = std::mem::replace(&mut *current, bar)
+    {
+        old.finish_and_clear();
     }
 }
 

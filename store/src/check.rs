@@ -30,7 +30,7 @@ pub struct Report {
     pub records: u64,
     /// Blobs looked at.
     pub blobs: u64,
-    /// Bytes of blobs read and hashed.
+    /// Bytes read and hashed: of blobs, and of what packed layers unpack to.
     pub bytes_hashed: u64,
     /// What is wrong; empty for a sound store.
     pub findings: Vec<Error>,
@@ -48,7 +48,7 @@ impl Report {
 }
 
 /// Verifies records against each other, blobs against records, the index against both.
-/// `progress` is told the bytes hashed so far.
+/// `progress` is told of each piece that was hashed how many bytes it had.
 ///
 /// Records are compared under the shared lock; blobs, which never change, are read without one.
 ///
@@ -284,7 +284,7 @@ fn check_blobs(store: &Store, report: &mut Report, progress: &dyn Fn(u64)) -> Re
         let read = store.blobs.open(&digest).and_then(|blob| {
             drain(blob, |bytes| {
                 report.bytes_hashed += bytes.len() as u64;
-                progress(report.bytes_hashed);
+                progress(bytes.len() as u64);
             })
             .context("read blob", store.blobs.path(&digest))
         });
@@ -309,9 +309,13 @@ fn check_diff_ids(store: &Store, all: &All, report: &mut Report, progress: &dyn 
         let mut hasher = Hasher::default();
         let unpacked = store.blobs.open(&layer.blob.digest).and_then(|blob| {
             let (_, tar) = compress::decoder(Box::new(blob))?;
-            drain(tar, |bytes| hasher.update(bytes)).context("unpack blob", store.blobs.path(&layer.blob.digest))
+            drain(tar, |bytes| {
+                hasher.update(bytes);
+                progress(bytes.len() as u64);
+            })
+            .context("unpack blob", store.blobs.path(&layer.blob.digest))
         });
-        progress(report.bytes_hashed);
+        report.bytes_hashed += hasher.bytes();
         if report.keep(unpacked).is_none() {
             continue;
         }
@@ -346,9 +350,11 @@ mod tests {
     fn a_sound_store_has_no_findings() {
         let it = fixture();
         assert_eq!(findings(&it, true), Vec::<String>::new());
-        let report = check(&it.store, Depth { data: true }, &|_| {}).unwrap();
+        let told = std::cell::Cell::new(0);
+        let report = check(&it.store, Depth { data: true }, &|bytes| told.set(told.get() + bytes)).unwrap();
         assert_eq!((report.records, report.blobs), (4, 5));
         assert!(report.bytes_hashed > 0);
+        assert_eq!(told.get(), report.bytes_hashed, "progress is told of each byte once");
     }
 
     /// Does harm to a store.
