@@ -186,10 +186,6 @@ impl Overlay {
         let stack = self.stack_of(parent, None)?;
         let like = stack.lowers.first().map(|name| self.folders.tree(name));
         let name = self.folders.make(&lock, like.as_deref())?;
-        step(|| {
-            let (tree, work) = (self.folders.tree(&name), self.folders.work(&name));
-            format!("mkdir -p {} {}", quote(tree), quote(work))
-        });
         if lease.is_none() {
             self.folders.sync(&name)?;
         }
@@ -368,6 +364,7 @@ impl Snapshotter for Overlay {
         let record = self.snapshot(key)?;
         let stack = self.stack_of(record.parent.as_ref(), Upper::of(&record)?.name())?;
         let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+        step(|| format!("mkdir -p {}", quote(target)));
         shown::mount(&self.store, &lock, &record, target, || {
             stack.mount(&self.folders, target, flags)
         })?;

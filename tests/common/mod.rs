@@ -7,6 +7,7 @@
 )]
 
 pub mod edits;
+pub mod explain;
 
 use std::ffi::OsStr;
 use std::io::Write;

@@ -54,8 +54,12 @@ pub(super) fn is_name(name: &str) -> bool {
 impl Folders {
     /// The folders under `base`, which is there; makes the fixed ones.
     pub(super) fn open(base: PathBuf) -> Result<Self> {
-        for fixed in [WORK, PENDING, EMPTY] {
-            make_folder(&base.join(fixed), 0o700)?;
+        let fixed = [WORK, PENDING, EMPTY].map(|name| base.join(name));
+        if fixed.iter().any(|path| !path.is_dir()) {
+            step(|| format!("mkdir -m 700 -p {}", fixed.each_ref().map(quote).join(" ")));
+        }
+        for path in fixed {
+            make_folder(&path, 0o700)?;
         }
         Ok(Self { base })
     }
@@ -92,6 +96,7 @@ impl Folders {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
                 made => made.context("make", &mark)?,
             }
+            step(|| explained_tree(&tree, &self.work(&name), like));
             make_folder(&tree, 0o755)?;
             make_folder(&self.work(&name), 0o700)?;
             let dir = open(&tree)?;
@@ -246,6 +251,21 @@ fn listed(path: &Path) -> Result<Vec<String>> {
         .collect();
     names.sort_unstable();
     Ok(names)
+}
+
+/// How a person makes an upper folder that says what the root of `like` says.
+fn explained_tree(tree: &Path, work: &Path, like: Option<&Path>) -> String {
+    let (tree, work) = (quote(tree), quote(work));
+    let attributes = match like {
+        None => format!("touch -d @0 {tree}"),
+        Some(like) => {
+            let like = quote(like);
+            format!(
+                "chown --reference={like} {tree} && chmod --reference={like} {tree} && touch --reference={like} {tree}"
+            )
+        }
+    };
+    format!("mkdir -p {tree} {work} && {attributes}")
 }
 
 /// What the root of an empty snapshot is on every driver.

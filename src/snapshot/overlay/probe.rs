@@ -8,6 +8,7 @@ use nix::sys::statfs::{self, FsType};
 use super::folders::{self, Folders};
 use super::stack::{self, Stack};
 use crate::error::{Context, Error, Kind, Result};
+use crate::explain::{quote, step};
 use crate::snapshot::shown::mounted_at;
 
 /// Hostfs of User Mode Linux: `HOSTFS_SUPER_MAGIC` in fs/hostfs/hostfs_kern.c; nix does not know it.
@@ -94,10 +95,12 @@ pub fn probe(root: &Path) -> Vec<(String, bool, String)> {
 
 fn try_mount(root: &Path) -> Result<()> {
     let scratch = root.join(format!(".probe-{}", folders::random_name()?));
+    step(|| format!("mkdir {}", quote(&scratch)));
     std::fs::create_dir(&scratch).context("make", &scratch)?;
     let tried = (|| {
         let folders = Folders::open(scratch.clone())?;
         for folder in [folders.tree("upper"), folders.work("upper"), folders.base().join("mnt")] {
+            step(|| format!("mkdir {}", quote(&folder)));
             std::fs::create_dir(&folder).context("make", &folder)?;
         }
         let target = scratch.join("mnt");
@@ -108,6 +111,7 @@ fn try_mount(root: &Path) -> Result<()> {
         stack.mount(&folders, &target, MsFlags::MS_NOATIME)?;
         stack::unmount(&target)
     })();
+    step(|| format!("rm -r {}", quote(&scratch)));
     let removed = std::fs::remove_dir_all(&scratch).context("remove", &scratch);
     tried.and(removed)
 }
