@@ -8,6 +8,15 @@ use std::process::{Command, Stdio};
 
 use common::{Plywood, busybox_tar};
 
+/// A store with the image `base`.
+fn with_base() -> Plywood {
+    let plywood = Plywood::new("overlay");
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    plywood.ok(["import", base.to_str().unwrap(), "base"]);
+    plywood
+}
+
 /// What a terminal of a thousand columns shows in the end, line by line.
 fn on_a_terminal(command: &Command) -> Vec<String> {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -65,5 +74,55 @@ fn root_a_progress_bar_takes_no_explained_line_away() {
     for wanted in ["+ tar ", "+ mkdir -p ", "+ umount ", "+ sync -f ", "+ rmdir "] {
         let seen = shown.iter().any(|line| line.starts_with(wanted));
         assert!(seen, "no line begins with {wanted:?}: {shown:#?}");
+    }
+}
+
+/// Bytes that `df` adds up for a kind, and how many there are.
+fn space(plywood: &Plywood, kind: &str) -> (u64, u64) {
+    let document = plywood.json(["df"]);
+    let mut rows = document["kinds"].as_array().unwrap().iter();
+    let row = rows.find(|row| row["kind"] == kind).unwrap();
+    (row["bytes"].as_u64().unwrap(), row["count"].as_u64().unwrap())
+}
+
+#[test]
+fn root_rmi_frees_what_it_foretells_and_df_shows_it() {
+    let plywood = with_base();
+    plywood.ok(["run", "--name", "c", "base", "cp", "/bin/busybox", "/copy"]);
+    plywood.ok(["commit", "c", "site"]);
+    plywood.ok(["rm", "c"]);
+    let taken = || space(&plywood, "blobs").0 + space(&plywood, "layers").0;
+    let before = taken();
+    let foretold = plywood.json(["rmi", "--dry-run", "site"]);
+    assert_eq!(taken(), before, "nothing is removed");
+    let done = plywood.json(["rmi", "site"]);
+    assert_eq!(done, foretold);
+    assert_eq!(done["counts_layers"], true);
+    assert_eq!(Some(before - taken()), done["freed_bytes"].as_u64());
+}
+
+#[test]
+fn root_df_counts_containers_and_lists_layers_base_first() {
+    let plywood = with_base();
+    for (from, to) in [("base", "one"), ("one", "two"), ("base", "three")] {
+        plywood.ok(["run", "--name", to, from, "touch", &format!("/{to}")]);
+        plywood.ok(["commit", to, to]);
+    }
+    plywood.ok(["mount", "base"]);
+    assert_eq!(space(&plywood, "containers").1, 3, "what mount shows is no container");
+    let layers = plywood.json(["df"])["layers"].clone();
+    let chains: Vec<&str> = layers
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|layer| layer["chain_id"].as_str().unwrap())
+        .collect();
+    for image in ["base", "one", "two", "three"] {
+        let document = plywood.json(["inspect", image]);
+        let stack = document[0]["layers"].as_array().unwrap().iter();
+        let places: Vec<usize> = stack
+            .map(|layer| chains.iter().position(|chain| layer["chain_id"] == *chain).unwrap())
+            .collect();
+        assert!(places.is_sorted(), "{image}: {places:?}");
     }
 }

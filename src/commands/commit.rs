@@ -14,6 +14,7 @@ use plywood_store::intent::{Intent, Plan};
 use plywood_store::layer::diff::{Everything, Options, Written, write_layer};
 use plywood_store::record::{ContainerRecord, ImageRecord, LayerRecord};
 use plywood_store::{ChainId, DiffId, Digest, Driver};
+use serde::Serialize;
 
 use crate::cli::{CommitArgs, DiffChoice};
 use crate::commands::room::Room;
@@ -58,7 +59,7 @@ pub fn run(args: &CommitArgs, session: &Session) -> Outcome {
     };
     let bars = session.output.bars();
     let room = Room::under(host.store.root())?;
-    let image = undoing(&host.store, &*host.snapshotter, plan, |intent, made| {
+    let committed = undoing(&host.store, &*host.snapshotter, plan, |intent, made| {
         bars.begin(&format!("committing {}", container.name), None);
         let layer = commit_layer(&host, &container, args.diff, intent, made, bars);
         bars.end();
@@ -66,15 +67,46 @@ pub fn run(args: &CommitArgs, session: &Session) -> Outcome {
         for note in &layer.notes {
             session.output.note(format!("left out: {note}"));
         }
-        compose_image(&host, args, &container, &base, layer.record.as_ref(), changes)
+        let image = compose_image(&host, args, &container, &base, layer.record.as_ref(), changes)?;
+        Ok((image, layer))
     });
-    let image = image.map_err(|error| match host.snapshotter.driver() {
+    let (image, layer) = committed.map_err(|error| match host.snapshotter.driver() {
         Driver::Overlay => room.told(error, "the new layer", None),
         // Its pool, which the failure names.
         Driver::Thin => error,
     })?;
-    session.output.line(image.id.to_string())?;
+    tell(session, &host, &image, layer)?;
     Ok(OK)
+}
+
+fn tell(session: &Session, host: &Host, image: &ImageRecord, layer: Committed) -> Result<()> {
+    if !session.output.is_json() {
+        return session.output.line(image.id.to_string());
+    }
+    session.output.json(&Told {
+        id: image.id.to_string(),
+        names: host
+            .store
+            .names_of(&image.id)?
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        manifest: image.manifest.digest.to_string(),
+        diff_id: layer.record.map(|layer| layer.diff_id),
+        left_out: layer.notes,
+    })
+}
+
+/// The new image, as `--json` shows it.
+#[derive(Debug, Serialize)]
+struct Told {
+    id: String,
+    names: Vec<String>,
+    manifest: String,
+    /// The new layer's; none where nothing changed.
+    diff_id: Option<DiffId>,
+    /// What a layer cannot hold, such as sockets.
+    left_out: Vec<String>,
 }
 
 /// What became of the changes.

@@ -37,7 +37,7 @@ struct LayerRow {
     /// Bytes beyond the layer below.
     own: u64,
     /// Bytes of its tar as stored.
-    blob: u64,
+    stored_size: u64,
     images: Vec<String>,
 }
 
@@ -66,7 +66,7 @@ fn measure(host: &Host) -> Result<Space> {
     // The driver takes locks of its own: ours ends before it is asked.
     let (garbage, records) = {
         let _lock = store.shared()?;
-        (plywood_store::gc::mark(store)?, store.layers.list()?)
+        (plywood_store::gc::mark(store)?, base_first(store.layers.list()?))
     };
     let mut usages = BTreeMap::new();
     for layer in &records {
@@ -80,11 +80,8 @@ fn measure(host: &Host) -> Result<Space> {
         .filter(|layer| usages.contains_key(&layer.chain_id))
         .collect();
     let layers = layer_rows(host, &records, &usages)?;
-    let mut kinds = vec![
-        blobs(host, &garbage)?,
-        all_layers(&records, &layers, &garbage),
-        containers(host, &usages)?,
-    ];
+    let mut kinds = vec![blobs(host, &garbage)?, all_layers(&records, &layers, &garbage)];
+    kinds.extend(snapshots(host, &usages)?);
     if host.snapshotter.driver() == Driver::Thin
         && let Some(bytes) = pool::data_used(store)?
     {
@@ -126,7 +123,7 @@ fn layer_rows(host: &Host, records: &[LayerRecord], usages: &BTreeMap<ChainId, U
             chain_id: layer.chain_id.to_string(),
             bytes: usage.bytes,
             own: own(usage, layer.parent.as_ref(), usages),
-            blob: layer.blob.size,
+            stored_size: layer.blob.size,
             images: users.map(name).collect(),
         }
     };
@@ -167,19 +164,42 @@ fn all_layers(records: &[LayerRecord], rows: &[LayerRow], garbage: &Garbage) -> 
     }
 }
 
-fn containers(host: &Host, usages: &BTreeMap<ChainId, Usage>) -> Result<Row> {
-    let mut row = Row {
-        kind: "containers",
-        ..Row::default()
-    };
-    for snapshot in host.store.snapshots.list()? {
+/// The containers; what commands at work have made besides; views take nothing.
+fn snapshots(host: &Host, usages: &BTreeMap<ChainId, Usage>) -> Result<Vec<Row>> {
+    let [mut containers, mut work] = ["containers", "work"].map(|kind| Row { kind, ..Row::default() });
+    for snapshot in host.store.snapshots.list()?.iter().filter(|one| !one.read_only) {
         let record = || host.store.snapshots.get(&snapshot.key);
-        if let Some(usage) = measured(host.snapshotter.usage(&snapshot.key), record, |one| one.phase)? {
-            row.count += 1;
-            row.bytes += own(usage, snapshot.parent.as_ref(), usages);
-        }
+        let Some(usage) = measured(host.snapshotter.usage(&snapshot.key), record, |one| one.phase)? else {
+            continue;
+        };
+        let row = match host.store.containers.get(&snapshot.key)? {
+            Some(_) => &mut containers,
+            None => &mut work,
+        };
+        row.count += 1;
+        row.bytes += own(usage, snapshot.parent.as_ref(), usages);
     }
-    Ok(row)
+    Ok([containers, work]
+        .into_iter()
+        .filter(|row| row.kind == "containers" || row.count > 0)
+        .collect())
+}
+
+/// The layers as `tree` draws them: each behind the one that it stands on.
+fn base_first(layers: Vec<LayerRecord>) -> Vec<LayerRecord> {
+    let mut on: BTreeMap<Option<ChainId>, Vec<LayerRecord>> = BTreeMap::new();
+    for layer in layers.into_iter().rev() {
+        on.entry(layer.parent).or_default().push(layer);
+    }
+    let mut next = on.remove(&None).unwrap_or_default();
+    let mut sorted = Vec::new();
+    while let Some(layer) = next.pop() {
+        next.extend(on.remove(&Some(layer.chain_id)).unwrap_or_default());
+        sorted.push(layer);
+    }
+    // A lost parent is for check to find: what stood on it takes space all the same.
+    sorted.extend(on.into_values().flatten());
+    sorted
 }
 
 fn tell(space: &Space, session: &Session) -> Result<()> {
@@ -208,7 +228,7 @@ fn tell(space: &Space, session: &Session) -> Result<()> {
             images::short(&row.chain_id),
             output::bytes(row.bytes),
             output::bytes(row.own),
-            output::bytes(row.blob),
+            output::bytes(row.stored_size),
             row.images.join(", "),
         ]
     };

@@ -4,7 +4,6 @@
 //! verified pass through a confined child; publish images, then names.
 
 use plywood_store::Driver;
-use plywood_store::blob::Descriptor;
 use serde::Serialize;
 
 use crate::cli::ImportArgs;
@@ -24,7 +23,7 @@ use crate::image::unpack::Unpacker;
 struct Line {
     id: String,
     names: Vec<String>,
-    manifest: Descriptor,
+    manifest: String,
 }
 
 /// Runs the verb.
@@ -130,6 +129,6 @@ fn line(one: &Imported) -> Line {
     Line {
         id: one.image.id.to_string(),
         names: one.names.iter().map(ToString::to_string).collect(),
-        manifest: one.image.manifest.clone(),
+        manifest: one.image.manifest.digest.to_string(),
     }
 }

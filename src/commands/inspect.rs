@@ -5,11 +5,12 @@ use plywood_store::record::{ContainerRecord, ContainerState, ImageRecord, Place}
 use serde_json::{Value, json};
 
 use crate::cli::InspectArgs;
-use crate::commands::{Host, Session, tag};
+use crate::commands::{Host, Session, date, tag};
 use crate::error::{Error, Result};
 use crate::exec::state;
 use crate::failure::{OK, Outcome};
 use crate::image::oci;
+use crate::snapshot::StackItem;
 
 /// Prints a list with one document per name; that is its text form too.
 ///
@@ -60,7 +61,8 @@ fn of_image(host: &Host, image: &ImageRecord) -> Result<Value> {
             )));
         };
         let mut shown = json!({
-            "diff_id": layer.diff_id, "chain_id": layer.chain_id, "blob": layer.blob, "size": layer.size,
+            "diff_id": layer.diff_id, "chain_id": layer.chain_id, "blob": layer.blob.digest, "media_type": layer.blob.media_type,
+            "stored_size": layer.blob.size, "size": layer.size,
             "stack": host.snapshotter.layer_stack(chain)?,
         });
         if let Place::Thin(id) = layer.place {
@@ -69,7 +71,7 @@ fn of_image(host: &Host, image: &ImageRecord) -> Result<Value> {
         layers.push(shown);
     }
     Ok(json!({
-        "id": image.id, "names": store.names_of(&image.id)?, "manifest": image.manifest, "created": image.created,
+        "id": image.id, "names": store.names_of(&image.id)?, "manifest": image.manifest.digest, "created": image.created,
         "driver": host.snapshotter.driver(), "config": config.config, "author": config.author,
         "architecture": config.architecture, "os": config.os, "layers": layers, "history": config.history,
     }))
@@ -82,9 +84,21 @@ fn of_container(host: &Host, record: &ContainerRecord) -> Result<Value> {
         ContainerState::Exited { code, .. } => ("exited", None, Some(code)),
     };
     let driver = host.snapshotter.driver();
+    let mut stack = host.snapshotter.stack(&record.id)?;
+    if let Some(pid) = pid {
+        // Only the container's own namespace has this mount; the kernel shows it here.
+        let mount = StackItem {
+            kind: "mount",
+            name: format!("/proc/{pid}/root"),
+            detail: Some("in the container's mount namespace".to_owned()),
+        };
+        stack.insert(0, mount);
+    }
+    let rootfs = stack.iter().find(|item| item.kind == "mount").map(|item| &item.name);
     Ok(json!({
         "id": record.id, "name": record.name, "image": record.image, "image_name": record.image_name,
-        "created": record.created_at, "state": state, "pid": pid, "exit_code": exit_code,
-        "driver": driver, "writable": driver, "spec": record.spec, "stack": host.snapshotter.stack(&record.id)?,
+        "created": date(record.created_at), "state": state, "pid": pid, "exit_code": exit_code,
+        "driver": driver, "writable": driver, "rootfs": rootfs, "spec": record.spec,
+        "stack": stack,
     }))
 }

@@ -228,6 +228,12 @@ pub fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
+/// Seconds since 1970 as an RFC 3339 date, as every `created` in JSON is one.
+pub fn date(seconds: i64) -> Option<String> {
+    let date = jiff::Timestamp::from_second(seconds).ok()?;
+    Some(date.to_string())
+}
+
 /// A key for a snapshot that lives no longer than this invocation.
 pub fn random_key(verb: &str) -> String {
     let mut bytes = [0u8; 8];

@@ -35,7 +35,13 @@ pub fn run(args: &MountArgs, session: &Session) -> Outcome {
         remove_point(&host.store, &target);
         return Err(error.into());
     }
-    session.output.line(target.display().to_string())?;
+    let path = target.display().to_string();
+    match session.output.is_json() {
+        true => session
+            .output
+            .json(&serde_json::json!({ "name": args.object, "path": path }))?,
+        false => session.output.line(path)?,
+    }
     Ok(OK)
 }
 

@@ -157,6 +157,10 @@ fn detach(session: &Session) -> Outcome {
     let lock = store.exclusive()?;
     let was_there = assembly::detach(&store, &lock)?;
     lock.done()?;
+    if session.output.is_json() {
+        session.output.json(&serde_json::json!({ "was_attached": was_there }))?;
+        return Ok(OK);
+    }
     session.output.note(match was_there {
         true => "the pool is out of the kernel; the next use brings it back",
         false => "the pool was not in the kernel",

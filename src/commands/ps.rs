@@ -4,19 +4,21 @@ use plywood_store::record::{ContainerRecord, ContainerState};
 use serde::Serialize;
 
 use crate::cli::PsArgs;
-use crate::commands::{Session, now};
+use crate::commands::{Session, date, images};
 use crate::exec::state;
 use crate::failure::{OK, Outcome};
-use crate::output;
 
 /// One container, as `--json` shows it.
 #[derive(Debug, Serialize)]
 struct Row {
     id: String,
     name: String,
+    /// Its image's id.
     image: String,
+    /// The name that was typed for the image.
+    image_name: String,
     command: Vec<String>,
-    created: i64,
+    created: Option<String>,
     state: &'static str,
     pid: Option<u32>,
     exit_code: Option<i32>,
@@ -71,9 +73,10 @@ fn row(record: &ContainerRecord) -> Row {
     Row {
         id: record.id.clone(),
         name: record.name.clone(),
-        image: record.image_name.clone(),
+        image: record.image.to_string(),
+        image_name: record.image_name.clone(),
         command,
-        created: record.created_at,
+        created: date(record.created_at),
         state,
         pid,
         exit_code,
@@ -102,9 +105,9 @@ fn cells(row: &Row, whole: bool) -> Vec<String> {
     vec![
         id,
         row.name.clone(),
-        row.image.clone(),
+        row.image_name.clone(),
         cut(&command, 30),
-        output::ago(row.created, now()),
+        row.created.as_deref().map_or_else(String::new, images::age),
         status,
     ]
 }

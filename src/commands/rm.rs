@@ -3,6 +3,7 @@
 use plywood_store::error::Kind;
 use plywood_store::record::{ContainerRecord, ContainerState};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::Serialize;
 
 use crate::cli::RmArgs;
 use crate::commands::{Host, Session, container};
@@ -10,6 +11,13 @@ use crate::error::{Context, Error, Result};
 use crate::exec::state;
 use crate::explain;
 use crate::failure::{Failure, OK, Outcome};
+
+/// A container that was removed, as `--json` shows it.
+#[derive(Debug, Serialize)]
+struct Removed {
+    id: String,
+    name: String,
+}
 
 /// How long a killed container may take to end.
 const KILL_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -20,11 +28,13 @@ const KILL_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 /// Where one could not be removed; the others are.
 pub fn run(args: &RmArgs, session: &Session) -> Outcome {
     let host = session.existing_host()?;
+    let mut removed = Vec::new();
     let mut failed = false;
     for name in &args.containers {
         match remove(session, host.as_ref(), name, args.force) {
-            Ok(true) => session.output.line(name)?,
-            Ok(false) => {}
+            Ok(Some(container)) if session.output.is_json() => removed.push(container),
+            Ok(Some(_)) => session.output.line(name)?,
+            Ok(None) => {}
             Err(error) => {
                 failed = true;
                 if let Some(report) = Failure::from(error).report() {
@@ -33,17 +43,20 @@ pub fn run(args: &RmArgs, session: &Session) -> Outcome {
             }
         }
     }
+    if session.output.is_json() {
+        session.output.json(&removed)?;
+    }
     if failed { Err(Failure::told()) } else { Ok(OK) }
 }
 
-/// Gives whether there was such a container: with `force`, none is no failure.
-fn remove(session: &Session, host: Option<&Host>, name: &str, force: bool) -> Result<bool> {
+/// Gives what was removed: with `force`, none is no failure.
+fn remove(session: &Session, host: Option<&Host>, name: &str, force: bool) -> Result<Option<Removed>> {
     let found = match host {
         Some(host) => host.store.find_container(name).map(|record| (host, record)),
         None => Err(container::none(name)),
     };
     let (host, record) = match found {
-        Err(error) if force && error.kind() == Kind::NotFound => return Ok(false),
+        Err(error) if force && error.kind() == Kind::NotFound => return Ok(None),
         found => found?,
     };
     if force {
@@ -51,7 +64,10 @@ fn remove(session: &Session, host: Option<&Host>, name: &str, force: bool) -> Re
     }
     let hold = container::hold(session, &host.store, &record)?;
     remove_held(host, &record, hold)?;
-    Ok(true)
+    Ok(Some(Removed {
+        id: record.id,
+        name: record.name,
+    }))
 }
 
 /// Removes a container that the caller holds.

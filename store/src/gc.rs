@@ -21,7 +21,7 @@ use crate::error::Context;
 use crate::intent::{Plan, ThinStep};
 use crate::lock::Exclusive;
 use crate::record::{ImageRecord, LayerRecord, Phase, Record, Records, SnapshotRecord};
-use crate::{ChainId, Digest, Error, Kind, Result, Store, durable, index};
+use crate::{ChainId, Digest, Error, ImageId, Kind, Result, Store, durable, index};
 
 /// Bytes that a manifest may have.
 const MANIFEST_MAX: u64 = 4 << 20;
@@ -57,8 +57,16 @@ impl Garbage {
 /// # Errors
 /// A damaged record: nothing is called garbage by guessing.
 pub fn mark(store: &Store) -> Result<Garbage> {
+    mark_without(store, &BTreeSet::new())
+}
+
+/// Finds what nothing would need if these images had no names any more.
+///
+/// # Errors
+/// As for [`mark`].
+pub fn mark_without(store: &Store, unnamed: &BTreeSet<ImageId>) -> Result<Garbage> {
     let pins = Pins::read(store)?;
-    let (kept_images, images) = split_images(store)?;
+    let (kept_images, images) = split_images(store, unnamed)?;
     let (kept_snapshots, snapshots): (Vec<_>, Vec<_>) = store.snapshots.list()?.into_iter().partition(|snapshot| {
         let leased = snapshot.lease.as_ref().is_none_or(|lease| pins.live.contains(lease));
         snapshot.phase == Phase::Ready && leased
@@ -187,8 +195,9 @@ impl Pins {
 }
 
 /// The images that something needs, and the others.
-fn split_images(store: &Store) -> Result<(Vec<ImageRecord>, Vec<ImageRecord>)> {
+fn split_images(store: &Store, unnamed: &BTreeSet<ImageId>) -> Result<(Vec<ImageRecord>, Vec<ImageRecord>)> {
     let mut used: BTreeSet<_> = store.names.list()?.into_iter().map(|name| name.image).collect();
+    used.retain(|image| !unnamed.contains(image));
     used.extend(store.containers.list()?.into_iter().map(|container| container.image));
     Ok(store
         .images

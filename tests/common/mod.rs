@@ -8,6 +8,7 @@
 
 pub mod edits;
 pub mod explain;
+pub mod json_page;
 
 use std::ffi::OsStr;
 use std::io::Write;
