@@ -91,7 +91,11 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let hint = error.hint().map(str::to_owned).or_else(|| default_hint(error.kind()));
+        let hint = error
+            .hint()
+            .map(str::to_owned)
+            .or_else(|| rights_hint(&error))
+            .or_else(|| default_hint(error.kind()));
         let silent = std::error::Error::source(&error)
             .and_then(|source| source.downcast_ref::<std::io::Error>())
             .is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe);
@@ -115,6 +119,14 @@ fn legible(text: &str) -> String {
         }
     };
     text.chars().map(escaped).collect()
+}
+
+/// What helps where the system refused somebody who is not root.
+fn rights_hint(error: &Error) -> Option<String> {
+    let refused = std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied);
+    (refused && !rustix::process::geteuid().is_root()).then(|| "run it with sudo".to_owned())
 }
 
 /// What helps for a kind, where the error itself says nothing better.

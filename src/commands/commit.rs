@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::cli::{CommitArgs, DiffChoice};
 use crate::commands::room::Room;
-use crate::commands::{Host, Session, container, random_key};
+use crate::commands::{Host, Session, container, random_key, tag};
 use crate::error::{Error, Result, both};
 use crate::explain::{quote, step};
 use crate::failure::{OK, Outcome};
@@ -40,12 +40,14 @@ pub fn run(args: &CommitArgs, session: &Session) -> Outcome {
         .map(|change| Change::parse(change))
         .collect::<Result<Vec<_>>>()
         .map_err(|error| crate::failure::Failure::from(error).with_code(crate::failure::USAGE))?;
+    args.name.as_ref().map_or(Ok(()), tag::refuse_digest)?;
     if session.store()?.is_none() {
         return Err(container::none(&args.container).into());
     }
     let host = session.host()?;
     let container = host.store.find_container(&args.container)?;
     let _hold = container::hold(session, &host.store, &container)?;
+    container::refuse_shown(&host.store, &container)?;
     let base = host.store.images.get(&container.image.0.hex())?.ok_or_else(|| {
         Error::corrupt(format!(
             "container {} stands on image {}, which has no record",

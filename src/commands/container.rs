@@ -81,6 +81,25 @@ pub fn hold(session: &Session, store: &Store, container: &ContainerRecord) -> Re
     }
 }
 
+/// Refuses a container that `plywood mount` shows: on overlay nothing else can mount it meanwhile.
+///
+/// # Errors
+/// In use, naming container and mount point.
+pub fn refuse_shown(store: &Store, container: &ContainerRecord) -> Result<()> {
+    let shown = store
+        .snapshots
+        .get(&container.id)?
+        .and_then(|snapshot| snapshot.mounted_at);
+    match shown {
+        None => Ok(()),
+        Some(target) => Err(Error::new(
+            Kind::InUse,
+            format!("container {} is mounted at {}", container.name, target.display()),
+        )
+        .hinted(format!("plywood umount {} first", container.name))),
+    }
+}
+
 /// Takes hold of a container unless somebody has it, or it has outlived its plywood.
 ///
 /// # Errors

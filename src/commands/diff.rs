@@ -62,6 +62,7 @@ pub fn run(args: &DiffArgs, session: &Session) -> Outcome {
 fn of_container(session: &Session, host: &Host, name: &str, each: &mut dyn FnMut(Change) -> Result<()>) -> Result<()> {
     let container = host.store.find_container(name)?;
     let _hold = container::hold(session, &host.store, &container)?;
+    container::refuse_shown(&host.store, &container)?;
     let comparison = host.snapshotter.compare(&container.id)?;
     let parent = comparison.parent.as_ref();
     compare(

@@ -37,6 +37,9 @@ pub fn run(args: &ExportArgs, session: &Session) -> Outcome {
             "--since is for the OCI and docker formats, which have several layers",
         ));
     }
+    if args.format == ExportFormat::OciDir && args.output.as_os_str() == "-" {
+        return Err(Failure::usage("a folder cannot go to standard output: oci-archive can"));
+    }
     let store = session.store()?.ok_or_else(|| {
         Error::not_found(format!(
             "there is no image: {} holds no store",

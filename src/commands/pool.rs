@@ -1,5 +1,6 @@
 //! `plywood pool`: makes, shows, enlarges, trims, verifies the thin pool, and takes it out of the kernel.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -14,8 +15,8 @@ use crate::dm::kernel::KernelPool;
 use crate::dm::pool::ThinPool;
 use crate::dm::status::PoolMode;
 use crate::dm::volume::Part;
-use crate::error::{Error, Kind, Result};
-use crate::failure::{OK, Outcome};
+use crate::error::{Context, Error, Kind, Result};
+use crate::failure::{Failure, OK, Outcome};
 use crate::output;
 
 /// Bytes of a metadata block.
@@ -72,6 +73,15 @@ struct Report {
 }
 
 fn init(args: &PoolInitArgs, session: &Session) -> Outcome {
+    if let (Some(data), Some(metadata)) = (&args.data_device, &args.metadata_device)
+        && device_number(data)? == device_number(metadata)?
+    {
+        return Err(Failure::usage(format!(
+            "data and metadata cannot be on one device: {} and {} are the same",
+            data.display(),
+            metadata.display()
+        )));
+    }
     let options = Options {
         data_size: args.data_size,
         metadata_size: args.metadata_size,
@@ -101,6 +111,11 @@ fn init(args: &PoolInitArgs, session: &Session) -> Outcome {
         false => format!("the pool {} is there already", pool.name()),
     });
     show(session, &store, Some(&pool))
+}
+
+/// What tells a device from others, whatever its node is called.
+fn device_number(path: &Path) -> Result<u64> {
+    Ok(rustix::fs::stat(path).context("find the device", path)?.st_rdev)
 }
 
 fn status(session: &Session) -> Outcome {

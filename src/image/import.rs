@@ -319,7 +319,8 @@ impl Importer<'_> {
             .names
             .first()
             .map_or_else(|| Digest::of(&image.config).to_string(), ToString::to_string);
-        Err(Error::not_found(format!("{whose} is not whole: {} is neither in the archive nor in the store", missing.join(", ")))
+        let are = if missing.len() == 1 { "is" } else { "are" };
+        Err(Error::not_found(format!("{whose} is not whole: {} {are} neither in the archive nor in the store", missing.join(", ")))
             .hinted("it was exported with --since: import the image that it builds on first, or export it again without --since"))
     }
 
