@@ -231,14 +231,26 @@ pub fn ago(then: i64, now: i64) -> String {
 }
 
 /// A cell without control characters: what an image says must not drive the terminal.
+/// What only breaks or indents lines is one space.
 fn printable(text: String) -> String {
-    if text.chars().any(char::is_control) {
-        text.chars()
-            .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-            .collect()
-    } else {
-        text
+    if !text.chars().any(char::is_control) {
+        return text;
     }
+    let mut shown = String::with_capacity(text.len());
+    let mut breaking = false;
+    for letter in text.chars() {
+        let breaks = "\n\r\t".contains(letter);
+        match letter {
+            // The indentation of a line that was broken goes with the break.
+            ' ' if breaking => continue,
+            _ if breaks && (breaking || shown.ends_with(' ')) => {}
+            _ if breaks => shown.push(' '),
+            other if other.is_control() => shown.push('\u{fffd}'),
+            other => shown.push(other),
+        }
+        breaking = breaks;
+    }
+    shown
 }
 
 #[cfg(test)]
@@ -248,6 +260,7 @@ mod tests {
     #[test]
     fn cells_hold_no_control_characters() {
         assert_eq!(printable("a\x1b[31mb".to_owned()), "a\u{fffd}[31mb");
+        assert_eq!(printable("sh -c set -e\n    a  b\r\n\tc".to_owned()), "sh -c set -e a  b c");
     }
 
     #[test]
