@@ -260,7 +260,10 @@ mod tests {
     #[test]
     fn cells_hold_no_control_characters() {
         assert_eq!(printable("a\x1b[31mb".to_owned()), "a\u{fffd}[31mb");
-        assert_eq!(printable("sh -c set -e\n    a  b\r\n\tc".to_owned()), "sh -c set -e a  b c");
+        assert_eq!(
+            printable("sh -c set -e\n    a  b\r\n\tc".to_owned()),
+            "sh -c set -e a  b c"
+        );
     }
 
     #[test]

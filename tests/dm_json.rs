@@ -27,8 +27,8 @@ fn dm_each_document_is_what_the_page_says() {
     page.holds("rmi", &done);
     assert_eq!(foretold, done, "what rmi tells beforehand is what it does");
     assert_eq!(done["counts_layers"], false);
+    assert_eq!(plywood.json(["pool", "detach"])["was_attached"], true);
     assert_eq!(plywood.json(["pool", "check"])["ok"], true);
     assert!(plywood.json(["pool", "trim"])["freed"].is_u64());
-    assert_eq!(plywood.json(["pool", "detach"])["was_attached"], true);
     page.was_all_seen(&["pool"]);
 }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::io::Read;
+use std::path::Path;
 
 use crate::blob::Descriptor;
 use crate::compress;
@@ -14,7 +15,7 @@ use crate::error::Context;
 use crate::index::{self, Index};
 use crate::lock::Shared;
 use crate::record::{ContainerRecord, ImageRecord, LayerRecord, NameRecord, Phase, Record, Records, SnapshotRecord};
-use crate::{ChainId, DiffId, Error, Kind, Result, Store, gc};
+use crate::{ChainId, DiffId, Error, Kind, Result, Store, durable, gc, store};
 
 /// How deep to look.
 #[derive(Debug, Clone, Copy, Default)]
@@ -219,26 +220,73 @@ fn check_sizes(store: &Store, all: &All, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Files in the store's own folders that nothing of plywood's would make.
+/// The kinds of records, each a folder.
+const KINDS: [&str; 6] = ["layers", "snapshots", "images", "names", "containers", "pool"];
+
+/// What a folder of ours holds.
+#[derive(Clone, Copy)]
+enum Holds {
+    Files,
+    Folders,
+    Both,
+}
+
+/// Whether a folder of ours may hold something of this name.
+type Known<'a> = &'a dyn Fn(&str) -> bool;
+
+/// What lies in the root's folders that nothing of plywood's would make. The drivers look into theirs.
 fn stray_files(store: &Store, report: &mut Report) -> Result<()> {
     let is_hex = |name: &str| format!("sha256:{name}").parse::<crate::Digest>().is_ok();
     let is_record = |name: &str| name.strip_suffix(".json").is_some_and(crate::record::key_is_valid);
-    let mut folders = vec![("blobs/sha256".to_owned(), &is_hex as &dyn Fn(&str) -> bool)];
-    for kind in ["layers", "snapshots", "images", "names", "containers", "pool"] {
-        folders.push((format!("records/{kind}"), &is_record));
-    }
-    folders.push(("intents".to_owned(), &is_record));
+    let is_top = |name: &str| store::TOP.contains(&name);
+    let is_kind = |name: &str| KINDS.contains(&name);
+    // A file without a name has one for a moment, where the filesystem knows none such.
+    let is_temporary = |name: &str| durable::is_unique_name(name) || name.starts_with(".tmp");
+    let is_lock = |name: &str| name.strip_prefix("container-").is_some_and(crate::record::key_is_valid);
+    strays(store.root(), Holds::Both, &is_top, report)?;
+    strays(
+        &store.root().join("blobs"),
+        Holds::Folders,
+        &|name| name == "sha256",
+        report,
+    )?;
+    strays(&store.root().join("records"), Holds::Folders, &is_kind, report)?;
+    let mut folders: Vec<(String, Known<'_>)> = vec![
+        ("blobs/sha256".to_owned(), &is_hex),
+        ("intents".to_owned(), &is_record),
+        ("tmp".to_owned(), &is_temporary),
+        ("locks".to_owned(), &is_lock),
+    ];
+    folders.extend(
+        KINDS
+            .iter()
+            .map(|kind| (format!("records/{kind}"), &is_record as Known<'_>)),
+    );
     for (folder, known) in folders {
-        let folder = store.root().join(folder);
-        for entry in std::fs::read_dir(&folder).context("list", &folder)? {
-            let entry = entry.context("list", &folder)?;
-            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-            if !is_file || !entry.file_name().to_str().is_some_and(known) {
-                report.findings.push(
-                    Error::invalid(format!("{} is none of plywood's files", entry.path().display()))
-                        .hinted("move it away: plywood neither reads nor removes it"),
-                );
-            }
+        strays(&store.root().join(folder), Holds::Files, known, report)?;
+    }
+    Ok(())
+}
+
+/// Finds what in one folder has another name or type than it can have.
+fn strays(folder: &Path, holds: Holds, known: Known<'_>, report: &mut Report) -> Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        // Made when somebody needs it.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.context("list", folder)?,
+    };
+    for entry in entries {
+        let entry = entry.context("list", folder)?;
+        let fits = entry.file_type().is_ok_and(|kind| match holds {
+            Holds::Files => kind.is_file(),
+            Holds::Folders => kind.is_dir(),
+            Holds::Both => kind.is_file() || kind.is_dir(),
+        });
+        if !fits || !entry.file_name().to_str().is_some_and(known) {
+            report.findings.push(
+                Error::invalid(format!("{} is none of plywood's files", entry.path().display()))
+                    .hinted("move it away: plywood neither reads nor removes it"),
+            );
         }
     }
     Ok(())
@@ -349,6 +397,11 @@ mod tests {
     #[test]
     fn a_sound_store_has_no_findings() {
         let it = fixture();
+        // A root may be a filesystem of its own.
+        fs::create_dir(it.store.root().join("lost+found")).unwrap();
+        for folder in ["locks", "mounted", "mnt", "pool", "overlay"] {
+            it.store.folder(folder).unwrap();
+        }
         assert_eq!(findings(&it, true), Vec::<String>::new());
         let told = std::cell::Cell::new(0);
         let report = check(&it.store, Depth { data: true }, &|bytes| told.set(told.get() + bytes)).unwrap();
@@ -405,6 +458,30 @@ mod tests {
             harm(&it);
             let found = findings(&it, false);
             assert!(found.iter().any(|finding| finding.contains(what)), "{what}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_ours_is_found_wherever_it_lies_and_left_alone() {
+        for place in [
+            "foo",
+            "newdir/",
+            "records/foo",
+            "records/more/",
+            "blobs/md5/",
+            "tmp/bar",
+            "tmp/folder/",
+        ] {
+            let it = fixture();
+            let path = it.store.root().join(place);
+            match place.strip_suffix('/') {
+                Some(_) => fs::create_dir(&path).unwrap(),
+                None => fs::write(&path, "").unwrap(),
+            }
+            let found = findings(&it, false);
+            assert_eq!(found.len(), 1, "{place}: {found:?}");
+            assert!(found[0].contains("none of plywood's files"), "{found:?}");
+            assert!(gc::mark(&it.store).unwrap().temporary.is_empty(), "{place}");
         }
     }
 

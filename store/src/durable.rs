@@ -23,6 +23,16 @@ pub(crate) fn unique_name() -> Result<String> {
     Ok(format!("{}-{:016x}", std::process::id(), u64::from_le_bytes(random)))
 }
 
+/// Whether [`unique_name`] can have given it.
+pub(crate) fn is_unique_name(name: &str) -> bool {
+    name.split_once('-').is_some_and(|(pid, random)| {
+        !pid.is_empty()
+            && pid.bytes().all(|byte| byte.is_ascii_digit())
+            && random.len() == 16
+            && random.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
 /// Takes or releases an flock, waiting where `how` waits.
 pub(crate) fn flock(file: &File, how: FlockOperation) -> rustix::io::Result<()> {
     rustix::io::retry_on_intr(|| rustix::fs::flock(file, how))

@@ -292,7 +292,9 @@ fn dead_temporaries(store: &Store) -> Result<Vec<(String, u64)>> {
         let entry = entry.context("list", &folder)?;
         let path = entry.path();
         let Ok(metadata) = entry.metadata() else { continue };
-        if !metadata.is_file() {
+        // What is not ours is for check to find, not for us to remove.
+        let ours = entry.file_name().to_str().is_some_and(durable::is_unique_name);
+        if !metadata.is_file() || !ours {
             continue;
         }
         let file = match File::open(&path) {
@@ -429,11 +431,11 @@ mod tests {
     fn a_file_that_is_being_written_is_not_garbage() {
         let it = fixture();
         let writer = it.store.blobs.writer().unwrap();
-        let left = it.store.root().join("tmp/1-dead");
+        let left = it.store.root().join("tmp/1-00000000deadbeef");
         std::fs::write(&left, "half").unwrap();
         let lock = it.store.exclusive().unwrap();
         let garbage = mark(&it.store).unwrap();
-        assert_eq!(garbage.temporary, [("1-dead".to_owned(), 4)]);
+        assert_eq!(garbage.temporary, [("1-00000000deadbeef".to_owned(), 4)]);
         condemn(&it.store, &lock, &garbage).unwrap();
         assert!(!left.exists());
         writer.finish(None).unwrap();

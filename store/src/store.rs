@@ -58,7 +58,7 @@ const VERSION: u32 = 1;
 /// Features beyond [`VERSION`] that this plywood knows: none yet, of any class.
 const KNOWN: &[&str] = &[];
 /// What a root may hold at its top. Anything else is somebody else's folder.
-const TOP: &[&str] = &[
+pub(crate) const TOP: &[&str] = &[
     "lock",
     "meta.json",
     "blobs",
@@ -72,6 +72,7 @@ const TOP: &[&str] = &[
     "overlay",
     "mnt",
     "locks",
+    "mounted",
     "lost+found",
 ];
 /// The folders that every root has, parents first.
