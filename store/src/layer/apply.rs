@@ -19,6 +19,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
+use std::hash::RandomState;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -83,6 +84,7 @@ pub(super) struct Applier {
     pub(super) here: Rc<Place>,
     /// By inode number, as a directory may have several paths through links.
     pub(super) touched: HashMap<u64, Touched>,
+    pub(super) numbers: RandomState,
     /// Whether there is anything that a whiteout could hide.
     pub(super) lower: bool,
     filtered: BTreeMap<String, u64>,
@@ -107,6 +109,7 @@ impl Applier {
             here: Rc::clone(&root),
             root,
             touched: HashMap::new(),
+            numbers: RandomState::new(),
             lower,
             filtered: BTreeMap::new(),
             applied: Applied::default(),
@@ -325,7 +328,7 @@ impl Applier {
                     let twice = self
                         .touched
                         .get(&place.inode)
-                        .is_some_and(|touched| touched.made.contains(name));
+                        .is_some_and(|touched| touched.made.contains(&self.number(name)));
                     if twice || !self.lower {
                         self.note(format!("{}: named twice, the last one counts", shown(&entry.path)));
                     }

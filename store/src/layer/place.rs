@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
+use std::hash::BuildHasher;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -41,8 +42,8 @@ pub(super) struct Touched {
     pub(super) described: bool,
     /// Whether its name and those of the directories above are in their `made`.
     marked: bool,
-    /// Names in it that this layer made, where that matters.
-    pub(super) made: HashSet<OsString>,
+    /// Names in it that this layer made, where that matters: by [`Applier::number`], as there can be millions.
+    pub(super) made: HashSet<u64>,
 }
 
 impl Applier {
@@ -197,8 +198,9 @@ impl Applier {
                 .and_then(rustix::fs::fstat)
                 .map_err(|cause| failed("look at", above, cause))?;
             self.touch(above, &stat)?;
+            let number = self.number(name);
             if let Some(touched) = self.touched.get_mut(&stat.st_ino)
-                && !touched.made.insert(name.to_owned())
+                && !touched.made.insert(number)
             {
                 break;
             }
@@ -257,11 +259,17 @@ impl Applier {
         Ok(made)
     }
 
+    /// Stands for a name where millions are remembered. Nobody can choose names that meet: the key is random.
+    pub(super) fn number(&self, name: &OsStr) -> u64 {
+        self.numbers.hash_one(name)
+    }
+
     pub(super) fn made(&mut self, place: &Place, name: &OsStr) {
+        let number = self.number(name);
         if self.lower
             && let Some(touched) = self.touched.get_mut(&place.inode)
         {
-            touched.made.insert(name.to_owned());
+            touched.made.insert(number);
         }
     }
 

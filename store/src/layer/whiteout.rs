@@ -113,6 +113,6 @@ impl Applier {
     fn is_made(&self, dir: u64, name: &OsStr) -> bool {
         self.touched
             .get(&dir)
-            .is_some_and(|touched| touched.made.contains(name))
+            .is_some_and(|touched| touched.made.contains(&self.number(name)))
     }
 }
