@@ -5,7 +5,7 @@ PLYWOOD := $(TARGET)/release/plywood
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test build install demo test lint guest clean
+.PHONY: help deps deps-test build install demo test bench lint guest clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -27,6 +27,11 @@ demo: ## play the main job through; DRIVER=thin|overlay|auto (thin: in a guest w
 
 test: deps-test ## everything: lint, tests on this kernel, device-mapper tests in the guest
 	tests/run
+
+bench: ## times import, export and others beside tar, umoci and podman: RUNS=3 ONLY=word
+	@scripts/deps bench
+	@$(MAKE) --no-print-directory build
+	scripts/bench --runs $(or $(RUNS),3) --only '$(ONLY)'
 
 lint: deps ## format and clippy, warnings are errors
 	scripts/cargo fmt --check
