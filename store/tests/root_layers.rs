@@ -526,6 +526,17 @@ fn root_a_name_like_a_whiteout_is_refused() {
     assert!(error.to_string().contains(".wh.x"), "{error}");
 }
 
+/// A whiteout's name is longer than the file's that it hides, and so longer than a file's can be.
+#[test]
+fn root_the_longest_name_can_be_removed() {
+    let (parent, child, built) = (folder(), folder(), folder());
+    fs::write(parent.path().join("n".repeat(255)), "").unwrap();
+    copy(parent.path(), built.path());
+    let tar = layer(Some(parent.path()), child.path());
+    apply_to(built.path(), &tar);
+    assert_eq!(fs::read_dir(built.path()).unwrap().count(), 0);
+}
+
 #[test]
 fn root_a_split_group_is_told_from_one() {
     let dir = folder();

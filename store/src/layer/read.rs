@@ -418,7 +418,10 @@ impl<'a> Reader<'a> {
         let mut path = PathBuf::new();
         for (depth, component) in Path::new(OsStr::from_bytes(raw)).components().enumerate() {
             match component {
-                Component::Normal(name) if name.len() > 255 => return Err(bad("a name of more than 255 bytes")),
+                // A whiteout names what it hides behind four bytes of its own, and is no file itself.
+                Component::Normal(name) if hidden(name).len() > 255 => {
+                    return Err(bad("a name of more than 255 bytes"));
+                }
                 Component::Normal(name) => path.push(name),
                 Component::ParentDir => return Err(bad("a path with ..")),
                 Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
@@ -546,6 +549,12 @@ impl<'a> Reader<'a> {
         };
         Error::new(Kind::Invalid, format!("the tar has {what}, {place}"))
     }
+}
+
+/// The name without the prefix of a whiteout.
+fn hidden(name: &OsStr) -> &[u8] {
+    let name = name.as_bytes();
+    name.strip_prefix(b".wh.").unwrap_or(name)
 }
 
 fn broken(current: &Path, cause: std::io::Error) -> Error {
