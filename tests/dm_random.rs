@@ -81,6 +81,16 @@ impl Root {
         let above = compared.parent.as_ref().map(Mounted::dir);
         let mut tar = Vec::new();
         write_layer(above, compared.child.dir(), compared.scope.as_ref(), &options, &mut tar).expect("a layer");
+        let mut again = Vec::new();
+        write_layer(
+            above,
+            compared.child.dir(),
+            compared.scope.as_ref(),
+            &options,
+            &mut again,
+        )
+        .expect("a layer");
+        assert!(tar == again, "{key}: twice the same trees, other bytes");
         let whole = whole_tree(&compared.child);
         if let Some(parent) = &compared.parent {
             applied_to_its_parent_gives_the_child(parent, &tar, &whole);
@@ -198,7 +208,7 @@ fn dm_random_edits_give_the_same_layers_on_thin_and_on_overlay() {
     let (thin, overlay) = (Root::new(Driver::Thin), Root::new(Driver::Overlay));
     match std::env::var("PLYWOOD_TEST_SEED") {
         Ok(seed) => play(seed.parse().expect("a number"), &thin, &overlay),
-        Err(_) => (1..=12).for_each(|seed| play(seed, &thin, &overlay)),
+        Err(_) => (1..=8).for_each(|seed| play(seed, &thin, &overlay)),
     }
     assert_eq!(thin.driver.verify().expect("looked at"), Vec::<String>::new());
     let lock = thin.store.exclusive().expect("the lock");
