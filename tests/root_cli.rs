@@ -71,9 +71,12 @@ fn on_a_terminal(command: &Command) -> Vec<String> {
 #[test]
 fn root_a_progress_bar_takes_no_explained_line_away() {
     let plywood = Plywood::new("overlay");
-    let base = plywood.beside("base.tar");
-    busybox_tar(&base);
-    let shown = on_a_terminal(&plywood.command(["--explain", "-v", "import", base.to_str().unwrap(), "base"]));
+    let tar = plywood.beside("base.tar");
+    busybox_tar(&tar);
+    let tar = tar.to_str().unwrap();
+    plywood.ok(["import", tar, "base"]);
+    let words = ["--explain", "-v", "import", "--layer", "--parent", "base", tar, "top"];
+    let shown = on_a_terminal(&plywood.command(words));
     for wanted in ["+ tar ", "+ mkdir -p ", "+ umount ", "+ sync -f ", "+ rmdir "] {
         let seen = shown.iter().any(|line| line.starts_with(wanted));
         assert!(seen, "no line begins with {wanted:?}: {shown:#?}");

@@ -763,3 +763,24 @@ fn root_a_whiteout_in_a_folder_does_not_keep_the_folder() {
         assert!(!root.join("d").exists(), "{name}");
     }
 }
+
+/// So many long names that ext4 gives the folder an index of two levels, and what is left of it.
+/// `PLYWOOD_TEST_NAMES=100000` takes a minute.
+#[test]
+fn root_a_folder_of_very_many_names_comes_back_and_goes() {
+    let names = std::env::var("PLYWOOD_TEST_NAMES").map_or(10_000, |names| names.parse().unwrap());
+    let (child, built) = (folder(), folder());
+    fs::create_dir(child.path().join("many")).unwrap();
+    let name = |number: u32| format!("many/{number:0>200}");
+    for number in 0..names {
+        File::create(child.path().join(name(number))).unwrap();
+    }
+    apply_to(built.path(), &layer(None, child.path()));
+    assert_eq!(digest(built.path()), digest(child.path()));
+    for number in 1..names {
+        fs::remove_file(child.path().join(name(number))).unwrap();
+    }
+    let removal = layer(Some(built.path()), child.path());
+    apply_to(built.path(), &removal);
+    assert_eq!(digest(built.path()), digest(child.path()));
+}
