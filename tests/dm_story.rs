@@ -69,3 +69,45 @@ fn dm_the_stack_of_an_image_reaches_down_to_its_file() {
         .collect();
     assert!(kinds.contains(&"pool") && kinds.contains(&"file"), "{kinds:?}");
 }
+
+/// The layers of a bad archive that came before the bad one have volumes by then: they go again.
+#[test]
+fn dm_bad_archives_are_refused_and_leave_the_pool_as_it_was() {
+    let plywood = Plywood::new("thin");
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    let base = base.to_str().expect("UTF-8");
+    plywood.ok(["import", base, "base"]);
+    plywood.ok(["run", "--name", "c", "base", "sh", "-c", "echo marked > /new"]);
+    plywood.ok(["commit", "c", "site"]);
+    let good = plywood.beside("good.tar");
+    plywood.ok(["export", "-o", good.to_str().expect("UTF-8"), "site"]);
+    let good = std::fs::read(good).expect("an archive");
+    plywood.ok(["rm", "c"]);
+    plywood.ok(["rmi", "site", "base"]);
+    plywood.ok(["gc"]);
+    let before = plywood.json(["df"]);
+
+    let at = good
+        .windows(7)
+        .position(|bytes| bytes == b"marked\n")
+        .expect("the content");
+    let mut flipped = good.clone();
+    flipped[at] ^= 1;
+    let truncated = good[..good.len() / 2].to_vec();
+    let base = std::fs::read(base).expect("a tar");
+    for (what, archive) in [
+        ("flipped", flipped),
+        ("truncated", truncated),
+        ("half a tar", base[..base.len() / 2].to_vec()),
+    ] {
+        let path = plywood.beside("bad.tar");
+        std::fs::write(&path, archive).expect("a file");
+        let error = plywood.fails(1, ["import", path.to_str().expect("UTF-8"), "bad"]);
+        assert!(error.starts_with("Error: "), "{what}: {error}");
+        plywood.ok(["gc"]);
+        assert_eq!(plywood.json(["images"]), serde_json::json!([]), "{what}");
+        assert_eq!(plywood.json(["df"])["layers"], before["layers"], "{what}");
+        plywood.sound();
+    }
+}
