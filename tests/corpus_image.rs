@@ -1,44 +1,35 @@
-//! Replays what the image fuzzers are seeded with, and what they have found, without the fuzzer.
+//! Replays the corpora of the fuzz targets for archives and OCI documents.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::cast_possible_truncation,
+    reason = "helpers of tests panic as tests do"
+)]
 
 #[path = "../fuzz/bodies/images.rs"]
 mod images;
+#[path = "../fuzz/bodies/replay.rs"]
+mod replay;
 
-fn replay(target: &str, body: fn(&[u8])) {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz/corpus")
-        .join(target);
-    let mut seeds = 0;
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        let content = std::fs::read(entry.unwrap().path()).unwrap();
-        body(&content);
-        // Damage that the fuzzer would try first.
-        for at in 0..content.len().min(1500) {
-            let mut bad = content.clone();
-            bad[at] ^= 1 << (at % 8);
-            body(&bad);
-            body(&content[..at]);
-        }
-        seeds += 1;
-    }
-    assert!(seeds > 0, "{} is empty", folder.display());
-}
+use replay::replay;
 
 #[test]
 fn configs() {
-    replay("config", images::config);
+    replay("config", 1500, images::config);
 }
 
 #[test]
 fn manifests() {
-    replay("manifest", images::manifest);
+    replay("manifest", 1500, images::manifest);
 }
 
 #[test]
 fn changes() {
-    replay("change", images::change);
+    replay("change", 1500, images::change);
 }
 
 #[test]
 fn archives() {
-    replay("archive", images::archive);
+    replay("archive", 1500, images::archive);
 }

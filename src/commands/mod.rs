@@ -17,7 +17,7 @@ pub mod inspect;
 pub mod mount;
 pub mod pool;
 pub mod ps;
-mod request;
+pub mod request;
 pub mod rm;
 pub mod rmi;
 mod room;

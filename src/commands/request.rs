@@ -15,7 +15,10 @@ const SHORT_ID: usize = 12;
 const TERMINAL: &str = "xterm";
 
 /// The spec of a run of an image with `config`; `id` is the container's.
-pub(super) fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
+///
+/// # Errors
+/// Invalid for what cannot be understood; a file of variables that cannot be read.
+pub fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
     let network = match args.net {
         NetworkChoice::None => Network::None,
         NetworkChoice::Host => Network::Host,
@@ -24,12 +27,7 @@ pub(super) fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec>
     let mut asked = Vec::new();
     for file in &args.env_file {
         let text = std::fs::read_to_string(file).context("read", file)?;
-        asked.extend(
-            text.lines()
-                .map(str::trim_start)
-                .filter(|line| !line.is_empty() && !line.starts_with('#'))
-                .map(str::to_owned),
-        );
+        asked.extend(env_lines(&text).map(str::to_owned));
     }
     asked.extend(args.env.iter().cloned());
     let env = environment(&config.env, &asked, &hostname, args.tty, |key| std::env::var(key).ok())?;
@@ -47,6 +45,13 @@ pub(super) fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec>
         binds: args.volume.iter().map(|text| bind(text)).collect::<Result<_>>()?,
         tmpfs: args.tmpfs.clone(),
     })
+}
+
+/// The variables of an env file: a line each, but for empty ones and comments.
+pub fn env_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .map(str::trim_start)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 /// Entrypoint and command. A command replaces the image's; an entrypoint replaces

@@ -35,7 +35,7 @@ pub mod state;
 mod supervise;
 mod terminal;
 mod tree;
-mod user;
+pub mod user;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;

@@ -17,15 +17,15 @@ const GROUPS_MAX: usize = 65536;
 
 /// A user of the container, in numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct User {
+pub struct User {
     /// User number.
-    pub(super) uid: u32,
+    pub uid: u32,
     /// Main group.
-    pub(super) gid: u32,
+    pub gid: u32,
     /// Supplementary groups.
-    pub(super) groups: Vec<u32>,
+    pub groups: Vec<u32>,
     /// Home directory, `/` where nothing says otherwise.
-    pub(super) home: String,
+    pub home: String,
 }
 
 /// Looks `wanted` up in the image's files.
@@ -35,8 +35,11 @@ pub(super) fn look_up(tree: &Tree, wanted: &str) -> Result<User> {
     find(wanted, &passwd, &group)
 }
 
-/// The pure half of [`look_up`].
-fn find(wanted: &str, passwd: &[u8], group: &[u8]) -> Result<User> {
+/// Looks `wanted` up in the text of `/etc/passwd` and `/etc/group`.
+///
+/// # Errors
+/// At stage [`Stage::User`], where a name is not there.
+pub fn find(wanted: &str, passwd: &[u8], group: &[u8]) -> Result<User> {
     let (wanted_user, wanted_group) = match wanted.split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (wanted, None),

@@ -1,50 +1,32 @@
-//! Replays what the fuzzer is seeded with, and what it has found, without the fuzzer.
+//! Replays the corpora of the fuzz targets that need nothing but the store.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::cast_possible_truncation,
     reason = "helpers of tests panic as tests do"
 )]
 
 #[path = "../../fuzz/bodies/facts.rs"]
 mod facts;
+#[path = "../../fuzz/bodies/pax.rs"]
+mod pax;
+#[path = "../../fuzz/bodies/replay.rs"]
+mod replay;
 
-fn replay(target: &str, body: fn(&[u8])) {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../fuzz/corpus")
-        .join(target);
-    let mut seeds = 0;
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        let content = std::fs::read(entry.unwrap().path()).unwrap();
-        body(&content);
-        // Damage that the fuzzer would try first.
-        for at in 0..content.len().min(2000) {
-            let mut bad = content.clone();
-            bad[at] ^= 1 << (at % 8);
-            body(&bad);
-            body(&content[..at]);
-        }
-        seeds += 1;
-    }
-    assert!(seeds > 0, "{} is empty", folder.display());
-}
+use replay::replay;
 
 #[test]
 fn records() {
-    replay("record", facts::record);
+    replay("record", 2000, facts::record);
 }
 
 #[test]
-fn references() {
-    replay("reference", facts::reference);
+fn names() {
+    replay("names", 2000, facts::names);
 }
 
 #[test]
-fn digests() {
-    replay("digest", facts::digest);
-}
-
-#[test]
-fn index_values() {
-    replay("index", facts::index);
+fn pax_records() {
+    replay("pax", 2000, pax::records);
 }
