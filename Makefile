@@ -5,7 +5,7 @@ PLYWOOD := $(TARGET)/release/plywood
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test build install demo test bench lint guest clean
+.PHONY: help deps deps-test build install demo test bench fuzz lint guest clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -36,6 +36,10 @@ bench: ## times import, export and others beside tar, umoci and podman: RUNS=3 O
 lint: deps ## format and clippy, warnings are errors
 	scripts/cargo fmt --check
 	scripts/cargo clippy --workspace --all-targets --locked -- -D warnings
+
+fuzz: ## every fuzz target for T=60 seconds, or TARGET=NAME alone; as root
+	@scripts/deps fuzz
+	scripts/fuzz $(or $(T),60) $(TARGET)
 
 guest: deps-test ## run one command in a guest with device-mapper: make guest CMD='dmsetup targets'
 	@tests/guest/boot -- sh -c '$(subst ','\'',$(or $(CMD),dmsetup targets))'
