@@ -137,7 +137,7 @@ fn root_u01_u02_u03_u04_breakouts() {
             ]
         }),
         ("file through a link to a file", Harmless, |o| {
-            vec![symlink("l", &o.join("secret")), file("l", "evil")]
+            vec![symlink("l", o.join("secret")), file("l", "evil")]
         }),
         ("folder through a link", Harmless, |o| {
             vec![symlink("l", o), directory("l")]
@@ -164,7 +164,7 @@ fn root_u01_u02_u03_u04_breakouts() {
             vec![hard_link("./", "lower/deep/file")]
         }),
         ("hard link to what is outside", Refused, |o| {
-            vec![long_link("h", b'1', &o.join("secret"))]
+            vec![long_link("h", b'1', o.join("secret"))]
         }),
         ("hard link up and out", Refused, |_| {
             vec![hard_link("h", "../outside/secret"), file("h", "evil")]
@@ -173,10 +173,10 @@ fn root_u01_u02_u03_u04_breakouts() {
             vec![symlink("l", o), hard_link("h", "l/secret")]
         }),
         ("hard link to a link, written", Harmless, |o| {
-            vec![symlink("l", &o.join("secret")), hard_link("h", "l"), file("h", "evil")]
+            vec![symlink("l", o.join("secret")), hard_link("h", "l"), file("h", "evil")]
         }),
         ("hard link to a link, its mode", Harmless, |o| {
-            vec![symlink("l", &o.join("secret")), hard_link("h", "l")]
+            vec![symlink("l", o.join("secret")), hard_link("h", "l")]
         }),
         ("hard link to itself", Refused, |_| vec![hard_link("h", "h")]),
         ("hard link to what comes later", Refused, |_| {
@@ -201,10 +201,10 @@ fn root_u01_u02_u03_u04_breakouts() {
             vec![symlink("r", Path::new("/")), file("r/x", "inside")]
         }),
         ("a FIFO in a link's place", Harmless, |o| {
-            vec![symlink("l", &o.join("secret")), raw(b"l", b'6', b"", 0o666, b"")]
+            vec![symlink("l", o.join("secret")), raw(b"l", b'6', b"", 0o666, b"")]
         }),
         ("a device in a link's place", Harmless, |o| {
-            vec![symlink("l", &o.join("secret")), raw(b"l", b'3', b"", 0o666, b"")]
+            vec![symlink("l", o.join("secret")), raw(b"l", b'3', b"", 0o666, b"")]
         }),
         ("an attribute through a link", Harmless, |o| {
             let mut link = pax(&[
@@ -248,38 +248,65 @@ fn root_u01_what_replaces_a_link_is_inside() {
     assert_eq!(fs::read_to_string(arena.root("x")).unwrap(), "inside");
 }
 
+/// `PLYWOOD_TEST_ROUNDS` says how many.
 #[test]
-fn root_u05_symlink_swapped_during_apply() {
-    use std::sync::atomic::{AtomicBool, Ordering};
+fn root_u05_links_swapped_during_apply_lead_nowhere() {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    let rounds = std::env::var("PLYWOOD_TEST_ROUNDS").map_or(500, |rounds| rounds.parse().unwrap());
     let arena = Arena::new();
-    fs::create_dir(arena.root("swap")).unwrap();
-    std::os::unix::fs::symlink(arena.outside(), arena.root("link")).unwrap();
-    let done = AtomicBool::new(false);
+    let secret = arena.outside().join("secret");
+    let (done, swaps) = (AtomicBool::new(false), AtomicU64::new(0));
     let root = File::open(arena.root("")).unwrap();
-    std::thread::scope(|threads| {
-        threads.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                let flags = rustix::fs::RenameFlags::EXCHANGE;
-                let _ = rustix::fs::renameat_with(&root, "swap", &root, "link", flags);
-            }
-        });
-        let tar = archive(&[
+    // What is a folder or a name of ours now, and a way out the next moment.
+    let lay = || {
+        let _ = fs::create_dir(arena.root("swap"));
+        let _ = std::os::unix::fs::symlink(arena.outside(), arena.root("out"));
+        let _ = std::os::unix::fs::symlink(&secret, arena.root("way"));
+    };
+    let tars = [
+        vec![
             directory("swap"),
             file("swap/secret", "evil"),
             hard_link("swap/h", "swap/secret"),
-            file("swap/.wh.secret", ""),
-        ]);
-        for _ in 0..2000 {
+        ],
+        vec![file("swap/.wh.secret", ""), file("swap/.wh..wh..opq", "")],
+        vec![file("swap/a/b/c/d", "evil"), file(".wh.swap", ""), directory("swap/a")],
+        vec![
+            raw(b"node", b'6', b"", 0o777, b""),
+            raw(b"node", b'3', b"", 0o6777, b""),
+        ],
+        vec![file("node", "evil"), raw(b"node", b'0', b"", 0o6777, b"evil")],
+        vec![
+            hard_link("h", "node"),
+            file("h", "evil"),
+            symlink("swap/l", Path::new("x")),
+        ],
+    ]
+    .map(|entries| archive(&entries));
+    let mut refused = 0;
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                for (one, other) in [("swap", "out"), ("node", "way")] {
+                    let flags = rustix::fs::RenameFlags::EXCHANGE;
+                    let swapped = rustix::fs::renameat_with(&root, one, &root, other, flags);
+                    swaps.fetch_add(swapped.is_ok().into(), Ordering::Relaxed);
+                }
+            }
+        });
+        for round in 0..rounds {
+            lay();
             // Refused or not: only what lies outside counts.
-            let _ = apply(root.as_fd(), &mut &*tar, &Limits::default());
-            if fs::symlink_metadata(arena.root("link")).is_err() || fs::symlink_metadata(arena.root("swap")).is_err() {
-                let _ = fs::create_dir(arena.root("swap"));
-                let _ = std::os::unix::fs::symlink(arena.outside(), arena.root("link"));
+            let applied = apply(root.as_fd(), &mut &*tars[round % tars.len()], &Limits::default());
+            refused += usize::from(applied.is_err());
+            if round % 1000 == 0 {
+                arena.check();
             }
         }
         done.store(true, Ordering::Relaxed);
     });
     arena.check();
+    println!("{rounds} rounds, {refused} refused, {} swaps", swaps.into_inner());
 }
 
 #[test]

@@ -79,7 +79,7 @@ FILE_TYPES = {
     0o060000: "block",
     0o010000: "fifo",
 }
-END, WARN, FATAL = 1, -20, -30
+END, WARN = 1, -20
 
 
 def libarchive(path):
@@ -89,13 +89,12 @@ def libarchive(path):
     library.archive_read_support_format_tar(archive)
     status = library.archive_read_open_filename(archive, os.fsencode(path), 10240)
     while status != END:
-        if status == 0:
+        if status in (0, WARN):
             status = library.archive_read_next_header(archive, ctypes.byref(entry))
-        if status < 0:
-            # A warning too: it says that what follows is a guess.
+        if status < 0 and error is None:
+            # A warning too: it says that the entry is a guess.
             error = f"{status} {library.archive_error_string(archive)}"
-            break
-        if status == END:
+        if status < WARN or status == END:
             break
         hard = library.archive_entry_hardlink(entry)
         kind = "hardlink" if hard is not None else FILE_TYPES.get(library.archive_entry_filetype(entry), "unknown")
