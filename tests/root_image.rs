@@ -10,7 +10,9 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::Plywood;
+use common::layout::Layout;
+use common::tars::files_tar;
+use common::{Plywood, listing};
 use plywood_store::layer::{Limits, apply::apply, tree};
 use plywood_store::{ChainId, DiffId, Digest};
 use serde_json::{Value, json};
@@ -149,26 +151,6 @@ fn tool(words: &[&str]) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// Everything of a store that a failed verb must leave alone: records and blobs by content, layers by name.
-fn listing(plywood: &Plywood) -> BTreeMap<PathBuf, Option<Digest>> {
-    fn walk(folder: &Path, depth: usize, into: &mut BTreeMap<PathBuf, Option<Digest>>) {
-        for entry in fs::read_dir(folder).into_iter().flatten() {
-            let path = entry.unwrap().path();
-            if path.is_dir() && depth > 0 {
-                into.insert(path.clone(), None);
-                walk(&path, depth - 1, into);
-            } else if path.is_file() {
-                into.insert(path.clone(), Some(Digest::of(&fs::read(&path).unwrap())));
-            }
-        }
-    }
-    let mut all = BTreeMap::new();
-    for (folder, depth) in [("records", 9), ("blobs", 9), ("intents", 9), ("tmp", 9), ("overlay", 1)] {
-        walk(&plywood.root().join(folder), depth, &mut all);
-    }
-    all
 }
 
 #[test]
@@ -391,61 +373,6 @@ fn root_what_skopeo_and_umoci_make_comes_in() {
     assert_eq!(tree_of(&other, "made"), tree::digest(root.as_fd()).unwrap());
 }
 
-/// The parts of an OCI layout, to be changed and written as a tar.
-struct Layout {
-    files: BTreeMap<String, Vec<u8>>,
-    layers: Vec<Vec<u8>>,
-    config: Value,
-    manifest: Value,
-}
-
-impl Layout {
-    fn new() -> Self {
-        let layers = layers().to_vec();
-        let diff_ids: Vec<String> = layers.iter().map(|tar| Digest::of(tar).to_string()).collect();
-        let config = json!({"architecture": plywood::image::oci::architecture(), "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}});
-        let blob = |kind: &str, bytes: &[u8]| json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": Digest::of(bytes).to_string(), "size": bytes.len()});
-        let manifest = json!({"schemaVersion": 2, "config": blob("config.v1+json", config.to_string().as_bytes()), "layers": layers.iter().map(|tar| blob("layer.v1.tar", tar)).collect::<Vec<_>>()});
-        Self {
-            files: BTreeMap::new(),
-            layers,
-            config,
-            manifest,
-        }
-    }
-
-    /// Writes config and manifest as they are now; the manifest's own descriptor of the config too, unless `keep`.
-    fn tar(mut self, keep_config: bool) -> Vec<u8> {
-        let config = self.config.to_string().into_bytes();
-        if !keep_config {
-            self.manifest["config"]["digest"] = json!(Digest::of(&config).to_string());
-            self.manifest["config"]["size"] = json!(config.len());
-        }
-        let manifest = self.manifest.to_string().into_bytes();
-        let index = json!({"schemaVersion": 2, "manifests": [{"mediaType": plywood::image::oci::MANIFEST, "digest": Digest::of(&manifest).to_string(), "size": manifest.len()}]});
-        let mut files = BTreeMap::from([
-            ("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
-            ("index.json".to_owned(), index.to_string().into_bytes()),
-        ]);
-        for bytes in self.layers.iter().chain([&config, &manifest]) {
-            files.insert(format!("blobs/sha256/{}", Digest::of(bytes).hex()), bytes.clone());
-        }
-        files.extend(self.files);
-        files_tar(&files)
-    }
-}
-
-fn files_tar(files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    for (name, content) in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_mode(0o644);
-        header.set_size(content.len() as u64);
-        tar.append_data(&mut header, name, content.as_slice()).unwrap();
-    }
-    tar.into_inner().unwrap()
-}
-
 /// Wants an import to fail by name, and the store to be as it was.
 #[track_caller]
 fn refused(plywood: &Plywood, what: &str, bytes: &[u8], names: &str) {
@@ -478,17 +405,9 @@ fn root_bad_archives_are_named_and_change_nothing() {
     ext4[0] = 1;
     refused(&plywood, "ext4", &ext4, "ext4");
     let hex = Digest::of(b"x").hex();
-    let repositories = files_tar(&BTreeMap::from([
-        ("repositories".to_owned(), b"{}".to_vec()),
-        (format!("{hex}/layer.tar"), b"x".to_vec()),
-    ]));
+    let repositories = files_tar([("repositories", &b"{}"[..]), (&format!("{hex}/layer.tar"), b"x")]);
     refused(&plywood, "old docker", &repositories, "Docker 1.10");
-    let docker = |manifest: &str| {
-        files_tar(&BTreeMap::from([
-            ("manifest.json".to_owned(), manifest.as_bytes().to_vec()),
-            (format!("{hex}.json"), b"{}".to_vec()),
-        ]))
-    };
+    let docker = |manifest: &str| files_tar([("manifest.json", manifest.as_bytes()), (&format!("{hex}.json"), b"{}")]);
     refused(&plywood, "docker no list", &docker("{}"), "manifest.json");
     refused(&plywood, "docker empty", &docker("[]"), "no image");
     refused(
@@ -514,7 +433,7 @@ fn root_bad_archives_are_named_and_change_nothing() {
 #[test]
 fn root_bad_oci_archives_are_named_and_change_nothing() {
     let plywood = Plywood::new("overlay");
-    let path = written(&plywood, "good", &Layout::new().tar(false));
+    let path = written(&plywood, "good", &Layout::of(&layers()).tar(false));
     let small = written(&plywood, "small", &tar_of(&[("x", FILE, 0o644, "x")]));
     plywood.ok(["import", text(&small), "small"]);
     let other = || json!(Digest::of(b"x").to_string());
@@ -654,7 +573,7 @@ fn root_bad_oci_archives_are_named_and_change_nothing() {
         ),
     ];
     for (what, keep, edit, names) in cases {
-        let mut layout = Layout::new();
+        let mut layout = Layout::of(&layers());
         edit(&mut layout);
         refused(&plywood, what, &layout.tar(keep), names);
     }
@@ -667,7 +586,7 @@ fn root_u21_a_changed_byte_anywhere_is_refused_or_harmless() {
     let plywood = Plywood::new("overlay");
     let small = written(&plywood, "small", &tar_of(&[("x", FILE, 0o644, "x")]));
     plywood.ok(["import", text(&small), "small"]);
-    let mut layout = Layout::new();
+    let mut layout = Layout::of(&layers());
     layout.layers[0] = tar_of(&[("bin/", FOLDER, 0o755, ""), ("bin/tool", FILE, 0o755, "tool")]);
     layout.config["rootfs"]["diff_ids"][0] = json!(Digest::of(&layout.layers[0]).to_string());
     layout.manifest["layers"][0]["digest"] = json!(Digest::of(&layout.layers[0]).to_string());

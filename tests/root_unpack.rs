@@ -197,6 +197,44 @@ fn root_nothing_outside_is_reached() {
     }
 }
 
+/// One long tar, each of its entries a race: `PLYWOOD_TEST_ROUNDS` says how many.
+#[test]
+fn root_u05_links_swapped_under_the_confined_child_lead_nowhere() {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    let rounds = std::env::var("PLYWOOD_TEST_ROUNDS").map_or(500, |rounds| rounds.parse().unwrap());
+    let place = Place::new();
+    let root = File::open(place.root()).unwrap();
+    fs::create_dir(place.root().join("swap")).unwrap();
+    std::os::unix::fs::symlink(place.folder.path().join("sentinel"), place.root().join("out")).unwrap();
+    let (done, swaps) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut unpacked = 0;
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let flags = rustix::fs::RenameFlags::EXCHANGE;
+                let swapped = rustix::fs::renameat_with(&root, "swap", &root, "out", flags);
+                swaps.fetch_add(swapped.is_ok().into(), Ordering::Relaxed);
+            }
+        });
+        while unpacked < rounds {
+            // Whiteouts are passed over where they lead nowhere, so that one lost race does not end it.
+            let entries = (0..(rounds - unpacked).min(1000)).fold(Tar::new(), |tar, round| {
+                let tar = tar.file("swap/.wh.file", b"").file(&format!("x{}", round % 7), b"");
+                if round % 100 == 99 {
+                    tar.file("swap/file", b"evil")
+                } else {
+                    tar
+                }
+            });
+            let _ = place.unpack(&unpacker(), &mut entries.done().as_slice());
+            unpacked += 1000;
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(fs::read(place.folder.path().join("sentinel/file")).unwrap() == b"untouched");
+    println!("{rounds} rounds, {} swaps", swaps.into_inner());
+}
+
 #[test]
 fn root_u10_a_bare_folder_takes_no_device_that_overlayfs_calls_a_whiteout() {
     let mut header = tar::Header::new_gnu();

@@ -24,8 +24,8 @@ use crate::explain::{quote, step};
 use crate::failure::{OK, Outcome};
 use crate::image::change::Change;
 use crate::image::compose::{self, ImageDraft, Step};
-use crate::image::oci;
 use crate::image::undo::{Made, undoing};
+use crate::image::{oci, source};
 use crate::output::Bars;
 use crate::snapshot::{Comparison, NewLayer};
 
@@ -182,6 +182,7 @@ fn write_blob(
 ) -> Result<(Written, NewLayer)> {
     let options = Options {
         clamp_mtime: oci::source_date_epoch()?,
+        room: Some(source::room_in(host.store.root())?),
         ..Options::default()
     };
     explain_difference(comparison);

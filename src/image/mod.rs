@@ -7,7 +7,7 @@
 //! - [`change`]: the Dockerfile words that `-c` takes, onto a config;
 //! - [`compose`]: config, manifest, image record, name: in the durable order;
 //! - [`source`]: what kind of archive a file, folder or stream is, by content;
-//!   [`archive`]: one in a tar, indexed;
+//!   [`archive`]: one in a tar, indexed; `guess`: what it is instead;
 //! - [`import`]: an archive into the store, nothing visible before all is verified;
 //!   `layout` and `docker` read the two kinds as `foreign` images, `pipeline` brings in a layer in
 //!   one pass, [`budget`] stops what unpacks without end;
@@ -24,6 +24,7 @@ pub mod confine;
 mod docker;
 pub mod export;
 mod foreign;
+mod guess;
 pub mod import;
 mod json;
 mod layout;

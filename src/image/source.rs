@@ -22,6 +22,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::archive::{self, Archive};
 use super::budget::Budget;
+use super::guess;
+
 use crate::error::{Context, Error, Kind, Result};
 
 /// Bytes of the packed stream that are looked at before it is decided what it is.
@@ -297,8 +299,8 @@ fn recognise(mut file: File, size: Option<u64>, path: &Path, spool: &Path, budge
         .take(HEAD as u64)
         .read_to_end(&mut head)
         .context("read", path)?;
-    let (is_packed, first) = look_at(&head);
-    let first = first.ok_or_else(|| not_a_tar(&head, path))?;
+    let (is_packed, begin) = look_at(&head);
+    let first = archive::first_name(&begin).ok_or_else(|| guess::not_a_tar(&head, &begin, path))?;
     let whole = |file: File| -> Result<Box<dyn Read + Send>> {
         match size {
             Some(_) => {
@@ -363,10 +365,10 @@ fn look_into(file: File, start: u64) -> Result<Option<Source>> {
     Ok(None)
 }
 
-/// Whether the stream is packed; and the first name in the tar: none for no tar at all, none inside for an empty one.
-fn look_at(head: &[u8]) -> (bool, Option<Option<String>>) {
+/// Whether the stream is packed, and how it begins inside.
+fn look_at(head: &[u8]) -> (bool, Vec<u8>) {
     let Ok((compression, mut tar)) = compress::decoder(Box::new(Cursor::new(head.to_vec()))) else {
-        return (false, None);
+        return (false, Vec::new());
     };
     let mut begin = Vec::new();
     // What is cut off makes an error at the end, not at the beginning.
@@ -377,57 +379,5 @@ fn look_at(head: &[u8]) -> (bool, Option<Option<String>>) {
             _ => break,
         }
     }
-    (compression != compress::Compression::None, archive::first_name(&begin))
-}
-
-/// What else it may be, to say more than that it is wrong.
-fn not_a_tar(head: &[u8], path: &Path) -> Error {
-    const KNOWN: [(usize, &[u8], &str, &str); 9] = [
-        (0, b"\xfd7zXZ\0", "packed with xz", "unpack it first: xz -d"),
-        (0, b"BZh", "packed with bzip2", "unpack it first: bzip2 -d"),
-        (0, b"PK\x03\x04", "a zip archive", "images come as tar archives"),
-        (
-            0,
-            b"hsqs",
-            "a squashfs image",
-            "plywood never mounts a filesystem that it did not make: unpack it with unsquashfs, and import a tar of that",
-        ),
-        (
-            0,
-            b"QFI\xfb",
-            "a qcow2 disk image",
-            "plywood never mounts a filesystem that it did not make: import a tar of its content",
-        ),
-        (0, b"\x7fELF", "a program", "images come as tar archives"),
-        (
-            0x438,
-            b"\x53\xef",
-            "an ext4 filesystem",
-            "plywood never mounts a filesystem that it did not make: import a tar of its content",
-        ),
-        (
-            0,
-            b"\x1f\x8b",
-            "packed with gzip, but holds no tar",
-            "images come as tar archives",
-        ),
-        (
-            0,
-            b"\x28\xb5\x2f\xfd",
-            "packed with zstd, but holds no tar",
-            "images come as tar archives",
-        ),
-    ];
-    let shown = if path == Path::new("-") {
-        "standard input".to_owned()
-    } else {
-        path.display().to_string()
-    };
-    if head.is_empty() {
-        return Error::invalid(format!("{shown} is empty")).hinted("images come as tar archives");
-    }
-    match KNOWN.iter().find(|(at, magic, ..)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic))) {
-        Some((_, _, what, hint)) => Error::invalid(format!("{shown} is {what}, not an image or a root filesystem")).hinted(*hint),
-        None => Error::invalid(format!("{shown} is no tar archive")).hinted("an image or a root filesystem comes as a tar, plain or packed with gzip or zstd, or as an OCI layout folder"),
-    }
+    (compression != compress::Compression::None, begin)
 }

@@ -9,12 +9,17 @@
 pub mod edits;
 pub mod explain;
 pub mod json_page;
+pub mod layout;
+pub mod tars;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use plywood_store::Digest;
 use tempfile::TempDir;
 
 /// `SOURCE_DATE_EPOCH` of every test that compares ids: 2020-01-01.
@@ -173,6 +178,37 @@ impl Drop for Plywood {
             let _ = self.run(["pool", "detach"]);
         }
     }
+}
+
+/// Everything of a store that a failed verb must leave alone: records and blobs by content, layers by name.
+pub fn listing(plywood: &Plywood) -> BTreeMap<PathBuf, Option<Digest>> {
+    fn walk(folder: &Path, depth: usize, into: &mut BTreeMap<PathBuf, Option<Digest>>) {
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && depth > 0 {
+                into.insert(path.clone(), None);
+                walk(&path, depth - 1, into);
+            } else if path.is_file() {
+                into.insert(path.clone(), Some(Digest::of(&fs::read(&path).unwrap())));
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    // The pool's record counts what was tried: it is left out.
+    for (folder, depth) in [
+        ("records/images", 9),
+        ("records/layers", 9),
+        ("records/names", 9),
+        ("records/snapshots", 9),
+        ("records/containers", 9),
+        ("blobs", 9),
+        ("intents", 9),
+        ("tmp", 9),
+        ("overlay", 1),
+    ] {
+        walk(&plywood.root().join(folder), depth, &mut all);
+    }
+    all
 }
 
 /// A base system with a shell: busybox (Debian's busybox-static), as a tar with fixed times.
