@@ -107,8 +107,8 @@ fn take(records: &mut Records, key: &[u8], value: &[u8]) -> Option<()> {
         b"path" => records.path = Some(path()?),
         b"linkpath" => records.link = Some(path()?),
         b"size" => records.size = Some(decimal(value)?),
-        b"uid" => records.uid = Some(signed(value)?),
-        b"gid" => records.gid = Some(signed(value)?),
+        b"uid" => records.uid = Some(decimal(value)?.into()),
+        b"gid" => records.gid = Some(decimal(value)?.into()),
         b"mtime" => records.mtime = Some(time(value)?),
         b"SCHILY.acl.access" | b"SCHILY.acl.default" | b"SCHILY.acl.ace" => {
             records.skipped.push("an ACL in text form");
@@ -161,13 +161,6 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
         return None;
     }
     std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-fn signed(text: &[u8]) -> Option<i128> {
-    match text.strip_prefix(b"-") {
-        Some(digits) => decimal(digits).map(|number| -i128::from(number)),
-        None => decimal(text).map(i128::from),
-    }
 }
 
 /// `[-]SECONDS[.FRACTION]`, rounded down to the nanosecond.

@@ -250,10 +250,9 @@ impl<'a> Reader<'a> {
         let path = self.normalise(&raw)?;
         self.current.clone_from(&path);
         let flag = header.as_old().linkflag[0];
-        let stored = match records.size {
-            Some(size) => size,
-            None => self.field(&header.as_old().size, "size")?,
-        };
+        // Looked at even where it does not count, as others look at it.
+        let in_header = self.field(&header.as_old().size, "size")?;
+        let stored = records.size.unwrap_or(in_header);
         if i64::try_from(stored).is_err() {
             return Err(self.bad("an impossible size"));
         }
