@@ -547,8 +547,7 @@ fn u17_no_two_readers_can_disagree() {
     for end in 1..good.len() - 1023 {
         assert!(entries(&good[..end.min(good.len() - 1024)]).is_err(), "cut at {end}");
     }
-    // Behind the sum's NUL nobody looks.
-    for at in (0..512).filter(|at| *at != 155) {
+    for at in 0..512 {
         let mut flipped = good.clone();
         flipped[at] ^= 0x40;
         assert!(entries(&flipped).is_err(), "a header with byte {at} flipped");

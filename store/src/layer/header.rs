@@ -84,7 +84,9 @@ pub(super) fn is_sound(header: &tar::Header) -> bool {
     let field = &header.as_old().cksum;
     // Its own field counts as blanks.
     let right = sum(header.as_bytes()) - sum(field) + 8 * i128::from(b' ');
-    number(field) == Some(right)
+    // libarchive takes no other bytes there, not even behind the number.
+    let plain = field.iter().all(|byte| matches!(byte, 0 | b' ' | b'0'..=b'7'));
+    plain && number(field) == Some(right)
 }
 
 #[cfg(test)]

@@ -88,7 +88,8 @@ fn split(body: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let text = record.get(space + 1..)?.strip_suffix(b"\n")?;
     let equals = text.iter().position(|byte| *byte == b'=')?;
     let (key, value) = text.split_at_checked(equals)?;
-    (!key.is_empty()).then_some((key, value.get(1..)?, rest))
+    let plain = !key.is_empty() && !key.iter().any(|byte| matches!(byte, 0 | b'\n'));
+    plain.then_some((key, value.get(1..)?, rest))
 }
 
 /// Puts one record into its place; none where it cannot be understood.
@@ -147,9 +148,11 @@ fn take_sparse(sparse: &mut Sparse, key: &[u8], value: &[u8]) -> Option<()> {
             };
             sparse.map.get_or_insert_default().push(segment);
         }
-        b"major" | b"minor" | b"numblocks" => {
+        b"numblocks" => {
             decimal(value)?;
         }
+        b"major" if value == b"1" => {}
+        b"minor" if value == b"0" => {}
         _ => return None,
     }
     Some(())

@@ -326,6 +326,9 @@ impl<'a> Reader<'a> {
             let Some(gnu) = header.as_gnu() else {
                 return Err(self.bad("a GNU sparse file without a GNU header"));
             };
+            if records.size.is_some() {
+                return Err(self.bad("a GNU sparse file with a PAX size: that of the file or of what is stored"));
+            }
             let size = self.field(&gnu.realsize, "real size")?;
             let mut map = Vec::new();
             let mut more = sparse::take_old(&gnu.sparse, &mut map) && gnu.isextended[0] != 0;
@@ -502,7 +505,13 @@ impl<'a> Reader<'a> {
     }
 
     fn long(&mut self, header: &tar::Header, header_bytes: &mut u64) -> Result<Vec<u8>> {
-        Ok(until_nul(&self.body(header, header_bytes)?).to_vec())
+        // GNU tar reads on to the NUL, whatever the size says; Go up to the size.
+        let body = self.body(header, header_bytes)?;
+        let name = until_nul(&body);
+        if name.len() + 1 != body.len() {
+            return Err(self.bad("a long name that does not end with its one NUL"));
+        }
+        Ok(name.to_vec())
     }
 
     /// A global header may carry remarks, as git's does, but describe nothing: some readers let it

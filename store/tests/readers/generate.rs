@@ -209,7 +209,7 @@ fn entry(dice: &mut Dice, out: &mut Vec<u8>) {
     if form == Form::Gnu && dice.once_in(4) || dice.once_in(25) {
         for kind in if dice.once_in(3) { &b"KL"[..] } else { &b"L"[..] } {
             let mut long = name(dice, 300);
-            if !dice.once_in(6) {
+            if !dice.once_in(20) {
                 long.push(0);
             }
             before.extend(meta(*kind, b"././@LongLink", &long));
