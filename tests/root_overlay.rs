@@ -24,7 +24,7 @@ use plywood::sys::mount::enter_private_namespace;
 use plywood_store::blob::Descriptor;
 use plywood_store::intent::{Intent, Plan};
 use plywood_store::layer::apply::Applied;
-use plywood_store::record::{LayerRecord, Place};
+use plywood_store::record::{LayerRecord, Phase, Place};
 use plywood_store::{ChainId, DiffId, Digest, Driver, Store};
 use tempfile::TempDir;
 
@@ -424,6 +424,47 @@ fn root_a_mount_in_the_callers_tree_is_recorded_read_only_and_undone_once() {
     assert_eq!(names(&target), Vec::<String>::new());
     assert_eq!(root.store.snapshots.list().unwrap(), [], "a view goes with its mount");
     root.assert_sound();
+}
+
+#[test]
+fn root_a_layer_keeps_its_folder_when_its_commit_was_killed_before_the_snapshots_record_went() {
+    for take_up in [
+        |root: &Root| drop(root.driver.recover().unwrap()),
+        |root: &Root| root.driver.remove("import").unwrap(),
+    ] {
+        let root = Root::new();
+        let dead = root.work();
+        root.driver.prepare("import", None, Some(&dead)).unwrap();
+        root.edit("import", |path| fs::write(path.join("file"), "precious").unwrap());
+        drop(dead);
+        // As far as a commit had come: the mark, the layer's record; the snapshot's is there still.
+        let snapshot = root.store.snapshots.get("import").unwrap().unwrap();
+        let new = root.named("tar");
+        let layer = LayerRecord {
+            chain_id: ChainId::new(None, new.diff_id),
+            diff_id: new.diff_id,
+            parent: None,
+            blob: new.blob,
+            size: new.size,
+            place: snapshot.place,
+            phase: Phase::Ready,
+        };
+        let Place::Folder(name) = &layer.place else {
+            unreachable!()
+        };
+        fs::create_dir(root.overlay().join("pending").join(name)).unwrap();
+        let lock = root.store.exclusive().unwrap();
+        root.store.layers.put(&lock, &layer).unwrap();
+        lock.done().unwrap();
+
+        take_up(&root);
+        root.driver.recover().unwrap();
+        assert_eq!(root.store.snapshots.keys().unwrap(), Vec::<String>::new());
+        let seen = root.look(&layer.chain_id, |path| fs::read_to_string(path.join("file")).unwrap());
+        assert_eq!(seen, "precious");
+        assert_eq!(names(&root.overlay().join("pending")), Vec::<String>::new());
+        root.assert_sound();
+    }
 }
 
 #[test]

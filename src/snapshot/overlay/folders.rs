@@ -174,6 +174,11 @@ impl Folders {
         }
     }
 
+    /// Whether a folder is being made, deleted or published.
+    pub(super) fn is_marked(&self, name: &str) -> bool {
+        self.mark(name).symlink_metadata().is_ok()
+    }
+
     /// The names that are marked: unfinished, or another process's right now.
     pub(super) fn marked(&self) -> Result<Vec<String>> {
         listed(&self.base.join(PENDING))

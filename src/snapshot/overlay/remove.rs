@@ -16,6 +16,11 @@ impl Overlay {
             self.store.snapshots.remove(lock, &record.key)?;
             return Ok(None);
         };
+        if self.is_published(name)? {
+            // A commit was killed between the layer's record and this one: the mark tells recovery.
+            self.store.snapshots.remove(lock, &record.key)?;
+            return Ok(None);
+        }
         self.folders.mark_deletion(lock, name)?;
         if record.phase == Phase::Ready {
             self.store.snapshots.put(
@@ -29,6 +34,17 @@ impl Overlay {
         self.folders.unhook(lock, name)?;
         self.store.snapshots.remove(lock, &record.key)?;
         Ok(Some(name.to_owned()))
+    }
+
+    /// Whether the folder is a layer's already. Only where it is marked can there be doubt.
+    fn is_published(&self, name: &str) -> Result<bool> {
+        if !self.folders.is_marked(name) {
+            return Ok(false);
+        }
+        let layers = self.store.layers.list()?;
+        Ok(layers
+            .iter()
+            .any(|layer| folder(&layer.place).is_ok_and(|place| place == name)))
     }
 
     /// The same for a layer, to the end of the records' part; gives the folder's name.
