@@ -11,7 +11,8 @@
 //! - [`import`]: an archive into the store, nothing visible before all is verified;
 //!   `layout` and `docker` read the two kinds as `foreign` images, `pipeline` brings in a layer in
 //!   one pass, [`budget`] stops what unpacks without end;
-//! - [`export`]: images out of the store; [`sink`]: into a tar, a folder, a file;
+//! - [`export`]: images out of the store; [`sink`]: into a tar, a folder, a file; [`whole`]: which are there
+//!   whole or not at all;
 //! - [`undo`]: what a failed import or commit made is taken out again;
 //! - [`unpack`]: a layer tar into a mounted snapshot, by a child that is
 //!   [confined](confine) to it.
@@ -34,6 +35,7 @@ pub mod sink;
 pub mod source;
 pub mod undo;
 pub mod unpack;
+pub mod whole;
 
 /// Where long work tells how far it is. All of it may be called from any thread.
 pub trait Progress: Sync {

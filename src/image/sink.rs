@@ -2,12 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use tempfile::{Builder, NamedTempFile, TempDir};
-
 use super::unpack::of_reader;
+use super::whole::{Building, sync_folder, to_regular_file};
 use crate::error::{Context, Error, Kind, Result};
 
 const BUFFER: usize = 1 << 20;
@@ -121,8 +119,7 @@ fn copy_all(from: &mut dyn Read, to: &mut dyn Write, size: u64, name: &str) -> R
 /// A folder that appears under its name when it is whole.
 #[derive(Debug)]
 pub struct FolderSink {
-    building: TempDir,
-    target: PathBuf,
+    building: Building,
     folders: Vec<PathBuf>,
 }
 
@@ -146,15 +143,8 @@ impl FolderSink {
             Err(cause) if cause.kind() == io::ErrorKind::NotADirectory => return Err(taken()),
             Err(cause) => return Err(Error::io("look into", target, cause)),
         }
-        let beside = folder_of(target);
-        let building = Builder::new()
-            .prefix(".plywood-")
-            .permissions(fs::Permissions::from_mode(0o755))
-            .tempdir_in(&beside)
-            .context("make a folder in", &beside)?;
         Ok(Self {
-            building,
-            target: target.to_owned(),
+            building: Building::begin(target)?,
             folders: Vec::new(),
         })
     }
@@ -164,13 +154,10 @@ impl FolderSink {
     /// # Errors
     /// I/O: then nothing is left of it.
     pub fn finish(self) -> Result<()> {
-        for folder in self.folders.iter().map(PathBuf::as_path).chain([self.building.path()]) {
+        for folder in &self.folders {
             sync_folder(folder)?;
         }
-        fs::rename(self.building.path(), &self.target).context("rename to", &self.target)?;
-        // It has another name now: nothing is left to remove.
-        let _ = self.building.keep();
-        sync_folder(&folder_of(&self.target))
+        self.building.finish()
     }
 }
 
@@ -221,40 +208,6 @@ pub fn to_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) ->
         }
         _ => to_regular_file(path, write),
     }
-}
-
-fn to_regular_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let beside = folder_of(path);
-    let temporary: NamedTempFile = Builder::new()
-        .prefix(".plywood-")
-        .permissions(fs::Permissions::from_mode(0o666))
-        .tempfile_in(&beside)
-        .context("make a file in", &beside)?;
-    let mut out = BufWriter::with_capacity(BUFFER, temporary);
-    write(&mut out)?;
-    let temporary = out
-        .into_inner()
-        .map_err(io::IntoInnerError::into_error)
-        .context("write", path)?;
-    temporary.as_file().sync_all().context("write", path)?;
-    temporary
-        .persist(path)
-        .map_err(|failed| failed.error)
-        .context("rename to", path)?;
-    sync_folder(&beside)
-}
-
-fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    }
-}
-
-fn sync_folder(path: &Path) -> Result<()> {
-    File::open(path)
-        .and_then(|folder| folder.sync_all())
-        .context("sync", path)
 }
 
 #[cfg(test)]
