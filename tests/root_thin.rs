@@ -174,6 +174,13 @@ fn check_after(root: &Root, acknowledged: &[(LayerRecord, &'static str)], what: 
         .map(|id| id.get())
         .collect();
     assert_eq!(owned, there, "{what}: the pool has what the records say");
+    let locks = std::fs::read_dir(root.folder.path().join("sim/locks")).expect("the locks");
+    let locks = locks.map(|lock| lock.expect("a lock").file_name().to_string_lossy().into_owned());
+    let locked: BTreeSet<u32> = locks.filter_map(|name| name.parse().ok()).collect();
+    assert!(
+        locked.is_subset(&owned),
+        "{what}: no lock outlives its volume: {locked:?}, {owned:?}"
+    );
 
     for (layer, content) in acknowledged {
         let seen = look(&driver, &layer.chain_id);

@@ -321,6 +321,10 @@ impl Volumes for KernelPool {
         }
     }
 
+    fn forget(&self, id: ThinId) -> Result<()> {
+        self.inner.locks.forget(&self.inner.locks.gate()?, id)
+    }
+
     fn seal(&self, claim: &Claim) -> Result<()> {
         let id = claim.id();
         let ended = self.inner.locks.last_writer(id)?;

@@ -174,6 +174,19 @@ impl Locks {
         }
     }
 
+    /// Forgets a volume that is deleted.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn forget(&self, _gate: &Gate, id: ThinId) -> Result<()> {
+        self.forget_writer(id)?;
+        let path = self.path(id);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, error)),
+            _ => Ok(()),
+        }
+    }
+
     fn writer(&self, id: ThinId) -> PathBuf {
         self.folder.join(format!("{id}.writer"))
     }
@@ -258,7 +271,7 @@ mod tests {
         locks.begin_writing(id).unwrap();
         locks.end_writing(id).unwrap();
         assert_eq!(locks.last_writer(id).unwrap(), Ended::Failed);
-        locks.forget_writer(id).unwrap();
+        locks.forget(&locks.gate().unwrap(), id).unwrap();
         assert_eq!(locks.last_writer(id).unwrap(), Ended::Well);
     }
 }

@@ -85,6 +85,12 @@ pub trait Volumes {
     /// The kernel's.
     fn discard(&self, claim: &Claim) -> Result<()>;
 
+    /// Forgets the lock of a volume that is deleted: its id is not handed out again.
+    ///
+    /// # Errors
+    /// I/O.
+    fn forget(&self, id: ThinId) -> Result<()>;
+
     /// Bytes of a volume that have blocks, shared ones included.
     ///
     /// # Errors

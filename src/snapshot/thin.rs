@@ -161,13 +161,15 @@ impl Thin {
     fn erase(&self, claim: Claim) -> Result<bool> {
         let id = claim.id();
         if !self.is_going(id)? {
+            self.pool.forget(id)?;
             return Ok(false);
         }
         self.pool.discard(&claim)?;
         let mut transaction = self.begin()?;
         let delete = |pool: &dyn Pool| pool.delete(id).map(drop);
         transaction.step(ThinStep::Delete { id: id.get() }, delete, |store, lock, _| {
-            forget(store, lock, id)
+            forget(store, lock, id)?;
+            self.pool.forget(id)
         })?;
         transaction.finish()?;
         drop(claim);

@@ -114,6 +114,7 @@ impl Thin {
                 // Nobody can use it yet; a killed mkfs may have left its device.
                 drop(self.pool.claim(id)?);
                 self.pool.delete(id)?;
+                self.pool.forget(id)?;
                 Ok((format!("undid the half made volume {id}"), pool))
             }
             ThinStep::Publish { key, layer } if pool == from + 1 => {
@@ -129,6 +130,7 @@ impl Thin {
                     self.pool.set_transaction_id(from, from + 1)?;
                 }
                 forget(&self.store, lock, id)?;
+                self.pool.forget(id)?;
                 Ok((format!("finished deleting the volume {id}"), from + 1))
             }
         }
