@@ -63,6 +63,26 @@ fn dm_a_kill_at_any_moment_loses_nothing() {
 }
 
 #[test]
+fn dm_a_pool_that_a_killed_command_has_half_made_is_made_again() {
+    let plywood = Plywood::new("thin");
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    plywood.ok(["import", base.to_str().expect("UTF-8"), "base"]);
+    let device = shell("dmsetup info -c --noheadings --separator ' ' -o name,uuid | grep pool");
+    let (name, uuid) = device.split_once(' ').expect("a name and a uuid");
+    // Before a table was loaded, and before it was resumed.
+    for load in [String::new(), format!("dmsetup load {name} --table '0 8 zero'")] {
+        plywood.ok(["pool", "detach"]);
+        shell(&format!("dmsetup create {name} --uuid {uuid} --notable; {load}"));
+        plywood.sound();
+        assert_eq!(
+            plywood.ok(["run", "--rm", "base", "readlink", "/usr/share/link"]),
+            "doc/b"
+        );
+    }
+}
+
+#[test]
 fn dm_several_at_a_time_all_succeed() {
     let plywood = Plywood::new("thin");
     let base = plywood.beside("base.tar");

@@ -285,6 +285,11 @@ fn assemble(store: &Store, record: &PoolRecord, new: bool) -> Result<KernelPool>
     let names = Names::of_root(&store.meta().uuid);
     let under = Underlay::of(store, record)?;
     match control.info(&names.pool())? {
+        // Half made by a command that was killed: only the exclusive lock's holder makes one.
+        Some(info) if !info.has_table && info.uuid.as_deref() == Some(names.pool_uuid().as_str()) => {
+            control.remove(&names.pool())?;
+            under.load(&control, &names, record, new)?;
+        }
         Some(info) => {
             under.require_ours(&control.table(&names.pool())?, &names.pool())?;
             if info.suspended {

@@ -45,6 +45,8 @@ pub struct Info {
     pub open_count: i32,
     /// Whether its I/O is held back.
     pub suspended: bool,
+    /// Whether it was ever started: a command that is killed while it makes a device leaves one without a table.
+    pub has_table: bool,
     /// Its uuid.
     pub uuid: Option<String>,
 }
@@ -220,6 +222,7 @@ impl Control {
                     minor: device.minor,
                     open_count: info.open_count(),
                     suspended: info.flags().contains(DmFlags::DM_SUSPEND),
+                    has_table: info.flags().contains(DmFlags::DM_ACTIVE_PRESENT),
                     uuid: info.uuid().map(ToString::to_string),
                 }))
             }
