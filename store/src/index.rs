@@ -92,7 +92,9 @@ impl Index {
         let lock = lock(store.root())?;
         let folder = store.root().join("index");
         if !folder.join(WHOLE).exists() {
-            // None, or one whose making was ended by a kill.
+            if folder.exists() {
+                tracing::warn!("the index is made again: a kill or a full disk has ended its making");
+            }
             drop(lock);
             return Self::make(store);
         }
@@ -107,6 +109,7 @@ impl Index {
             drop(index);
             return Self::make(store);
         }
+        notes::in_step(&index.folder)?;
         Ok(index)
     }
 
@@ -169,8 +172,7 @@ impl Index {
             self.set(folder, key, links)?;
         }
         self.seal(store)?;
-        let whole = self.folder.join(WHOLE);
-        File::create(&whole).context("create", &whole)?;
+        notes::in_step(&self.folder)?;
         tracing::debug!(records = records.len(), "index made");
         Ok(())
     }

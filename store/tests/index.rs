@@ -92,6 +92,26 @@ fn the_index_follows_the_records() {
 }
 
 #[test]
+fn notes_that_a_power_cut_ate_are_missed_though_others_follow() {
+    for left in [None, Some("")] {
+        let it = fixture();
+        it.answers_are_right("first");
+        it.move_a_name(1, 2);
+        // The next boot: of the notes nothing is left, or a file without content.
+        let notes = it.folder.path().join("index.pending");
+        match left {
+            None => fs::remove_file(notes).unwrap(),
+            Some(content) => fs::write(notes, content).unwrap(),
+        }
+        fs::write(it.index().join("whole"), "another boot").unwrap();
+        it.move_a_name(3, 4);
+        it.answers_are_right("after a power cut");
+        it.move_a_name(1, 3);
+        it.answers_are_right("and later");
+    }
+}
+
+#[test]
 fn losing_the_index_loses_nothing() {
     let it = fixture();
     it.answers_are_right("first");

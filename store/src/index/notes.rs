@@ -2,7 +2,9 @@
 //!
 //! One line `<folder>/<key>` per change in `index.pending`, written before the
 //! change and under the exclusive lock; the first line is the kernel's boot id,
-//! because the notes are not synced and a power cut may eat some.
+//! because the notes are not synced and a power cut may eat some. It may eat the
+//! whole file too: so the index's mark says in which boot it was in step, and
+//! the first note in another one asks for a rebuild.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -42,7 +44,9 @@ fn append(root: &Path, folder: &str, key: &str) -> Result<()> {
         .context("open", &path)?;
     let length = file.metadata().context("look at", &path)?.len();
     let line = match length {
-        0 => format!("{}\n{folder}/{key}\n", boot_id()),
+        // An empty file can be what a power cut left of notes: only this boot's index needs none of them.
+        0 if last_in_step(root).as_deref() == Some(boot_id().as_str()) => format!("{}\n{folder}/{key}\n", boot_id()),
+        0 => "rebuild\n".to_owned(),
         1..PENDING_MAX => format!("{folder}/{key}\n"),
         // Too much to catch up with: lost notes make a rebuild.
         _ => {
@@ -95,6 +99,20 @@ fn boot_id() -> String {
         "" => format!("unknown-{}", std::process::id()),
         id => id.to_owned(),
     }
+}
+
+/// Marks the index as whole and in step with the records, in this boot.
+pub(super) fn in_step(index: &Path) -> Result<()> {
+    let path = index.join(WHOLE);
+    match std::fs::read(&path) {
+        Ok(boot) if boot == boot_id().as_bytes() => Ok(()),
+        _ => std::fs::write(&path, boot_id()).context("write", path),
+    }
+}
+
+/// The boot in which the index was in step last.
+fn last_in_step(root: &Path) -> Option<String> {
+    std::fs::read_to_string(root.join("index").join(WHOLE)).ok()
 }
 
 /// Drops the notes: the index is in step.
