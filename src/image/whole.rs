@@ -65,24 +65,19 @@ fn filled<W: Write>(out: W, path: &Path, write: impl FnOnce(&mut dyn Write) -> R
 /// Gives a nameless file the name `path`, also where another file has it.
 fn give_name(file: &File, path: &Path) -> Result<()> {
     file.sync_all().context("write", path)?;
+    let beside = folder_of(path);
+    // One at a time: a file that lost its only name can never have another one.
+    let folder = File::open(&beside).context("open", &beside)?;
+    rustix::io::retry_on_intr(|| rustix::fs::flock(&folder, FlockOperation::LockExclusive)).context("lock", &beside)?;
     let between = unfinished(path);
-    // A killed export's. A live one that is between its two names links again.
-    let _ = fs::remove_file(&between);
+    // A killed export's.
+    remove_if_there(&between)?;
     match link(file, path) {
         Err(Errno::EXIST) => {}
         linked => return linked.context("give its name to", path),
     }
-    loop {
-        match link(file, &between) {
-            // A killed export's, or another live one's, which tries again as we do.
-            Err(Errno::EXIST) => remove_if_there(&between)?,
-            linked => linked.context("make", &between)?,
-        }
-        match fs::rename(&between, path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            renamed => return renamed.context("rename to", path),
-        }
-    }
+    link(file, &between).context("make", &between)?;
+    fs::rename(&between, path).context("rename to", path)
 }
 
 fn link(file: &File, path: &Path) -> rustix::io::Result<()> {
