@@ -71,7 +71,7 @@ fn dm_a_pool_that_a_killed_command_has_half_made_is_made_again() {
     let device = shell("dmsetup info -c --noheadings --separator ' ' -o name,uuid | grep pool");
     let (name, uuid) = device.split_once(' ').expect("a name and a uuid");
     // Before a table was loaded, and before it was resumed.
-    for load in [String::new(), format!("dmsetup load {name} --table '0 8 zero'")] {
+    for load in [String::new(), format!("dmsetup load {name} --table '0 8 error'")] {
         plywood.ok(["pool", "detach"]);
         shell(&format!("dmsetup create {name} --uuid {uuid} --notable; {load}"));
         plywood.sound();
