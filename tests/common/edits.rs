@@ -7,7 +7,6 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, RenameFlags, Timespec, Timestamps, XattrFlags, fallocate, getxattr,
@@ -81,7 +80,7 @@ impl Dice {
     fn edit(&mut self, root: &Path) -> Result<()> {
         let (path, other) = (self.path(root), self.path(root));
         let number = self.below(1 << 16);
-        match self.below(41) {
+        match self.below(40) {
             0..=5 => open(&path, fs::OpenOptions::new().create(true).truncate(true))?.write_all(&vec![b'x'; number]),
             6 => open(&path, fs::OpenOptions::new().append(true))?.write_all(b"more"),
             7..=11 => fs::create_dir_all(path),
@@ -112,8 +111,7 @@ impl Dice {
             }
             // The next inode that is made is likely the file's, and a folder's now.
             38 => fs::remove_file(&path).and_then(|()| fs::create_dir(path)),
-            39 => many(&path),
-            _ => mapped(&path),
+            _ => many(&path),
         }
     }
 
@@ -123,18 +121,6 @@ impl Dice {
             let _ = self.edit(root);
         }
     }
-}
-
-/// Writes through a mapping, which no system call tells of. Python's: mapping memory is unsafe in Rust.
-fn mapped(path: &Path) -> Result<()> {
-    let file = open_file(path, fs::OpenOptions::new().read(true))?;
-    if file.metadata()?.len() == 0 {
-        return Ok(());
-    }
-    let script = "import mmap; m = mmap.mmap(0, 0); m[len(m) // 2] = 0x7e; m.flush()";
-    let python = Command::new("python3").args(["-c", script]).stdin(file).status()?;
-    assert!(python.success(), "python3 cannot map a file: {python}");
-    Ok(())
 }
 
 /// Opens for writing, but neither waits for a fifo's other end nor follows a link.
