@@ -7,10 +7,11 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, RenameFlags, Timespec, Timestamps, XattrFlags, fallocate, getxattr,
-    listxattr, mknodat, renameat_with, setxattr, utimensat,
+    listxattr, mknodat, removexattr, renameat_with, setxattr, utimensat,
 };
 
 /// As long as a name can be.
@@ -80,7 +81,7 @@ impl Dice {
     fn edit(&mut self, root: &Path) -> Result<()> {
         let (path, other) = (self.path(root), self.path(root));
         let number = self.below(1 << 16);
-        match self.below(40) {
+        match self.below(41) {
             0..=5 => open(&path, fs::OpenOptions::new().create(true).truncate(true))?.write_all(&vec![b'x'; number]),
             6 => open(&path, fs::OpenOptions::new().append(true))?.write_all(b"more"),
             7..=11 => fs::create_dir_all(path),
@@ -111,7 +112,8 @@ impl Dice {
             }
             // The next inode that is made is likely the file's, and a folder's now.
             38 => fs::remove_file(&path).and_then(|()| fs::create_dir(path)),
-            _ => many(&path),
+            39 => many(&path),
+            _ => mapped(&path),
         }
     }
 
@@ -121,6 +123,18 @@ impl Dice {
             let _ = self.edit(root);
         }
     }
+}
+
+/// Writes through a mapping, which no system call tells of. Python's: mapping memory is unsafe in Rust.
+fn mapped(path: &Path) -> Result<()> {
+    let file = open_file(path, fs::OpenOptions::new().read(true))?;
+    if file.metadata()?.len() == 0 {
+        return Ok(());
+    }
+    let script = "import mmap; m = mmap.mmap(0, 0); m[len(m) // 2] = 0x7e; m.flush()";
+    let python = Command::new("python3").args(["-c", script]).stdin(file).status()?;
+    assert!(python.success(), "python3 cannot map a file: {python}");
+    Ok(())
 }
 
 /// Opens for writing, but neither waits for a fifo's other end nor follows a link.
@@ -154,21 +168,31 @@ fn move_folder(path: &Path, other: &Path) -> Result<()> {
         fs::remove_dir(other)?;
     }
     fs::create_dir(other)?;
+    // What a new folder has from the default ACL of the one above it, a renamed one has not.
+    for name in attributes(other)? {
+        removexattr(other, name.as_slice())?;
+    }
     for entry in fs::read_dir(path)? {
         let name = entry?.file_name();
         rename(&path.join(&name), &other.join(&name))?;
     }
     std::os::unix::fs::chown(other, Some(before.uid()), Some(before.gid()))?;
     fs::set_permissions(other, before.permissions())?;
-    let mut names = vec![0; 1 << 16];
-    let length = listxattr(path, &mut names[..])?;
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in attributes(path)? {
         let mut value = vec![0; 1 << 16];
-        let length = getxattr(path, name, &mut value[..])?;
-        setxattr(other, name, &value[..length], XattrFlags::empty())?;
+        let length = getxattr(path, name.as_slice(), &mut value[..])?;
+        setxattr(other, name.as_slice(), &value[..length], XattrFlags::empty())?;
     }
     touch(other, (before.mtime(), before.mtime_nsec()))?;
     fs::remove_dir(path)
+}
+
+/// The names of the extended attributes.
+fn attributes(path: &Path) -> Result<Vec<Vec<u8>>> {
+    let mut names = vec![0; 1 << 16];
+    let length = listxattr(path, &mut names[..])?;
+    let names = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    Ok(names.map(<[u8]>::to_vec).collect())
 }
 
 /// Two names change places; folders are left out, of which overlayfs refuses some.
