@@ -13,17 +13,17 @@ pub use plywood_store::error::{Context, Error, Kind, Result};
 /// Theirs.
 pub fn both<T>(work: Result<T>, undo: Result<()>) -> Result<T> {
     match (work, undo) {
-        (Err(error), Err(undo)) => Err(with_failed_undo(error, &undo)),
-        (Ok(_), Err(error)) => Err(error),
-        (work, Ok(())) => work,
+        (Err(cause), undo) => Err(undone(cause, undo)),
+        (Ok(done), undo) => undo.map(|()| done),
     }
 }
 
-/// Adds a failed undo to the failure that made it necessary: both are told.
+/// The failure that made an undo necessary; where that failed too, both are told.
 #[must_use]
-pub fn with_failed_undo(cause: Error, undo: &Error) -> Error {
+pub fn undone(cause: Error, undo: Result<()>) -> Error {
+    let Err(undo) = undo else { return cause };
     let mut told = format!("{undo}");
-    let mut source = std::error::Error::source(undo);
+    let mut source = std::error::Error::source(&undo);
     while let Some(next) = source {
         told.push_str(&format!(": {next}"));
         source = next.source();

@@ -13,7 +13,7 @@ use plywood_store::digest::Hashing;
 use plywood_store::intent::{Intent, Plan};
 use plywood_store::layer::diff::{Everything, Options, Written, write_layer};
 use plywood_store::record::{ContainerRecord, ImageRecord, LayerRecord};
-use plywood_store::{ChainId, DiffId, Digest, Driver};
+use plywood_store::{DiffId, Digest, Driver};
 use serde::Serialize;
 
 use crate::cli::{CommitArgs, DiffChoice};
@@ -156,15 +156,7 @@ fn commit_copy(
             notes: written.notes,
         });
     }
-    // Pinned before it is there: a gc in between must not take it for garbage.
-    let parent = host.store.snapshots.get(copy)?.and_then(|snapshot| snapshot.parent);
-    let chain = ChainId::new(parent, layer.diff_id);
-    intent.pin_layer(chain)?;
-    let is_new = host.store.layers.get(&chain.0.hex())?.is_none();
-    let record = host.snapshotter.commit(copy, &layer)?;
-    if is_new {
-        made.layers.push(chain);
-    }
+    let record = made.layer(&host.store, host.snapshotter.as_ref(), intent, copy, &layer)?;
     Ok(Committed {
         record: Some(record),
         notes: written.notes,
@@ -213,10 +205,7 @@ fn write_blob(
             },
         ));
     }
-    let stored = out.inner.finish_pinned(intent, None)?;
-    if stored.created {
-        made.blobs.push(stored.digest);
-    }
+    let stored = made.blob(out.inner, intent, None)?;
     if how == DiffChoice::Verify {
         let thorough = Options {
             thorough: true,

@@ -20,7 +20,7 @@ use crate::dm::program::Program;
 use crate::dm::status::Need;
 use crate::dm::underlay::{BLOCK, BLOCK_SECTORS, METADATA_MOST, Underlay, allocated, head_of};
 use crate::dm::volume::Volumes;
-use crate::error::{Error, Kind, Result, with_failed_undo};
+use crate::error::{Error, Kind, Result, undone};
 use crate::explain::quote;
 
 const MIB: u64 = 1 << 20;
@@ -240,10 +240,7 @@ fn create(store: &Store, lock: &Exclusive, options: &Options) -> Result<KernelPo
     let recorded = require_new(&pool).and_then(|()| store.pool.put(lock, &record));
     match recorded {
         Ok(()) => Ok(pool),
-        Err(error) => Err(match pool.control().remove(&pool.name()) {
-            Ok(()) => error,
-            Err(undo) => with_failed_undo(error, &undo),
-        }),
+        Err(error) => Err(undone(error, pool.control().remove(&pool.name()))),
     }
 }
 

@@ -16,7 +16,7 @@ use rustix::fs::{FileType, Mode};
 
 use crate::dm::name::node;
 use crate::dm::table::Table;
-use crate::error::{Context, Error, Kind, Result, with_failed_undo};
+use crate::error::{Context, Error, Kind, Result, undone};
 use crate::explain::{quote, step};
 use crate::sys::device_mapper::{Change, change};
 
@@ -97,10 +97,7 @@ impl Control {
             .device_create(id, Some(tag), options(DmFlags::empty()))
             .map_err(|error| refused("create", name, error))?;
         self.start(name, table, read_only)
-            .map_err(|error| match self.remove_quietly(name) {
-                Ok(()) => error,
-                Err(undo) => with_failed_undo(error, &undo),
-            })
+            .map_err(|error| undone(error, self.remove_quietly(name)))
     }
 
     fn start(&self, name: &str, table: &Table, read_only: bool) -> Result<()> {

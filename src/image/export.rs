@@ -21,7 +21,7 @@ use serde_json::json;
 use super::oci::{self, ImageConfig, Index, IndexEntry, Manifest, Platform};
 use super::sink::Sink;
 use super::{Progress, layout, pipeline};
-use crate::error::{Context, Error, Kind, Result, with_failed_undo};
+use crate::error::{Context, Error, Kind, Result, both};
 use crate::snapshot::{Access, Snapshotter};
 
 /// An image to write, and the name it is to have in the archive.
@@ -172,11 +172,8 @@ impl Exporter<'_> {
             None => snapshotter.prepare(&key, None, Some(&intent))?,
         }
         let written = self.write_tree(snapshotter, &key, chosen, out);
-        match (written, snapshotter.remove(&key)) {
-            (Ok(()), Ok(())) => intent.done(),
-            (Err(cause), Ok(())) | (Ok(()), Err(cause)) => Err(cause),
-            (Err(cause), Err(undo)) => Err(with_failed_undo(cause, &undo)),
-        }
+        both(written, snapshotter.remove(&key))?;
+        intent.done()
     }
 
     fn write_tree(&self, snapshotter: &dyn Snapshotter, key: &str, chosen: &Chosen, out: &mut dyn Write) -> Result<()> {

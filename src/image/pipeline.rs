@@ -27,7 +27,7 @@ use super::Progress;
 use super::budget::Budget;
 use super::undo::Made;
 use super::unpack::{Unpacker, of_reader};
-use crate::error::{Context, Error, Kind, Result, with_failed_undo};
+use crate::error::{Context, Error, Kind, Result, undone};
 use crate::snapshot::{Access, NewLayer, Snapshotter};
 
 const CHUNK: usize = 256 << 10;
@@ -73,18 +73,14 @@ impl Loader<'_> {
         let key = random_key("import")?;
         self.snapshotter.prepare(&key, parent, Some(intent))?;
         let title = incoming.title.clone();
-        self.fill_and_commit(&key, intent, parent, incoming, made)
-            .map_err(|cause| match self.snapshotter.remove(&key) {
-                Ok(()) => named(&title, cause),
-                Err(undo) => with_failed_undo(named(&title, cause), &undo),
-            })
+        self.fill_and_commit(&key, intent, incoming, made)
+            .map_err(|cause| undone(named(&title, cause), self.snapshotter.remove(&key)))
     }
 
     fn fill_and_commit(
         &self,
         key: &str,
         intent: &mut Intent,
-        parent: Option<&ChainId>,
         incoming: Incoming<'_>,
         made: &mut Made,
     ) -> Result<LayerRecord> {
@@ -110,23 +106,15 @@ impl Loader<'_> {
             )));
         }
         mounted.close()?;
-        let stored = writer.finish_pinned(intent, expected_blob.as_ref().map(|(digest, size)| (digest, *size)))?;
-        if stored.created {
-            made.blobs.push(stored.digest);
-        }
-        let chain = ChainId::new(parent.copied(), diff_id);
-        intent.pin_layer(chain)?;
-        let is_new = self.store.layers.get(&chain.0.hex())?.is_none();
+        let expected = expected_blob.as_ref().map(|(digest, size)| (digest, *size));
+        let stored = made.blob(writer, intent, expected)?;
         let blob = Descriptor {
             media_type: compression.layer_media_type().to_owned(),
             digest: stored.digest,
             size: stored.size,
         };
-        let layer = self.snapshotter.commit(key, &NewLayer { diff_id, blob, size })?;
-        if is_new {
-            made.layers.push(chain);
-        }
-        Ok(layer)
+        let new = NewLayer { diff_id, blob, size };
+        made.layer(self.store, self.snapshotter, intent, key, &new)
     }
 }
 

@@ -4,8 +4,10 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
+use plywood_store::durable::sync_folder;
+
 use super::unpack::of_reader;
-use super::whole::{Building, sync_folder, to_regular_file};
+use super::whole::{Building, to_regular_file};
 use crate::error::{Context, Error, Kind, Result};
 
 const BUFFER: usize = 1 << 20;

@@ -2,19 +2,62 @@
 
 use std::collections::BTreeSet;
 
+use plywood_store::blob::{BlobWriter, Stored};
 use plywood_store::intent::{Intent, Plan};
+use plywood_store::record::LayerRecord;
 use plywood_store::{ChainId, Digest, Store};
 
 use crate::error::{Result, both};
-use crate::snapshot::Snapshotter;
+use crate::snapshot::{NewLayer, Snapshotter};
 
 /// What is in the store now that was not before.
 #[derive(Debug, Default)]
 pub struct Made {
-    /// Blobs.
-    pub blobs: Vec<Digest>,
-    /// Layers.
-    pub layers: Vec<ChainId>,
+    blobs: Vec<Digest>,
+    layers: Vec<ChainId>,
+}
+
+impl Made {
+    /// Publishes a blob that `intent` pins; `expected` is the digest and the length in bytes that it must have.
+    ///
+    /// # Errors
+    /// Corrupt where it has others; I/O.
+    pub fn blob(
+        &mut self,
+        writer: BlobWriter,
+        intent: &mut Intent,
+        expected: Option<(&Digest, u64)>,
+    ) -> Result<Stored> {
+        let stored = writer.finish_pinned(intent, expected)?;
+        if stored.created {
+            self.blobs.push(stored.digest);
+        }
+        Ok(stored)
+    }
+
+    /// Commits the leased snapshot `key` as a layer on the one it was prepared over.
+    ///
+    /// # Errors
+    /// What the driver refuses; I/O.
+    pub fn layer(
+        &mut self,
+        store: &Store,
+        snapshotter: &dyn Snapshotter,
+        intent: &mut Intent,
+        key: &str,
+        new: &NewLayer,
+    ) -> Result<LayerRecord> {
+        let parent = store.snapshots.get(key)?.and_then(|snapshot| snapshot.parent);
+        let chain = ChainId::new(parent, new.diff_id);
+        // Before it is there: a gc in between must not take it for garbage.
+        intent.pin_layer(chain)?;
+        let is_new = store.layers.get(&chain.0.hex())?.is_none();
+        let layer = snapshotter.commit(key, new)?;
+        if is_new {
+            self.layers.push(chain);
+        }
+        Ok(layer)
+    }
 }
 
 /// Runs `work` under an intent that pins what `plan` says; where it fails, takes out what it made.

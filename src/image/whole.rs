@@ -9,10 +9,11 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use plywood_store::Digest;
+use plywood_store::durable::{flock, is_still_at, remove, sync_folder, try_flock};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use tempfile::{Builder, NamedTempFile};
@@ -68,10 +69,10 @@ fn give_name(file: &File, path: &Path) -> Result<()> {
     let beside = folder_of(path);
     // One at a time: a file that lost its only name can never have another one.
     let folder = File::open(&beside).context("open", &beside)?;
-    rustix::io::retry_on_intr(|| rustix::fs::flock(&folder, FlockOperation::LockExclusive)).context("lock", &beside)?;
+    flock(&folder, FlockOperation::LockExclusive).context("lock", &beside)?;
     let between = unfinished(path);
     // A killed export's.
-    remove_if_there(&between)?;
+    remove(&between)?;
     match link(file, path) {
         Err(Errno::EXIST) => {}
         linked => return linked.context("give its name to", path),
@@ -83,13 +84,6 @@ fn give_name(file: &File, path: &Path) -> Result<()> {
 fn link(file: &File, path: &Path) -> rustix::io::Result<()> {
     let open = format!("/proc/self/fd/{}", file.as_raw_fd());
     rustix::fs::linkat(CWD, open, CWD, path, AtFlags::SYMLINK_FOLLOW)
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, error)),
-        _ => Ok(()),
-    }
 }
 
 /// The name beside `path` of what is not finished.
@@ -124,15 +118,11 @@ impl Building {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 opened => opened.context("open", &path)?,
             };
-            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => {
-                    return Err(
-                        Error::new(Kind::InUse, format!("another export is writing {}", target.display()))
-                            .hinted("wait until it has ended, or name another folder"),
-                    );
-                }
-                Err(error) => return Err(Error::io("lock", path, error)),
+            if !try_flock(&lock, FlockOperation::NonBlockingLockExclusive).context("lock", &path)? {
+                return Err(
+                    Error::new(Kind::InUse, format!("another export is writing {}", target.display()))
+                        .hinted("wait until it has ended, or name another folder"),
+                );
             }
             // Who had the lock may have removed the folder, or given it its name.
             if !is_still_at(&lock, &path)? {
@@ -175,15 +165,6 @@ impl Drop for Building {
     }
 }
 
-fn is_still_at(open: &File, path: &Path) -> Result<bool> {
-    let held = open.metadata().context("look at", path)?;
-    match path.symlink_metadata() {
-        Ok(there) => Ok((held.dev(), held.ino()) == (there.dev(), there.ino())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io("look at", path, error)),
-    }
-}
-
 /// Removes what is in a folder.
 fn empty(path: &Path) -> Result<()> {
     for entry in fs::read_dir(path).context("list", path)? {
@@ -203,16 +184,6 @@ pub fn folder_of(path: &Path) -> PathBuf {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     }
-}
-
-/// Makes the names in a folder durable.
-///
-/// # Errors
-/// I/O.
-pub fn sync_folder(path: &Path) -> Result<()> {
-    File::open(path)
-        .and_then(|folder| folder.sync_all())
-        .context("sync", path)
 }
 
 #[cfg(test)]

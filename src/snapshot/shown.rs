@@ -13,7 +13,7 @@ use plywood_store::Store;
 use plywood_store::lock::Exclusive;
 use plywood_store::record::SnapshotRecord;
 
-use crate::error::{Context, Error, Kind, Result, with_failed_undo};
+use crate::error::{Context, Error, Kind, Result, undone};
 use crate::explain::quote;
 
 /// Records that the snapshot is mounted at `target`, and mounts it.
@@ -39,10 +39,7 @@ pub(super) fn mount(
     };
     // The record first: a mount that nobody knows of could not be swept.
     store.snapshots.put(lock, &shown)?;
-    mount().map_err(|error| match store.snapshots.put(lock, snapshot) {
-        Ok(()) => error,
-        Err(undo) => with_failed_undo(error, &undo),
-    })
+    mount().map_err(|error| undone(error, store.snapshots.put(lock, snapshot)))
 }
 
 /// Forgets that the snapshot is mounted; a view goes with its mount.

@@ -27,7 +27,7 @@ use plywood_store::{ChainId, Driver, Store};
 use crate::dm::assembly;
 use crate::dm::pool::ThinId;
 use crate::dm::volume::{Claim, Content, Mode, Part, Pool, VolumeMount};
-use crate::error::{Error, Kind, Result, with_failed_undo};
+use crate::error::{Error, Kind, Result, both};
 use crate::snapshot::{Access, Comparison, Mounted, NewLayer, Snapshotter, StackItem, Usage, shown};
 
 use self::transaction::Transaction;
@@ -139,10 +139,7 @@ impl Thin {
         let make = |pool: &dyn Pool, id: ThinId| {
             let quiet = pool.quiesce(origin)?;
             let made = pool.create_snap(id, origin);
-            match (made, quiet.close()) {
-                (Err(error), Err(undo)) => Err(with_failed_undo(error, &undo)),
-                (made, resumed) => made.and(resumed),
-            }
+            both(made, quiet.close())
         };
         transaction.create(Some(&key), Some(origin), make, |store, lock, id, _| {
             store.snapshots.put(

@@ -34,12 +34,18 @@ pub(crate) fn is_unique_name(name: &str) -> bool {
 }
 
 /// Takes or releases an flock, waiting where `how` waits.
-pub(crate) fn flock(file: &File, how: FlockOperation) -> rustix::io::Result<()> {
+///
+/// # Errors
+/// I/O.
+pub fn flock(file: &File, how: FlockOperation) -> rustix::io::Result<()> {
     rustix::io::retry_on_intr(|| rustix::fs::flock(file, how))
 }
 
 /// Takes an flock without waiting; false where somebody else holds one.
-pub(crate) fn try_flock(file: &File, how: FlockOperation) -> rustix::io::Result<bool> {
+///
+/// # Errors
+/// I/O.
+pub fn try_flock(file: &File, how: FlockOperation) -> rustix::io::Result<bool> {
     match flock(file, how) {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
@@ -48,7 +54,10 @@ pub(crate) fn try_flock(file: &File, how: FlockOperation) -> rustix::io::Result<
 }
 
 /// Whether `path` still names the very file that is open as `file`.
-pub(crate) fn is_still_at(file: &File, path: &Path) -> Result<bool> {
+///
+/// # Errors
+/// I/O.
+pub fn is_still_at(file: &File, path: &Path) -> Result<bool> {
     let open = file.metadata().context("look at", path)?;
     match path.symlink_metadata() {
         Ok(named) => Ok((open.dev(), open.ino()) == (named.dev(), named.ino())),
@@ -58,7 +67,10 @@ pub(crate) fn is_still_at(file: &File, path: &Path) -> Result<bool> {
 }
 
 /// Makes the entries of a folder durable.
-pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
+///
+/// # Errors
+/// I/O.
+pub fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder)
         .and_then(|open| open.sync_all())
         .context("sync folder", folder)
@@ -90,7 +102,10 @@ pub(crate) fn make_folders(folder: &Path) -> Result<()> {
 }
 
 /// Removes a file durably; false where there was none.
-pub(crate) fn remove(path: &Path) -> Result<bool> {
+///
+/// # Errors
+/// I/O.
+pub fn remove(path: &Path) -> Result<bool> {
     match std::fs::remove_file(path) {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),

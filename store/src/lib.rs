@@ -28,7 +28,7 @@ pub mod blob;
 pub mod check;
 pub mod compress;
 pub mod digest;
-mod durable;
+pub mod durable;
 pub mod error;
 pub mod find;
 #[cfg(test)]

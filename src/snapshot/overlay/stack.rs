@@ -26,7 +26,7 @@ use nix::sched::CloneFlags;
 use rustix::fs::OFlags;
 
 use super::folders::{self, Folders};
-use crate::error::{Context, Error, Kind, Result, with_failed_undo};
+use crate::error::{Context, Error, Kind, Result, undone};
 use crate::explain::{quote, step};
 use crate::snapshot::Mounted;
 use crate::snapshot::shown::mounted_at;
@@ -115,10 +115,7 @@ impl Stack {
         if self.upper.is_some()
             && let Err(error) = index_is_on(folders, target)
         {
-            return Err(match unmount(target) {
-                Ok(()) => error,
-                Err(undo) => with_failed_undo(error, &undo),
-            });
+            return Err(undone(error, unmount(target)));
         }
         Ok(())
     }
@@ -289,10 +286,7 @@ pub(super) fn mount_stack(
     }
     step(|| format!("mkdir -p {}", quote(point.path())));
     if let Err(error) = stack.mount(folders, point.path(), flags) {
-        return Err(match point.close() {
-            Ok(()) => error,
-            Err(undo) => with_failed_undo(error, &undo),
-        });
+        return Err(undone(error, point.close()));
     }
     let path = point.path().to_owned();
     let dir = match rustix::fs::open(
@@ -303,10 +297,7 @@ pub(super) fn mount_stack(
         Ok(dir) => dir,
         Err(errno) => {
             let error = Error::io("open", &path, errno);
-            return Err(match unmount(&path).and_then(|()| point.close()) {
-                Ok(()) => error,
-                Err(undo) => with_failed_undo(error, &undo),
-            });
+            return Err(undone(error, unmount(&path).and_then(|()| point.close())));
         }
     };
     let base = folders.base().to_owned();

@@ -24,7 +24,7 @@ use plywood_store::record::{POOL_KEY, Place, PoolRecord};
 use super::{Thin, forget};
 use crate::dm::pool::ThinId;
 use crate::dm::volume::Pool;
-use crate::error::{Error, Kind, Result, with_failed_undo};
+use crate::error::{Error, Kind, Result, undone};
 
 /// How many ids that the pool knows and the records do not are passed over.
 const STRANGERS: usize = 64;
@@ -221,7 +221,7 @@ impl Transaction<'_> {
                     self.record = self.thin.record()?;
                     if forward { Ok(()) } else { Err(error) }
                 }
-                Err(undo) => Err(with_failed_undo(error, &undo)),
+                Err(undo) => Err(undone(error, Err(undo))),
             },
         }
     }
