@@ -42,7 +42,7 @@ const KEYS: [&str; 24] = [
     "GNU.sparse.numbytes",
     "GNU.sparse.major",
     "GNU.sparse.minor",
-    "LIBARCHIVE.creationtime",
+    "GNU.sparse.numblocks",
 ];
 
 /// Values that are good for some key and bad for another.

@@ -311,6 +311,7 @@ impl Step {
         match (self.kind, self.other & 1) {
             (14, 0) => {
                 records.extend(record(b"GNU.sparse.size", b"70010"));
+                records.extend(record(b"GNU.sparse.numblocks", b"2"));
                 records.extend(record(b"GNU.sparse.map", b"0,1,70000,2"));
             }
             (15, _) => {

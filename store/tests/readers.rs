@@ -143,6 +143,11 @@ fn difference(name: &str, ours: &Answer, theirs: &Answer) -> Option<String> {
         if !names_count {
             (theirs.path, theirs.target) = (ours.path.clone(), ours.target.clone());
         }
+        // It asks the header's own field whether there is a target, and PAX's what it is.
+        let is_link = matches!(ours.kind.as_str(), "hardlink" | "symlink");
+        if name == "libarchive" && is_link && theirs.target.as_os_str().is_empty() {
+            (theirs.kind, theirs.target) = (ours.kind.clone(), ours.target.clone());
+        }
         // It adds the fraction of a time before 1970 instead of taking it away.
         if name == "libarchive" && ours.seconds < 0 && ours.nanoseconds != Some(0) {
             (theirs.seconds, theirs.nanoseconds) = (ours.seconds, ours.nanoseconds);

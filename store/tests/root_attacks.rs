@@ -415,7 +415,12 @@ fn root_u12_u13_attributes_are_kept_or_told() {
 fn root_u15_sparse_files_within_their_logical_size() {
     let arena = Arena::new();
     let sparse = |size: &str, map: &str, content: &[u8]| {
-        let mut entry = pax(&[("GNU.sparse.size", size.as_bytes()), ("GNU.sparse.map", map.as_bytes())]);
+        let pieces = map.split(',').count().div_ceil(2).to_string();
+        let mut entry = pax(&[
+            ("GNU.sparse.size", size.as_bytes()),
+            ("GNU.sparse.numblocks", pieces.as_bytes()),
+            ("GNU.sparse.map", map.as_bytes()),
+        ]);
         entry.extend(raw(b"s", b'0', b"", 0o644, content));
         archive(&[entry])
     };

@@ -513,7 +513,11 @@ fn contents(_outside: &Path) -> Vec<Case> {
     .concat();
     let sparse = |size: &str| {
         with(
-            &[("GNU.sparse.size", size.as_bytes()), ("GNU.sparse.map", b"0,1")],
+            &[
+                ("GNU.sparse.size", size.as_bytes()),
+                ("GNU.sparse.numblocks", b"1"),
+                ("GNU.sparse.map", b"0,1"),
+            ],
             &file("s", "x"),
         )
     };

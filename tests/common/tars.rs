@@ -17,7 +17,11 @@ pub fn header(name: &[u8], flag: u8, link: &[u8], mode: u32, size: u64) -> [u8; 
     let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, name);
     put(100, format!("{mode:07o}\0{:07o}\0{:07o}\0", 0, 0).as_bytes());
-    put(124, format!("{size:011o}\0{MTIME:011o}\0").as_bytes());
+    match size < 8 << 30 {
+        true => put(124, format!("{size:011o}\0").as_bytes()),
+        false => put(124, &[&[0x80, 0, 0, 0], &size.to_be_bytes()[..]].concat()),
+    }
+    put(136, format!("{MTIME:011o}\0").as_bytes());
     put(156, &[flag]);
     put(157, link);
     put(257, b"ustar\x0000");

@@ -37,7 +37,7 @@ pub(super) fn has_numbers(header: &tar::Header) -> bool {
     let device = header.as_bytes().get(329..345).unwrap_or_default();
     let fields: [&[u8]; 5] = [&old.mode, &old.uid, &old.gid, &old.size, &old.mtime];
     // Only devices need theirs.
-    let is_blank = |field: &[u8]| field.trim_ascii().iter().all(|byte| *byte == 0);
+    let is_blank = |field: &[u8]| field.iter().all(|byte| matches!(byte, 0 | b' '));
     fields.iter().all(|field| number(field).is_some())
         && device.chunks(8).all(|field| is_blank(field) || number(field).is_some())
 }
@@ -57,19 +57,27 @@ pub(super) fn name_of(header: &tar::Header) -> Vec<u8> {
 }
 
 /// A number field: octal digits between blanks, or (GNU) a big-endian two's
-/// complement number whose first bit is set. Empty is 0; blanks alone, or
-/// digits behind a NUL, are nothing: some readers take them for 0, others do not.
+/// complement number whose first byte says that it is one, and its sign. Empty
+/// is 0; blanks alone, anything behind a blank or NUL, tabs, and first bytes with
+/// bits of the number in them are nothing: some readers take them, others do not.
 pub(super) fn number(field: &[u8]) -> Option<i128> {
     let (first, rest) = field.split_first()?;
     if first & 0x80 != 0 {
-        // The first bit marks the form, the second is the sign.
-        let sign = if first & 0x40 != 0 { -1_i128 << 6 } else { 0 };
-        let head = sign | i128::from(first & 0x3f);
+        let sign = match first {
+            0x80 => 0,
+            0xff => -1,
+            _ => return None,
+        };
         // Twelve bytes fit; nothing longer is a number field.
-        return (field.len() <= 12).then(|| rest.iter().fold(head, |value, byte| value << 8 | i128::from(*byte)));
+        return (field.len() <= 12).then(|| rest.iter().fold(sign, |value, byte| value << 8 | i128::from(*byte)));
     }
-    let digits = until_nul(field).trim_ascii();
-    if digits.is_empty() && field.iter().any(|byte| *byte != 0) {
+    let is_blank = |byte: &u8| matches!(byte, 0 | b' ');
+    let start = field.iter().position(|byte| *byte != b' ')?;
+    let (_, field) = field.split_at(start);
+    let end = field.iter().position(is_blank).unwrap_or(field.len());
+    let (digits, rest) = field.split_at(end);
+    let is_empty = digits.is_empty() && (start > 0 || rest.iter().any(|byte| *byte != 0));
+    if is_empty || !rest.iter().all(is_blank) {
         return None;
     }
     digits.iter().try_fold(0_i128, |value, byte| match byte {
@@ -107,6 +115,10 @@ mod tests {
             (b"0000008\0", None),
             (b"-000001\0", None),
             (b"12 34\0\0\0", None),
+            (b"\t000001\0", None),
+            (b"0001\x0050\0", None),
+            (b"1 \0\0 \0\0 ", Some(1)),
+            (b"\xcf000001\0", None),
             (b"\xff\xff\xff\xff\xff\xff\xff\xff", Some(-1)),
             (b"\x80\0\0\0\0\0\x01\0", Some(256)),
             (&huge, Some(i128::from(i64::MAX))),

@@ -37,6 +37,24 @@ pub(super) struct Sparse {
     name: Option<Vec<u8>>,
     /// Form 0.0: the offset whose length is still to come.
     offset: Option<u64>,
+    /// Forms 0.0 and 0.1: how many pieces the map has.
+    pieces: Option<u64>,
+    /// Form 1.0 says its number, in two halves.
+    major: bool,
+    minor: bool,
+}
+
+impl Sparse {
+    /// Whether all that the form has is there and fits: readers make different files of a part of it.
+    fn check(&self) -> Result<(), String> {
+        let pieces = self.map.as_ref().map(|map| map.len() as u64);
+        match (self.major, self.minor) {
+            _ if self.offset.is_some() => Err("a sparse piece without a length".to_owned()),
+            (true, true) if pieces.is_none() && self.pieces.is_none() => Ok(()),
+            (false, false) if pieces.is_some() && pieces == self.pieces => Ok(()),
+            _ => Err("a sparse file in none of GNU tar's forms".to_owned()),
+        }
+    }
 }
 
 impl Records {
@@ -69,9 +87,7 @@ pub(super) fn parse(mut body: &[u8]) -> Result<Records, String> {
         body = rest;
     }
     if let Some(sparse) = &mut records.sparse {
-        if sparse.offset.is_some() {
-            return Err("a sparse piece without a length".to_owned());
-        }
+        sparse.check()?;
         if let Some(name) = sparse.name.take() {
             records.path = Some(name);
         }
@@ -148,11 +164,9 @@ fn take_sparse(sparse: &mut Sparse, key: &[u8], value: &[u8]) -> Option<()> {
             };
             sparse.map.get_or_insert_default().push(segment);
         }
-        b"numblocks" => {
-            decimal(value)?;
-        }
-        b"major" if value == b"1" => {}
-        b"minor" if value == b"0" => {}
+        b"numblocks" => sparse.pieces = Some(decimal(value)?),
+        b"major" if value == b"1" => sparse.major = true,
+        b"minor" if value == b"0" => sparse.minor = true,
         _ => return None,
     }
     Some(())
@@ -269,6 +283,29 @@ mod tests {
         assert!(parse(&record("GNU.sparse.map", b"0,1,2")).is_err());
         assert!(parse(&record("GNU.sparse.offset", b"0")).is_err());
         assert!(parse(&record("GNU.sparse.unheard", b"0")).is_err());
+    }
+
+    #[test]
+    fn u17_a_sparse_file_has_one_form_and_all_of_it() {
+        let all = |records: &[(&str, &str)]| {
+            let bodies = records
+                .iter()
+                .map(|(key, value)| record(&format!("GNU.sparse.{key}"), value.as_bytes()));
+            parse(&bodies.collect::<Vec<_>>().concat())
+        };
+        assert!(all(&[("major", "1"), ("minor", "0"), ("realsize", "5")]).is_ok());
+        assert!(all(&[("size", "5"), ("numblocks", "1"), ("map", "0,5")]).is_ok());
+        assert!(all(&[("size", "5"), ("numblocks", "1"), ("offset", "0"), ("numbytes", "5")]).is_ok());
+        for records in [
+            &[("minor", "0"), ("realsize", "5")][..],
+            &[("major", "1"), ("realsize", "5")],
+            &[("major", "1"), ("minor", "0"), ("map", "0,5")],
+            &[("size", "5"), ("map", "0,5")],
+            &[("size", "5"), ("numblocks", "2"), ("map", "0,5")],
+            &[("size", "5"), ("numblocks", "0")],
+        ] {
+            assert!(all(records).is_err(), "{records:?}");
+        }
     }
 
     #[test]

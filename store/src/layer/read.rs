@@ -30,6 +30,8 @@ use crate::{Error, Kind, Result, compress};
 
 /// Bytes read at once: what a pipe of ours holds, and a good write.
 const BUFFER: usize = 256 << 10;
+/// What the size field of a header holds in octal, in bytes: beyond that a PAX record is needed.
+const MOST_IN_HEADER: u64 = (8 << 30) - 1;
 
 /// Whether a stream that begins like this begins with a tar header.
 pub fn is_header(begin: &[u8]) -> bool {
@@ -295,6 +297,9 @@ impl<'a> Reader<'a> {
         }
         let kind = match flag {
             // Before there was a type for directories, their names ended with a slash.
+            b'\0' if slash && raw.iter().all(|byte| *byte == b'/') => {
+                return Err(self.bad("a root that some take for a file"));
+            }
             b'\0' if slash => EntryKind::Directory,
             b'0' | b'7' | b'S' if slash => return Err(self.bad("a file whose name ends with a slash")),
             b'\0' | b'0' | b'7' | b'S' => EntryKind::File,
@@ -331,7 +336,11 @@ impl<'a> Reader<'a> {
             }
             let size = self.field(&gnu.realsize, "real size")?;
             let mut map = Vec::new();
-            let mut more = sparse::take_old(&gnu.sparse, &mut map) && gnu.isextended[0] != 0;
+            let is_full = sparse::take_old(&gnu.sparse, &mut map);
+            let mut more = gnu.isextended[0] != 0;
+            if more && !is_full {
+                return Err(self.bad("a sparse map that goes on behind its end"));
+            }
             while more {
                 let mut block = [0; BLOCK];
                 self.read_exact(&mut block)?;
@@ -344,6 +353,10 @@ impl<'a> Reader<'a> {
         } else if let Some(form) = records.sparse.take() {
             if form_of(header) != Some(Form::Ustar) {
                 return Err(self.bad("a PAX sparse file whose header is not a PAX one"));
+            }
+            // Python's tarfile goes on behind the wrong one of the two.
+            if records.size.is_some_and(|size| size <= MOST_IN_HEADER) {
+                return Err(self.bad("a sparse file whose size is told twice"));
             }
             let size = form.size.ok_or_else(|| self.bad("a sparse file without its size"))?;
             let map = match form.map {

@@ -15,6 +15,12 @@ pub(super) struct Segment {
     pub(super) length: u64,
 }
 
+/// A piece that no map may have.
+const IMPOSSIBLE: Segment = Segment {
+    offset: u64::MAX,
+    length: u64::MAX,
+};
+
 /// Whether `map` is one of a file of `size` bytes of which `stored` are in the tar.
 pub(super) fn check(map: &[Segment], size: u64, stored: u64) -> Result<(), &'static str> {
     let mut end = 0_u64;
@@ -38,9 +44,19 @@ pub(super) fn check(map: &[Segment], size: u64, stored: u64) -> Result<(), &'sta
     Ok(())
 }
 
-/// Adds the pieces of an old GNU header; false once the list has ended.
+/// Adds the pieces of an old GNU header; false once the list has ended. What some readers take for
+/// more of it behind its end makes a map that [`check`] refuses.
 pub(super) fn take_old(pieces: &[tar::GnuSparseHeader], map: &mut Vec<Segment>) -> bool {
-    pieces.iter().all(|piece| push(&piece.offset, &piece.numbytes, map))
+    let listed = pieces
+        .iter()
+        .take_while(|piece| push(&piece.offset, &piece.numbytes, map))
+        .count();
+    for piece in pieces.iter().skip(listed) {
+        if push(&piece.offset, &piece.numbytes, map) {
+            map.push(IMPOSSIBLE);
+        }
+    }
+    listed == pieces.len()
 }
 
 /// Adds the pieces of an extension block; whether another one follows.
@@ -53,9 +69,9 @@ pub(super) fn take_extension(block: &[u8; BLOCK], map: &mut Vec<Segment>) -> boo
     all && block.get(21 * 24).is_some_and(|more| *more != 0)
 }
 
-/// A field that is empty ends the list; one that is no number makes a map that [`check`] refuses.
+/// An empty piece ends the list; a field that is no number makes a map that [`check`] refuses.
 fn push(offset: &[u8], length: &[u8], map: &mut Vec<Segment>) -> bool {
-    if offset.first() == Some(&0) {
+    if [offset, length].concat().iter().all(|byte| *byte == 0) {
         return false;
     }
     let field = |field| number(field).and_then(|number| u64::try_from(number).ok());
