@@ -10,8 +10,8 @@ use torture::{Budget, End, Rig, seed};
 
 #[test]
 fn dm_a_verb_killed_at_any_moment_loses_nothing() {
-    let mut budget = Budget::rounds(5);
     let mut rig = Rig::new(Plywood::new("thin"), seed());
+    let mut budget = Budget::rounds(5);
     let (mut killed, mut rounds) = (0, 0);
     while let Some(round) = budget.next() {
         rounds = round;

@@ -21,8 +21,8 @@ fn root() -> Plywood {
 
 #[test]
 fn a_kill_at_any_moment_loses_nothing() {
-    let mut budget = Budget::rounds(40);
     let mut rig = Rig::new(root(), seed());
+    let mut budget = Budget::rounds(40);
     let (mut killed, mut rounds) = (0, 0);
     while let Some(round) = budget.next() {
         rounds = round;

@@ -19,8 +19,8 @@ const CROWDS: [usize; 5] = [2, 3, 5, 8, 16];
 
 /// Plays for so many seconds, then checks all.
 pub fn work(plywood: Plywood, seed: u64, seconds: u64) {
-    let mut budget = Budget::seconds(seconds);
     let mut rig = Rig::new(plywood, seed);
+    let mut budget = Budget::seconds(seconds);
     let verbs = AtomicU64::new(0);
     let failed = AtomicBool::new(false);
     // Five crowds at least, a minute each at most.
