@@ -1,6 +1,6 @@
 //! Mounts in the caller's own tree: what `plywood mount` shows, until it is undone or found gone.
 //!
-//! Record and mount are made in one exclusive step, so whoever holds the lock and
+//! Record and mount come and go in one exclusive step each, so whoever holds the lock and
 //! finds a record without its mount knows that somebody unmounted by hand, or that
 //! the machine was restarted. A view has no other use than its mount: it is its
 //! command's until it is mounted, and goes with the mount. A mount point of
