@@ -10,5 +10,5 @@ use torture::{crowd, seed};
 
 #[test]
 fn dm_many_at_a_time_on_thin_all_do_right() {
-    crowd::work(Plywood::new("thin"), seed(), 10);
+    crowd::work(Plywood::new("thin"), seed(), 5);
 }

@@ -221,7 +221,7 @@ fn what_was_acknowledged_survives_a_power_cut_at_any_moment() {
     let mut dice = Dice::new(seed ^ 0xc07);
     let disk = folder.path().join("disk");
     let mut last = boot(&disk, seed, Duration::from_millis(2500));
-    let mut budget = Budget::rounds(2);
+    let mut budget = Budget::rounds(1);
     let (mut cuts, mut verbs, mut rebuilt) = (0, last.acknowledged, 0);
     while let Some(round) = budget.next() {
         let after = Duration::from_millis(u64::try_from(200 + dice.below(4000)).expect("a time"));

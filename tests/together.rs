@@ -14,5 +14,5 @@ use torture::{crowd, seed};
 #[test]
 fn many_at_a_time_on_overlay_all_do_right() {
     let plywood = Plywood::new_in(Path::new("/dev/shm"), "overlay");
-    crowd::work(plywood, seed(), 15);
+    crowd::work(plywood, seed(), 5);
 }

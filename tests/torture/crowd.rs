@@ -26,7 +26,7 @@ pub fn work(plywood: Plywood, seed: u64, seconds: u64) {
     // Five crowds at least, a minute each at most.
     let slice = (budget.left() / 5)
         .min(Duration::from_secs(60))
-        .max(Duration::from_secs(2));
+        .max(Duration::from_secs(1));
     while let Some(round) = budget.next() {
         let stories = CROWDS[usize::try_from(round - 1).expect("a round") % CROWDS.len()];
         let until = Instant::now() + slice;

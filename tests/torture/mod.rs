@@ -5,8 +5,8 @@
 //! - [`checker`]: what must hold after any end; [`leaks`] is its census of what may be left.
 //! - [`crowd`]: many stories at a time.
 //!
-//! A rig is a root with a story. [`Rig::round`] plays one verb and checks; a test that ends its verbs in
-//! another way calls [`Rig::check`] itself. Environment: `PLYWOOD_TEST_SEED` plays a run again,
+//! A rig is a root with a story. [`Rig::kill_at_random`] plays and checks; a test that ends its verbs in another
+//! way calls [`Rig::check`] itself. Environment: `PLYWOOD_TEST_SEED` plays a run again,
 //! `PLYWOOD_TORTURE_ROUNDS` or `PLYWOOD_TORTURE_SECONDS` make it longer than the slice of `make test`.
 
 #![allow(
@@ -131,6 +131,9 @@ impl Budget {
     }
 }
 
+/// So many verbs in a row are not done before their kills.
+const TOO_LATE: u64 = 20;
+
 /// A root, what was acknowledged there, and what comes next.
 #[derive(Debug)]
 pub struct Rig {
@@ -163,8 +166,27 @@ impl Rig {
         rig
     }
 
+    /// Plays verbs, each killed at a random moment unless it is done before, until so many were killed.
+    pub fn kill_at_random(&mut self, kills: u64) {
+        let mut budget = Budget::rounds(kills);
+        let (mut killed, mut done) = (0, 0);
+        while budget.next().is_some() {
+            let too_late = done + TOO_LATE;
+            while self.round() != End::Killed {
+                done += 1;
+                assert!(done < too_late, "the kills come too late");
+            }
+            killed += 1;
+        }
+        self.check_all();
+        println!(
+            "torture: {}, {killed} random verbs killed, {done} done before",
+            self.plywood.driver()
+        );
+    }
+
     /// One verb, killed at a random moment unless it is done before, and the check after it.
-    pub fn round(&mut self) -> End {
+    fn round(&mut self) -> End {
         let verb = self.story.next(&self.model);
         self.before(&verb);
         let end = self
