@@ -67,7 +67,10 @@ fn publish(store: &Store, name: &str, round: u32) {
         created: None,
         stored_at: 0,
     };
-    store.images.put(&lock, &image).unwrap();
+    // As an import does: what is there already stays, for who reads it just now.
+    if store.images.get(&image.key()).unwrap().is_none() {
+        store.images.put(&lock, &image).unwrap();
+    }
     let name = NameRecord {
         name: name.parse().unwrap(),
         image: image.id,
