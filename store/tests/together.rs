@@ -146,6 +146,18 @@ fn start(root: &Path) -> Child {
 }
 
 #[test]
+fn a_root_that_is_just_being_made_is_not_taken_for_a_damaged_one() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    for round in 0..300 {
+        let root = folder.path().join(round.to_string());
+        std::thread::scope(|threads| {
+            threads.spawn(|| while Store::open(&root).unwrap().is_none() {});
+            publish(&Store::create(&root, Driver::Overlay).unwrap(), "first", 1);
+        });
+    }
+}
+
+#[test]
 fn two_processes_of_many_threads_all_succeed() {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let root = folder.path().join("root");
