@@ -10,5 +10,5 @@ use torture::{Rig, seed};
 
 #[test]
 fn dm_a_verb_killed_at_any_moment_loses_nothing() {
-    Rig::new(Plywood::new("thin"), seed()).kill_at_random(8);
+    Rig::new(Plywood::new("thin"), seed()).kill_at_random(5);
 }

@@ -38,23 +38,21 @@ impl Killer {
         }
     }
 
-    /// Runs a command and kills it at a random moment, unless it has ended before.
+    /// Runs a command and kills it at a random moment, unless it has ended before. A verb's first one shows how long
+    /// it takes.
     pub fn strike(&mut self, command: Command, verb: &Verb, dice: &mut Dice) -> End {
-        let usual = self
-            .usual
-            .get(verb.word())
-            .copied()
-            .unwrap_or(Duration::from_millis(60));
-        let after = usual.mul_f64(dice.below(1100) as f64 / 1000.0);
+        let usual = self.usual.get(verb.word()).copied();
+        let part = dice.below(1100) as f64 / 1000.0;
+        let after = usual.map(|usual| usual.mul_f64(part));
         let group = dice.below(2) == 0;
         let began = Instant::now();
-        let end = self.run(command, Some(after), group);
-        if end != End::Killed {
-            // It was slower than thought, or faster: the next kill aims better.
-            self.usual.insert(verb.word().to_owned(), began.elapsed());
-        } else {
-            *self.usual.entry(verb.word().to_owned()).or_insert(usual) += after / 20;
-        }
+        let end = self.run(command, after, group);
+        // Whether it is slower than thought, or faster: the next kill aims better.
+        let usual = match (end == End::Killed, usual) {
+            (true, Some(usual)) => usual.mul_f64(1.0 + part / 20.0),
+            _ => began.elapsed(),
+        };
+        self.usual.insert(verb.word().to_owned(), usual);
         end
     }
 
