@@ -5,7 +5,7 @@ PLYWOOD := $(TARGET)/release/plywood
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test build install demo test attacks bench fuzz lint guest clean
+.PHONY: help deps deps-test build install demo test attacks torture bench fuzz lint guest clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -30,6 +30,9 @@ test: deps-test ## everything: lint, tests on this kernel, device-mapper tests i
 
 attacks: deps-test ## the attacks in long loops: ROUNDS=100000 races, bombs at their full size, generated tars
 	PLYWOOD_TEST_ROUNDS=$(or $(ROUNDS),100000) tests/run root_attacks root_unpack import_attacks document_attacks readers
+
+torture: deps-test ## random kills, power cuts and crowds: make torture SECONDS=600 SEED=1
+	tests/torture/run $(or $(SECONDS),600) $(SEED)
 
 bench: ## times import, export and others beside tar, umoci and podman: RUNS=3 ONLY=word
 	@scripts/deps bench

@@ -530,6 +530,8 @@ fn root_every_half_made_step_is_finished_or_undone() {
     fs::create_dir(pending.join(folder_of(&published.place))).unwrap();
     fs::create_dir(overlay.join("work").join(folder_of(&published.place))).unwrap();
 
+    // What is half done is no damage.
+    assert_eq!(root.driver.verify().unwrap(), Vec::<String>::new());
     root.driver.recover().unwrap();
     assert_eq!(root.driver.recover().unwrap(), Vec::<String>::new());
     root.assert_sound();

@@ -177,6 +177,66 @@ fn root_a_killed_plywood_leaves_a_container_that_starts_again() {
 }
 
 #[test]
+fn root_a_container_that_was_to_be_removed_goes_though_its_plywood_was_killed() {
+    let plywood = with_base();
+    let script = "echo ready; while :; do sleep 0.1; done";
+    let mut child = ready(&plywood, &["run", "--rm", "--name", "one", "base", "sh", "-c", script]);
+    signal(&child, rustix::process::Signal::KILL);
+    child.wait().unwrap();
+    for _ in 0..200 {
+        plywood.ok(["gc"]);
+        if plywood.json(["ps", "-a"]) == serde_json::json!([]) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(plywood.json(["ps", "-a"]), serde_json::json!([]));
+    nothing_of_a_container_is_left(&plywood);
+}
+
+#[test]
+fn root_a_half_made_or_half_removed_container_goes_with_the_next_command() {
+    let plywood = with_base();
+    plywood.ok(["run", "--name", "one", "base", "true"]);
+    let id = plywood.json(["ps", "-a"])[0]["id"].as_str().unwrap().to_owned();
+    // As a killed `rm` leaves it: it has said what it was about to do, and has begun.
+    let store = plywood_store::Store::open(&plywood.root()).unwrap().unwrap();
+    drop(
+        store
+            .intents
+            .begin(plywood_store::intent::Plan::Container { id: id.clone() })
+            .unwrap(),
+    );
+    let mut snapshot = store.snapshots.get(&id).unwrap().unwrap();
+    snapshot.phase = plywood_store::record::Phase::Deleting;
+    let lock = store.exclusive().unwrap();
+    store.snapshots.put(&lock, &snapshot).unwrap();
+    lock.done().unwrap();
+    plywood.sound();
+    plywood.ok(["run", "--name", "one", "base", "true"]);
+    assert_ne!(plywood.json(["ps", "-a"])[0]["id"], serde_json::json!(id));
+    plywood.ok(["rm", "one"]);
+    nothing_of_a_container_is_left(&plywood);
+}
+
+fn nothing_of_a_container_is_left(plywood: &Plywood) {
+    for folder in [
+        "locks",
+        "intents",
+        "records/snapshots",
+        "overlay/work",
+        "overlay/pending",
+    ] {
+        assert_eq!(
+            fs::read_dir(plywood.root().join(folder)).unwrap().count(),
+            0,
+            "{folder}"
+        );
+    }
+    plywood.sound();
+}
+
+#[test]
 fn root_a_person_at_a_terminal_gets_it_back_as_it_was() {
     let plywood = with_base();
     let run = plywood.command(["run", "--rm", "-it", "base", "sh", "-c", "stty size; tty; exit 6"]);

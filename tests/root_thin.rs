@@ -123,8 +123,15 @@ fn story(store: &Store, driver: &dyn Snapshotter, acknowledged: &mut Vec<(LayerR
 }
 
 /// What must hold after any fault, once the root is opened again.
-fn check_after(root: &Root, acknowledged: &[(LayerRecord, &'static str)], what: &str) {
+fn check_after(root: &Root, acknowledged: &[(LayerRecord, &'static str)], is_crash: bool, what: &str) {
     let (store, driver, pool) = root.open(&Arc::default());
+    if is_crash {
+        assert_eq!(
+            driver.verify().expect("verify"),
+            Vec::<String>::new(),
+            "{what}: what is half done is no damage"
+        );
+    }
     driver.recover().unwrap_or_else(|error| panic!("{what}: {error}"));
     assert_eq!(
         driver.recover().expect("a second time"),
@@ -218,13 +225,14 @@ fn at_every_call(fault: Fault) {
             assert!(nth > 20, "the story has more calls than {nth}");
             return;
         }
-        match (fault, &outcome) {
-            (Fault::Crash | Fault::CrashAfter, outcome) => {
+        let is_crash = matches!(fault, Fault::Crash | Fault::CrashAfter);
+        match (is_crash, &outcome) {
+            (true, outcome) => {
                 assert!(outcome.as_ref().is_err_and(|payload| payload.is::<Crash>()), "{what}");
             }
             (_, outcome) => assert!(outcome.is_ok(), "{what}: no panic"),
         }
-        check_after(&root, &acknowledged, &what);
+        check_after(&root, &acknowledged, is_crash, &what);
     }
 }
 

@@ -42,6 +42,29 @@ pub struct Hold {
     _file: File,
 }
 
+/// A container's lock file is called this and its id.
+const LOCK: &str = "container-";
+
+/// Removes the lock files of containers that are gone: who looked for one just then has left its file.
+///
+/// # Errors
+/// I/O.
+pub fn sweep_locks(store: &Store) -> Result<()> {
+    let folder = store.folder("locks")?;
+    for entry in std::fs::read_dir(&folder).context("list", &folder)? {
+        let name = entry.context("list", &folder)?.file_name();
+        let Some(id) = name.to_str().and_then(|name| name.strip_prefix(LOCK)) else {
+            continue;
+        };
+        if store.containers.get(id)?.is_none()
+            && let Some(hold) = try_hold(store, id)?
+        {
+            forget(store, id, hold)?;
+        }
+    }
+    Ok(())
+}
+
 /// Takes hold of a container. One that runs is refused; another command's work on it is waited for.
 ///
 /// # Errors
@@ -51,12 +74,12 @@ pub fn hold(session: &Session, store: &Store, container: &ContainerRecord) -> Re
     let begun = Instant::now();
     let mut told = false;
     loop {
-        let held = try_hold(store, container)?;
+        let held = try_hold(store, &container.id)?;
         let current = store.containers.get(&container.id)?;
         match (held, current) {
             (Some(hold), Some(_)) => return Ok(hold),
             (held, None) => {
-                held.map_or(Ok(()), |hold| forget(store, container, hold))?;
+                held.map_or(Ok(()), |hold| forget(store, &container.id, hold))?;
                 return Err(Error::not_found(format!("container {name} has just been removed")));
             }
             (None, Some(current)) if state::is_alive(&current.state) => {
@@ -100,12 +123,12 @@ pub fn refuse_shown(store: &Store, container: &ContainerRecord) -> Result<()> {
     }
 }
 
-/// Takes hold of a container unless somebody has it, or it has outlived its plywood.
+/// Takes hold of a container unless somebody has it, or it has outlived its plywood. It need not be there.
 ///
 /// # Errors
 /// Where the lock file cannot be opened.
-pub fn try_hold(store: &Store, container: &ContainerRecord) -> Result<Option<Hold>> {
-    let path = store.folder("locks")?.join(format!("container-{}", container.id));
+pub fn try_hold(store: &Store, id: &str) -> Result<Option<Hold>> {
+    let path = store.folder("locks")?.join(format!("{LOCK}{id}"));
     loop {
         let file = OpenOptions::new()
             .create(true)
@@ -122,7 +145,7 @@ pub fn try_hold(store: &Store, container: &ContainerRecord) -> Result<Option<Hol
         // Who held it may have removed container and file just now: then this locks nothing.
         if is_same(&file, &path)? {
             // The caller's record is older than the hold.
-            let current = store.containers.get(&container.id)?;
+            let current = store.containers.get(id)?;
             let lives = current.is_some_and(|current| state::is_alive(&current.state));
             return Ok((!lives).then_some(Hold { _file: file }));
         }
@@ -142,8 +165,8 @@ fn is_same(file: &File, path: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// Where the file cannot be removed.
-pub fn forget(store: &Store, container: &ContainerRecord, hold: Hold) -> Result<()> {
-    let path = store.folder("locks")?.join(format!("container-{}", container.id));
+pub fn forget(store: &Store, id: &str, hold: Hold) -> Result<()> {
+    let path = store.folder("locks")?.join(format!("{LOCK}{id}"));
     std::fs::remove_file(&path)
         .or_else(|error| {
             if error.kind() == std::io::ErrorKind::NotFound {
@@ -166,8 +189,16 @@ pub struct Ended {
     pub began: bool,
 }
 
-/// Mounts the container, runs `spec` in it, unmounts it durably and records how it ended.
-pub fn run(session: &Session, host: &Host, container: &ContainerRecord, spec: &Spec, _hold: &Hold) -> Ended {
+/// Mounts the container, runs `spec` in it, unmounts it durably and records how it ended. `begins` is called when
+/// it is recorded as running, just before its command.
+pub fn run(
+    session: &Session,
+    host: &Host,
+    container: &ContainerRecord,
+    spec: &Spec,
+    _hold: &Hold,
+    begins: impl FnOnce() -> Result<()>,
+) -> Ended {
     if spec.terminal && spec.stdin && !std::io::stdin().is_terminal() {
         session
             .output
@@ -193,7 +224,8 @@ pub fn run(session: &Session, host: &Host, container: &ContainerRecord, spec: &S
                 start_ticks,
                 started_at: now(),
             },
-        )
+        )?;
+        begins()
     });
     let began = !outcome.as_ref().is_err_and(exec::Error::is_before_command);
     Ended {

@@ -76,24 +76,22 @@ impl Session {
             None => self.create()?,
         };
         let snapshotter = open_driver(&store)?;
-        for line in snapshotter.recover()? {
+        let recovered = snapshotter.recover()?;
+        let host = Host { store, snapshotter };
+        for line in recovered.into_iter().chain(rm::take_up(&host)?) {
             self.output.note(format!("recovered: {line}"));
         }
         // A namespace of our own may show the caller's mounts as they were when it was made.
         if !crate::sys::mount::is_private() {
-            for target in snapshotter
-                .sweep_mounts()?
-                .iter()
-                .filter_map(|gone| gone.mounted_at.as_deref())
-            {
-                mount::remove_point(&store, target);
+            let gone = host.snapshotter.sweep_mounts()?;
+            for target in gone.iter().filter_map(|gone| gone.mounted_at.as_deref()) {
                 self.output.note(format!(
                     "recovered: nothing is mounted at {} any more",
                     target.display()
                 ));
             }
         }
-        Ok(Host { store, snapshotter })
+        Ok(host)
     }
 
     /// The root, opened, or none where nothing was ever kept there: for verbs on what is there already.

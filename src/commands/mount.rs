@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use plywood_store::error::Kind;
 use plywood_store::intent::Plan;
-use plywood_store::{Digest, Store};
+use plywood_store::{ChainId, Store};
 
 use crate::cli::MountArgs;
 use crate::commands::{Host, Session, tag};
 use crate::error::{Context, Error, Result, both};
-use crate::explain::{quote, step};
 use crate::failure::{OK, Outcome};
+use crate::snapshot;
 
 /// Mounts, and prints where.
 ///
@@ -31,10 +31,7 @@ pub fn run(args: &MountArgs, session: &Session) -> Outcome {
         .into());
     }
     let target = target(&host.store, args.dir.as_deref(), &key)?;
-    if let Err(error) = show(&host, &args.object, &key, &target) {
-        remove_point(&host.store, &target);
-        return Err(error.into());
-    }
+    show(&host, &args.object, &key, &target)?;
     let path = target.display().to_string();
     match session.output.is_json() {
         true => session
@@ -55,32 +52,26 @@ fn show(host: &Host, name: &str, key: &str, target: &Path) -> Result<()> {
         blobs: Vec::new(),
         layers: Vec::new(),
     })?;
-    host.snapshotter.view(key, &chain, Some(&intent))?;
+    if let Err(error) = host.snapshotter.view(key, &chain, Some(&intent)) {
+        let error = match error.kind() {
+            Kind::Exists => Error::new(Kind::InUse, format!("another command is just mounting {name}"))
+                .hinted("wait until it has ended"),
+            _ => error,
+        };
+        return both(Err(error), intent.done());
+    }
     if let Err(error) = host.snapshotter.mount_at(key, target) {
         return both(Err(error), host.snapshotter.remove(key).and_then(|()| intent.done()));
     }
     intent.done()
 }
 
-/// Removes a mount point that plywood made; a folder of the user's stays, and so does one in use.
-pub fn remove_point(store: &Store, target: &Path) {
-    if target.starts_with(store.root().join(POINTS)) {
-        step(|| format!("rmdir {}", quote(target)));
-        if let Err(error) = std::fs::remove_dir(target) {
-            tracing::debug!("the mount point {} stays: {error}", target.display());
-        }
-    }
-}
-
-/// Where mount points lie that the user did not name, under the root.
-const POINTS: &str = "mounted";
-
 /// Keys of the views that `mount` makes begin with this.
 pub const VIEW: &str = "mount-";
 
 /// What is mounted.
 enum Object {
-    Image(plywood_store::ChainId),
+    Image(ChainId),
     Container,
 }
 
@@ -119,13 +110,15 @@ fn container(store: &Store, name: &str) -> Result<Option<String>> {
 fn target(store: &Store, dir: Option<&Path>, key: &str) -> Result<PathBuf> {
     let target = match dir {
         Some(dir) => std::fs::canonicalize(dir).context("use as mount point", dir)?,
-        None => {
-            let target = store.folder(POINTS)?.join(Digest::of(key.as_bytes()).short());
-            std::fs::create_dir_all(&target).context("make", &target)?;
-            target
-        }
+        None => snapshot::point(store, key)?,
     };
-    if std::fs::read_dir(&target).context("read", &target)?.next().is_some() {
+    let is_empty = match std::fs::read_dir(&target) {
+        Ok(mut entries) => entries.next().is_none(),
+        // It is made when a record names it.
+        Err(error) if dir.is_none() && error.kind() == std::io::ErrorKind::NotFound => true,
+        Err(error) => return Err(Error::io("read", target, error)),
+    };
+    if !is_empty {
         return Err(
             Error::invalid(format!("{} is not empty", target.display())).hinted("name an empty folder, or none")
         );

@@ -1,13 +1,18 @@
 //! `plywood rm`: removes containers: the snapshot first, then the record.
+//!
+//! An intent says so before the first step, so that a removal that was cut short is finished by the next
+//! command. `run` begins with the same intent: a container that is half made goes, and so does one that was
+//! to be removed when its command ends.
 
 use plywood_store::error::Kind;
+use plywood_store::intent::{Intent, Plan};
 use plywood_store::record::{ContainerRecord, ContainerState};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Serialize;
 
 use crate::cli::RmArgs;
 use crate::commands::{Host, Session, container};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, both};
 use crate::exec::state;
 use crate::explain;
 use crate::failure::{Failure, OK, Outcome};
@@ -63,25 +68,75 @@ fn remove(session: &Session, host: Option<&Host>, name: &str, force: bool) -> Re
         kill(host, &record)?;
     }
     let hold = container::hold(session, &host.store, &record)?;
-    remove_held(host, &record, hold)?;
+    remove_held(host, &record.id, hold, passing(host, &record.id)?)?;
     Ok(Some(Removed {
         id: record.id,
         name: record.name,
     }))
 }
 
-/// Removes a container that the caller holds.
+/// Says that a container is being made or removed. Until this intent is done, a kill means that the next
+/// command removes what there is of the container.
+///
+/// # Errors
+/// I/O.
+pub fn passing(host: &Host, id: &str) -> Result<Intent> {
+    host.store.intents.begin(Plan::Container { id: id.to_owned() })
+}
+
+/// Removes a container that the caller holds and has said to be [passing].
 ///
 /// # Errors
 /// Where its snapshot or record cannot be removed; doing it again is safe.
-pub fn remove_held(host: &Host, record: &ContainerRecord, hold: container::Hold) -> Result<()> {
+pub fn remove_held(host: &Host, id: &str, hold: container::Hold, intent: Intent) -> Result<()> {
+    match erase(host, id, hold) {
+        Ok(()) => intent.done(),
+        // Nothing has happened: the container stays.
+        Err(error) if error.kind() == Kind::InUse => both(Err(error), intent.done()),
+        // The intent stays for the next command: a removal only goes forward.
+        Err(error) => Err(error),
+    }
+}
+
+fn erase(host: &Host, id: &str, hold: container::Hold) -> Result<()> {
     // The record goes last: until then the snapshot has an owner that can be found and removed again.
-    host.snapshotter.unmount_at(&record.id)?;
-    host.snapshotter.remove(&record.id)?;
+    host.snapshotter.unmount_at(id)?;
+    host.snapshotter.remove(id)?;
     let lock = host.store.exclusive()?;
-    host.store.containers.remove(&lock, &record.id)?;
+    host.store.containers.remove(&lock, id)?;
     lock.done()?;
-    container::forget(&host.store, record, hold)
+    container::forget(&host.store, id, hold)
+}
+
+/// Removes the containers whose making or removal was cut short; a line for each.
+///
+/// # Errors
+/// Where the intents cannot be read. A container that cannot be removed yet is no failure: what is stored can
+/// still be read.
+pub fn take_up(host: &Host) -> Result<Vec<String>> {
+    let lock = host.store.exclusive()?;
+    let dead = host.store.intents.dead()?.into_iter();
+    let cut_short: Vec<(Intent, String)> = dead
+        .filter_map(|intent| match intent.plan().clone() {
+            Plan::Container { id } => Some((intent, id)),
+            _ => None,
+        })
+        .collect();
+    lock.done()?;
+
+    let mut lines = Vec::new();
+    for (intent, id) in cut_short {
+        // One that outlives its plywood for a moment is left to the next command.
+        let Some(hold) = container::try_hold(&host.store, &id)? else {
+            continue;
+        };
+        match erase(host, &id, hold).and_then(|()| intent.done()) {
+            Ok(()) => lines.push(format!("removed container {id}: its command is dead")),
+            Err(error) if error.kind() == Kind::InUse => {}
+            Err(error) => lines.push(format!("not yet: {error}")),
+        }
+    }
+    Ok(lines)
 }
 
 /// Kills the container's first process, and so all of it, and waits until its plywood let go.
@@ -89,12 +144,12 @@ fn kill(host: &Host, record: &ContainerRecord) -> Result<()> {
     let ContainerState::Running { pid, start_ticks, .. } = record.state else {
         return Ok(());
     };
-    if container::try_hold(&host.store, record)?.is_some() {
+    if container::try_hold(&host.store, &record.id)?.is_some() {
         return Ok(());
     }
     signal_kill(pid, start_ticks, record)?;
     let end = std::time::Instant::now() + KILL_WAIT;
-    while container::try_hold(&host.store, record)?.is_none() {
+    while container::try_hold(&host.store, &record.id)?.is_none() {
         if std::time::Instant::now() > end {
             return Err(Error::new(
                 Kind::InUse,

@@ -1,6 +1,7 @@
 //! `plywood run`: a container from an image.
 
-use plywood_store::record::{ContainerRecord, ContainerState};
+use plywood_store::intent::Intent;
+use plywood_store::record::{ContainerRecord, ContainerState, ImageRecord, Record};
 
 use crate::cli::RunArgs;
 use crate::commands::container::{self, before_command};
@@ -31,19 +32,27 @@ const WOODS: [&str; 16] = [
 pub fn run(args: &RunArgs, session: &Session) -> Outcome {
     let host = session.existing_host().map_err(before_command)?;
     let host = host.ok_or_else(|| before_command(tag::no_image(&args.image)))?;
-    let (container, spec) = create(args, &host).map_err(before_command)?;
+    let (container, spec, passing) = create(args, &host).map_err(before_command)?;
     let hold = container::hold(session, &host.store, &container).map_err(before_command)?;
-    let parent = parent_of(&host, &container).map_err(before_command)?;
-    if let Err(error) = host.snapshotter.prepare(&container.id, parent.as_ref(), None) {
-        let undone = both(Err(error), rm::remove_held(&host, &container, hold));
+    let parent = parent_of(&host, &container);
+    let prepared = parent.and_then(|parent| host.snapshotter.prepare(&container.id, parent.as_ref(), None));
+    if let Err(error) = prepared {
+        let undone = both(Err(error), rm::remove_held(&host, &container.id, hold, passing));
         return undone.map_err(before_command);
     }
-    let ended = container::run(session, &host, &container, &spec, &hold);
+    let mut passing = Some(passing);
+    let ended = container::run(session, &host, &container, &spec, &hold, || {
+        // From here on there may be something of somebody's in it, which stays if it is to stay.
+        let over = passing.take_if(|_| !args.rm);
+        over.map_or(Ok(()), Intent::done)
+    });
     // One that never began would only keep its name.
     if !args.rm && ended.began {
         return ended.outcome;
     }
-    match (ended.outcome, rm::remove_held(&host, &container, hold)) {
+    let passing = passing.map_or_else(|| rm::passing(&host, &container.id), Ok);
+    let removed = passing.and_then(|passing| rm::remove_held(&host, &container.id, hold, passing));
+    match (ended.outcome, removed) {
         (outcome, Ok(())) => outcome,
         (Ok(_), Err(error)) => Err(before_command(error)),
         (Err(failure), Err(error)) => {
@@ -55,16 +64,24 @@ pub fn run(args: &RunArgs, session: &Session) -> Outcome {
     }
 }
 
-/// Checks what is wanted and records the container under a name that is its own.
-fn create(args: &RunArgs, host: &Host) -> Result<(ContainerRecord, Spec)> {
+/// Checks what is wanted and records the container under a name that is its own. Until the intent is done, a
+/// kill means that it goes again.
+fn create(args: &RunArgs, host: &Host) -> Result<(ContainerRecord, Spec, Intent)> {
     let image = host.store.find_image(&args.image)?;
     let config = oci::read_config(&host.store, &image)?;
     let id = random_id()?;
     let spec = request::spec(args, &config.config, &id)?;
     spec.check().map_err(|error| Error::invalid(error.to_string()))?;
+    let passing = rm::passing(host, &id)?;
+    match record(args, host, &image, id, &spec) {
+        Ok(container) => Ok((container, spec, passing)),
+        Err(error) => both(Err(error), passing.done()),
+    }
+}
 
+fn record(args: &RunArgs, host: &Host, image: &ImageRecord, id: String, spec: &Spec) -> Result<ContainerRecord> {
     let lock = host.store.exclusive()?;
-    if host.store.images.get(&oci_key(&image))?.is_none() {
+    if host.store.images.get(&image.key())?.is_none() {
         return Err(Error::not_found(format!("image {} has just been removed", args.image)));
     }
     let taken: Vec<String> = host
@@ -81,15 +98,11 @@ fn create(args: &RunArgs, host: &Host) -> Result<(ContainerRecord, Spec)> {
         image_name: args.image.clone(),
         created_at: now(),
         state: ContainerState::Created,
-        spec: container::document(&spec)?,
+        spec: container::document(spec)?,
     };
     host.store.containers.put(&lock, &container)?;
     lock.done()?;
-    Ok((container, spec))
-}
-
-fn oci_key(image: &plywood_store::record::ImageRecord) -> String {
-    plywood_store::record::Record::key(image)
+    Ok(container)
 }
 
 fn parent_of(host: &Host, container: &ContainerRecord) -> Result<Option<plywood_store::ChainId>> {

@@ -22,5 +22,5 @@ pub fn run(args: &StartArgs, session: &Session) -> Outcome {
     // It may have been removed, or have run, between the look and the hold.
     let found = host.store.find_container(&found.id).map_err(before_command)?;
     container::refuse_shown(&host.store, &found).map_err(before_command)?;
-    container::run(session, &host, &found, &spec, &hold).outcome
+    container::run(session, &host, &found, &spec, &hold, || Ok(())).outcome
 }

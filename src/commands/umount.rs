@@ -28,11 +28,13 @@ pub fn run(args: &UmountArgs, session: &Session) -> Outcome {
         }
     };
     if let Some(host) = host.as_ref().filter(|_| args.all) {
-        mounted.iter().for_each(|snapshot| done(undo(host, snapshot)));
+        mounted
+            .iter()
+            .for_each(|snapshot| done(host.snapshotter.unmount_at(&snapshot.key)));
     }
     for name in &args.objects {
         done(match &host {
-            Some(host) => find(host, &mounted, name).and_then(|snapshot| undo(host, snapshot)),
+            Some(host) => find(host, &mounted, name).and_then(|snapshot| host.snapshotter.unmount_at(&snapshot.key)),
             None => Err(not_mounted(name)),
         });
     }
@@ -61,12 +63,4 @@ fn find<'a>(host: &Host, mounted: &'a [SnapshotRecord], name: &str) -> Result<&'
 fn not_mounted(name: &str) -> Error {
     Error::not_found(format!("{name} is not mounted"))
         .hinted("plywood mount IMAGE mounts; findmnt lists what is mounted")
-}
-
-fn undo(host: &Host, snapshot: &SnapshotRecord) -> Result<()> {
-    host.snapshotter.unmount_at(&snapshot.key)?;
-    if let Some(target) = &snapshot.mounted_at {
-        mount::remove_point(&host.store, target);
-    }
-    Ok(())
 }

@@ -29,6 +29,8 @@ use plywood_store::layer::diff::Scope;
 use plywood_store::record::{LayerRecord, SnapshotRecord};
 use plywood_store::{ChainId, DiffId, Driver};
 
+pub use self::shown::point;
+
 use crate::error::Result;
 
 /// What a snapshot is to become.
@@ -85,10 +87,11 @@ pub trait Snapshotter {
     fn mount(&self, key: &str, access: Access) -> Result<Mounted>;
 
     /// Mounts a snapshot read-only at `target` in the *caller's* mount namespace, for `plywood mount`; recorded.
-    /// A view is its mount's from then on, and no longer its owner's.
+    /// A view is its mount's from then on, and no longer its owner's. The folder is made if it is that of [`point`].
     fn mount_at(&self, key: &str, target: &Path) -> Result<()>;
 
-    /// Undoes [`Snapshotter::mount_at`]; a view goes with its mount. Nothing to undo is a success.
+    /// Undoes [`Snapshotter::mount_at`]; a view goes with its mount, and so does the folder of [`point`]. Nothing to
+    /// undo is a success.
     fn unmount_at(&self, key: &str) -> Result<()>;
 
     /// Forgets what [`Snapshotter::mount_at`] mounted and somebody else, or the end of the machine, has

@@ -372,11 +372,12 @@ impl Snapshotter for Overlay {
     }
 
     fn unmount_at(&self, key: &str) -> Result<()> {
+        let lock = self.store.exclusive()?;
         let Some(record) = self.store.snapshots.get(key)? else {
-            return Ok(());
+            return lock.done();
         };
         let Some(target) = &record.mounted_at else {
-            return Ok(());
+            return lock.done();
         };
         let source = self
             .stack_of(record.parent.as_ref(), Upper::of(&record)?.name())?
@@ -385,7 +386,6 @@ impl Snapshotter for Overlay {
         if shown::mounted_at(target)?.is_some_and(|line| line.source == source) {
             stack::unmount(target)?;
         }
-        let lock = self.store.exclusive()?;
         shown::forget(&self.store, &lock, key)?;
         lock.done()
     }

@@ -1,20 +1,32 @@
 //! Mounts in the caller's own tree: what `plywood mount` shows, until it is undone or found gone.
 //!
-//! Record and mount are made in one exclusive step, so whoever holds the lock and
+//! Record and mount come and go in one exclusive step each, so whoever holds the lock and
 //! finds a record without its mount knows that somebody unmounted by hand, or that
 //! the machine was restarted. A view has no other use than its mount: it is its
-//! command's until it is mounted, and goes with the mount.
+//! command's until it is mounted, and goes with the mount. A mount point of
+//! plywood's own is there no longer than the record that names it.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use plywood_store::Store;
 use plywood_store::lock::Exclusive;
 use plywood_store::record::SnapshotRecord;
+use plywood_store::{Digest, Store};
 
 use crate::error::{Context, Error, Kind, Result, undone};
-use crate::explain::quote;
+use crate::explain::{quote, step};
+
+/// Where mount points lie that the user did not name, under the root.
+const POINTS: &str = "mounted";
+
+/// Where the snapshot `key` is shown if the user names no folder.
+///
+/// # Errors
+/// I/O.
+pub fn point(store: &Store, key: &str) -> Result<PathBuf> {
+    Ok(store.folder(POINTS)?.join(Digest::of(key.as_bytes()).short()))
+}
 
 /// Records that the snapshot is mounted at `target`, and mounts it.
 pub(super) fn mount(
@@ -39,22 +51,52 @@ pub(super) fn mount(
     };
     // The record first: a mount that nobody knows of could not be swept.
     store.snapshots.put(lock, &shown)?;
-    mount().map_err(|error| undone(error, store.snapshots.put(lock, snapshot)))
+    let mounted = make_point(store, target).and_then(|()| mount());
+    mounted.map_err(|error| {
+        remove_point(store, target);
+        undone(error, store.snapshots.put(lock, snapshot))
+    })
+}
+
+fn make_point(store: &Store, target: &Path) -> Result<()> {
+    match is_ours(store, target) {
+        true => std::fs::create_dir_all(target).context("make", target),
+        false => Ok(()),
+    }
+}
+
+/// A folder of the user's stays, and so does one in use.
+fn remove_point(store: &Store, target: &Path) {
+    if is_ours(store, target) {
+        step(|| format!("rmdir {}", quote(target)));
+        if let Err(error) = std::fs::remove_dir(target) {
+            tracing::debug!("the mount point {} stays: {error}", target.display());
+        }
+    }
+}
+
+fn is_ours(store: &Store, target: &Path) -> bool {
+    target.starts_with(store.root().join(POINTS))
 }
 
 /// Forgets that the snapshot is mounted; a view goes with its mount.
 pub(super) fn forget(store: &Store, lock: &Exclusive, key: &str) -> Result<()> {
-    match store.snapshots.get(key)? {
-        Some(snapshot) if snapshot.mounted_at.is_none() => Ok(()),
-        Some(snapshot) if snapshot.read_only => store.snapshots.remove(lock, key).map(drop),
-        Some(snapshot) => store.snapshots.put(
+    let Some(snapshot) = store.snapshots.get(key)? else {
+        return Ok(());
+    };
+    let Some(target) = &snapshot.mounted_at else {
+        return Ok(());
+    };
+    remove_point(store, target);
+    match snapshot.read_only {
+        true => store.snapshots.remove(lock, key).map(drop),
+        false => store.snapshots.put(
             lock,
             &SnapshotRecord {
                 mounted_at: None,
                 ..snapshot
             },
         ),
-        None => Ok(()),
     }
 }
 

@@ -281,14 +281,14 @@ impl Snapshotter for Thin {
 
     fn unmount_at(&self, key: &str) -> Result<()> {
         // Whatever its phase, and also where a killed command never made it: then nothing is mounted.
+        let lock = self.store.exclusive()?;
         let Some(snapshot) = self.recorded(key)? else {
-            return Ok(());
+            return lock.done();
         };
         let Some(target) = &snapshot.mounted_at else {
-            return Ok(());
+            return lock.done();
         };
         self.pool.unmount_at(id_of(&snapshot.place)?, target)?;
-        let lock = self.store.exclusive()?;
         shown::forget(&self.store, &lock, key)?;
         lock.done()
     }

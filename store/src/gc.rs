@@ -175,7 +175,7 @@ impl Pins {
                     pins.blobs.extend(blobs);
                     pins.layers.extend(layers);
                 }
-                Plan::Work { .. } => {}
+                Plan::Work { .. } | Plan::Container { .. } => {}
                 // Even a dead owner's: recovery may take this step forward.
                 Plan::Thin {
                     step: ThinStep::Publish { layer, .. },

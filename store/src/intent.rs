@@ -33,6 +33,11 @@ pub enum Plan {
         /// Layers that must stay.
         layers: Vec<ChainId>,
     },
+    /// A container that is being made or removed: with a dead owner, what there is of it goes.
+    Container {
+        /// Its id.
+        id: String,
+    },
     /// A short step in the pool: transaction id `from` to `from + 1`.
     Thin {
         /// The pool's transaction id before.

@@ -124,10 +124,16 @@ impl Store {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("open root folder", root, error)),
         };
+        if let Some(meta) = read_meta(&root)? {
+            return Self::with(root, meta).map(Some);
+        }
+        if !holds_records(&root) {
+            return Ok(None);
+        }
+        // Another process may have made it between the two looks.
         match read_meta(&root)? {
             Some(meta) => Self::with(root, meta).map(Some),
-            None if holds_records(&root) => Err(lost_meta(&root)),
-            None => Ok(None),
+            None => Err(lost_meta(&root)),
         }
     }
 

@@ -67,7 +67,10 @@ fn publish(store: &Store, name: &str, round: u32) {
         created: None,
         stored_at: 0,
     };
-    store.images.put(&lock, &image).unwrap();
+    // As an import does: what is there already stays, for who reads it just now.
+    if store.images.get(&image.key()).unwrap().is_none() {
+        store.images.put(&lock, &image).unwrap();
+    }
     let name = NameRecord {
         name: name.parse().unwrap(),
         image: image.id,
@@ -140,6 +143,18 @@ fn start(root: &Path) -> Child {
         .env(CHILD, root)
         .spawn()
         .unwrap()
+}
+
+#[test]
+fn a_root_that_is_just_being_made_is_not_taken_for_a_damaged_one() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    for round in 0..300 {
+        let root = folder.path().join(round.to_string());
+        std::thread::scope(|threads| {
+            threads.spawn(|| while Store::open(&root).unwrap().is_none() {});
+            publish(&Store::create(&root, Driver::Overlay).unwrap(), "first", 1);
+        });
+    }
 }
 
 #[test]

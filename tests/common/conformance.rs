@@ -73,6 +73,7 @@ pub fn run(make: &dyn Fn() -> Subject, deep: usize) {
     case("removing is final and can be repeated", &removing);
     case("what was never mounted is unmounted already", &never_mounted);
     case("a mount that somebody else undid is forgotten", &unmounted_by_hand);
+    case("a mount is undone and forgotten in one step", &unmounted_in_one_step);
     case("the same layer twice", &same_layer_twice);
     case("a captured snapshot is frozen", &captured);
     case("a comparison shows both sides", &compared);
@@ -563,6 +564,29 @@ fn unmounted_by_hand(subject: &Subject) {
     driver.unmount_at("active").unwrap();
     driver.remove("active").unwrap();
     driver.remove_layer(&base.chain_id).unwrap();
+}
+
+/// Otherwise somebody might mount it again in between, and that mount would be forgotten.
+fn unmounted_in_one_step(subject: &Subject) {
+    let base = subject.layer(None, "base", |root| fs::write(root.join("file"), "x").unwrap());
+    subject.driver.prepare("active", Some(&base.chain_id), None).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    subject.driver.mount_at("active", folder.path()).unwrap();
+    std::thread::scope(|threads| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let (store, target) = (&subject.store, folder.path());
+        threads.spawn(move || {
+            let lock = store.exclusive().unwrap();
+            tell.send(()).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            assert_eq!(read(target, "file"), "x", "the lock is not yet free");
+            lock.done().unwrap();
+        });
+        told.recv().unwrap();
+        subject.driver.unmount_at("active").unwrap();
+    });
+    subject.driver.remove("active").unwrap();
+    subject.driver.remove_layer(&base.chain_id).unwrap();
 }
 
 fn same_layer_twice(subject: &Subject) {

@@ -28,28 +28,52 @@ pub const EPOCH: &str = "1577836800";
 /// The plywood binary on a store of its own, which ends with it.
 #[derive(Debug)]
 pub struct Plywood {
-    folder: TempDir,
+    folder: PathBuf,
     driver: &'static str,
+    _own: Option<TempDir>,
 }
 
 impl Plywood {
     /// An empty store with this driver, on the filesystem of `TMPDIR`.
     pub fn new(driver: &'static str) -> Self {
-        let folder = tempfile::Builder::new()
+        Self::new_in(&std::env::temp_dir(), driver)
+    }
+
+    /// An empty store with this driver, in a new folder under `parent`.
+    pub fn new_in(parent: &Path, driver: &'static str) -> Self {
+        let own = tempfile::Builder::new()
             .prefix("plywood-test-")
-            .tempdir()
-            .expect("a folder in TMPDIR");
-        Self { folder, driver }
+            .tempdir_in(parent)
+            .expect("a folder");
+        Self {
+            folder: own.path().to_owned(),
+            driver,
+            _own: Some(own),
+        }
+    }
+
+    /// The store in this folder, which stays when this ends.
+    pub fn at(folder: &Path, driver: &'static str) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            driver,
+            _own: None,
+        }
+    }
+
+    /// Its driver.
+    pub fn driver(&self) -> &'static str {
+        self.driver
     }
 
     /// The root folder.
     pub fn root(&self) -> PathBuf {
-        self.folder.path().join("root")
+        self.folder.join("root")
     }
 
     /// A path beside the root, for archives and the like.
     pub fn beside(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     /// The command, not started.

@@ -106,6 +106,8 @@ pub(super) fn verify(driver: &Overlay) -> Result<Vec<String>> {
     for layer in driver.store.layers.list()? {
         let owner = format!("layer {}", layer.chain_id);
         match folder(&layer.place) {
+            // Its content goes before its record.
+            Ok(name) if layer.phase == Phase::Deleting => drop(named.insert(name.to_owned())),
             Ok(name) => note(driver, &owner, name, &mut named, &marked, &mut findings),
             Err(error) => findings.push(error.to_string()),
         }
@@ -113,6 +115,7 @@ pub(super) fn verify(driver: &Overlay) -> Result<Vec<String>> {
     for record in driver.store.snapshots.list()? {
         let owner = format!("snapshot {}", record.key);
         match Upper::of(&record) {
+            Ok(Upper::Own(name)) if record.phase == Phase::Deleting => drop(named.insert(name.to_owned())),
             Ok(Upper::Own(name)) => note(driver, &owner, name, &mut named, &marked, &mut findings),
             Ok(Upper::Borrowed(name)) if !driver.folders.tree(name).is_dir() => {
                 findings.push(format!("{owner}: the folder {name} is missing"));

@@ -1,0 +1,14 @@
+//! SIGKILL of every verb that changes something, at random moments, on a real thin pool.
+//!
+//! `make torture` runs more of it (docs/testing.md).
+
+mod common;
+mod torture;
+
+use common::Plywood;
+use torture::{Rig, seed};
+
+#[test]
+fn dm_a_verb_killed_at_any_moment_loses_nothing() {
+    Rig::new(Plywood::new("thin"), seed()).kill_at_random(5);
+}

@@ -1,0 +1,396 @@
+//! What was acknowledged, and the verbs that come next: the same ones for the same seed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::End;
+use super::archives::Archive;
+use super::checker::Seen;
+use crate::common::Plywood;
+use crate::common::edits::Dice;
+
+/// The image that no story touches.
+pub const KEEP: &str = "keep:1";
+
+/// Names, and containers, that one story moves around.
+const NAMES: usize = 4;
+const CONTAINERS: usize = 3;
+/// A container that is removed by its own `run`.
+const PASSING: &str = "passing";
+
+/// What was acknowledged.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Model {
+    /// The image that each name stands for.
+    pub names: BTreeMap<String, String>,
+    /// The containers, by name.
+    pub containers: BTreeMap<String, Container>,
+    /// The digest of the tree of every image that was ever seen.
+    pub trees: BTreeMap<String, String>,
+}
+
+/// A container, as far as it can be told from outside.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Container {
+    /// The image that a commit of what it holds now has given.
+    committed: Option<String>,
+}
+
+/// What a name may become.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fate {
+    /// This image's.
+    Image(String),
+    /// The image's that is made of this container.
+    Commit(String),
+    /// Nothing's.
+    Gone,
+}
+
+/// What becomes of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stay {
+    /// It is there, and holds something else than before.
+    Changed,
+    /// It is gone, in the end: a killed `rm`, or `run --rm`, is finished by the next command.
+    Gone,
+}
+
+/// One command line, and all that it may change.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Verb {
+    /// Commands that give it something to do.
+    pub before: Vec<Vec<String>>,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// The names that it moves.
+    pub names: BTreeMap<String, Fate>,
+    /// The containers that it changes.
+    pub containers: BTreeMap<String, Stay>,
+    /// The file or folder that it writes.
+    pub output: Option<PathBuf>,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.args.join(" "))
+    }
+}
+
+fn words(args: &[&str]) -> Vec<String> {
+    args.iter().map(|word| (*word).to_owned()).collect()
+}
+
+impl Verb {
+    /// A verb that changes nothing that is acknowledged.
+    pub fn plain(args: &[&str]) -> Self {
+        Self {
+            args: words(args),
+            ..Self::default()
+        }
+    }
+
+    fn moving(args: &[&str], name: &str, fate: Fate) -> Self {
+        Self {
+            args: words(args),
+            names: BTreeMap::from([(name.to_owned(), fate)]),
+            ..Self::default()
+        }
+    }
+
+    fn on_container(args: &[&str], name: &str, stay: Stay) -> Self {
+        Self {
+            args: words(args),
+            containers: BTreeMap::from([(name.to_owned(), stay)]),
+            ..Self::default()
+        }
+    }
+
+    /// `import … NAME`.
+    pub fn import(archive: &Archive, name: &str) -> Self {
+        let args: Vec<&str> = archive.args.iter().map(String::as_str).chain([name]).collect();
+        Self::moving(&args, name, Fate::Image(archive.id.clone()))
+    }
+
+    /// `tag`: gives `image`'s id another name.
+    pub fn tag(image: &str, id: &str, name: &str) -> Self {
+        Self::moving(&["tag", image, name], name, Fate::Image(id.to_owned()))
+    }
+
+    /// `rmi`.
+    pub fn rmi(name: &str) -> Self {
+        Self::moving(&["rmi", name], name, Fate::Gone)
+    }
+
+    /// `commit`.
+    pub fn commit(container: &str, name: &str) -> Self {
+        Self::moving(
+            &["commit", "-m", "a commit", container, name],
+            name,
+            Fate::Commit(container.to_owned()),
+        )
+    }
+
+    /// `run`: edits that no other one makes, with a changed hard link and a removed file among them.
+    pub fn run(image: &str, container: &str, number: u64) -> Self {
+        let edit = edit(number);
+        Self::on_container(
+            &["run", "--name", container, image, "sh", "-c", &edit],
+            container,
+            Stay::Changed,
+        )
+    }
+
+    /// `run --rm`.
+    pub fn passing(image: &str, container: &str, number: u64) -> Self {
+        let edit = edit(number);
+        let args = ["run", "--rm", "--name", container, image, "sh", "-c", &edit];
+        Self::on_container(&args, container, Stay::Gone)
+    }
+
+    /// `start`.
+    pub fn start(container: &str) -> Self {
+        Self::on_container(&["start", container], container, Stay::Changed)
+    }
+
+    /// `rm`.
+    pub fn rm(container: &str) -> Self {
+        Self::on_container(&["rm", container], container, Stay::Gone)
+    }
+
+    /// The verb's own word.
+    pub fn word(&self) -> &str {
+        &self.args[0]
+    }
+}
+
+fn edit(number: u64) -> String {
+    format!("echo {number} >> /etc/twin; mkdir -p /srv/{number}; ln /etc/twin /srv/{number}/l; rm -f /etc/link")
+}
+
+/// Verbs drawn from a seed, on names and containers that begin alike.
+#[derive(Debug)]
+pub struct Story {
+    dice: Dice,
+    prefix: String,
+    archives: Vec<Archive>,
+    exports: PathBuf,
+    is_thin: bool,
+    count: u64,
+    /// Whether verbs may work on what all stories share: the pool, mounts in the host's tree.
+    pub alone: bool,
+}
+
+impl Story {
+    /// A story whose names begin with `prefix`.
+    pub fn new(plywood: &Plywood, prefix: &str, archives: Vec<Archive>, seed: u64) -> Self {
+        let exports = plywood.beside("exports").join(format!("of-{prefix}"));
+        std::fs::create_dir_all(&exports).expect("a folder");
+        Self {
+            dice: Dice::new(seed),
+            prefix: prefix.to_owned(),
+            archives,
+            exports,
+            is_thin: plywood.driver() == "thin",
+            count: 0,
+            alone: true,
+        }
+    }
+
+    /// What can be imported.
+    pub fn archives(&self) -> &[Archive] {
+        &self.archives
+    }
+
+    /// Whether a name of an image or container is this story's.
+    pub fn owns(&self, name: &str) -> bool {
+        name != KEEP && !name.starts_with("crowd:") && name.starts_with(&self.prefix)
+    }
+
+    fn name(&mut self) -> String {
+        format!("{}n{}:1", self.prefix, self.dice.below(NAMES))
+    }
+
+    fn container(&mut self) -> String {
+        format!("{}c{}", self.prefix, self.dice.below(CONTAINERS))
+    }
+
+    /// One of the names that stand for something.
+    fn image(&mut self, model: &Model) -> (String, String) {
+        let (name, id) = model
+            .names
+            .iter()
+            .nth(self.dice.below(model.names.len()))
+            .expect("the image to keep");
+        (name.clone(), id.clone())
+    }
+
+    /// The next verb. On a root of its own it must succeed.
+    pub fn next(&mut self, model: &Model) -> Verb {
+        self.count += 1;
+        loop {
+            if let Some(verb) = self.draw(model) {
+                return verb;
+            }
+        }
+    }
+
+    fn draw(&mut self, model: &Model) -> Option<Verb> {
+        let (name, container) = (self.name(), self.container());
+        let there = model.containers.contains_key(&container);
+        match self.dice.below(24) {
+            0..=4 => {
+                let archive = &self.archives[self.dice.below(self.archives.len())];
+                Some(Verb::import(archive, &name))
+            }
+            5..=8 => there.then(|| Verb::commit(&container, &name)),
+            9 | 10 => {
+                let (image, id) = self.image(model);
+                Some(Verb::tag(&image, &id, &name))
+            }
+            11 | 12 => self.rmi(model, &name),
+            13 | 14 => (!there).then(|| Verb::run(&self.image(model).0, &container, self.count)),
+            15 => there.then(|| Verb::start(&container)),
+            16 => there.then(|| Verb::rm(&container)),
+            17 => Some(self.passing(model)),
+            18 | 19 => Some(Verb::plain(&["gc"])),
+            20 => Some(Verb::plain(&["check", "--rebuild"])),
+            21 => Some(self.export(model)),
+            22 => self.alone.then(|| self.mount(model)),
+            _ => (self.alone && self.is_thin).then(|| self.pool()),
+        }
+    }
+
+    /// Only where nothing stands on it that would refuse.
+    fn rmi(&mut self, model: &Model, name: &str) -> Option<Verb> {
+        let id = model.names.get(name)?;
+        let last = model.names.values().filter(|other| *other == id).count() == 1;
+        (!last || model.containers.is_empty()).then(|| Verb::rmi(name))
+    }
+
+    /// `run --rm`.
+    fn passing(&mut self, model: &Model) -> Verb {
+        let container = format!("{}{PASSING}", self.prefix);
+        Verb::passing(&self.image(model).0, &container, self.count)
+    }
+
+    fn export(&mut self, model: &Model) -> Verb {
+        let formats = ["oci-archive", "docker-archive", "rootfs", "layer", "oci-dir"];
+        let format = formats[self.dice.below(formats.len())];
+        let image = self.image(model).0;
+        self.export_of(format, &image)
+    }
+
+    /// `export` into the story's own folder.
+    pub fn export_of(&self, format: &str, image: &str) -> Verb {
+        let output = self.exports.join(format);
+        let mut verb = Verb::plain(&["export", "--format", format, "-o"]);
+        verb.args.push(output.to_str().expect("UTF-8").to_owned());
+        verb.args.push(image.to_owned());
+        verb.output = Some(output);
+        verb
+    }
+
+    fn mount(&mut self, model: &Model) -> Verb {
+        let image = self.image(model).0;
+        let mut verb = Verb::plain(&["mount", &image]);
+        if self.dice.below(2) == 0 {
+            verb.before.push(verb.args);
+            verb.args = words(&["umount", &image]);
+        }
+        verb
+    }
+
+    fn pool(&mut self) -> Verb {
+        match self.dice.below(4) {
+            0 => Verb::plain(&["pool", "init"]),
+            1 => Verb::plain(&["pool", "detach"]),
+            2 => Verb::plain(&["pool", "trim"]),
+            _ => Verb::plain(&["pool", "grow", "--data-size", &format!("{}M", 4096 + 64 * self.count)]),
+        }
+    }
+}
+
+impl Model {
+    /// Takes in what is there after a verb, or says what is wrong with it.
+    ///
+    /// A verb that was done has changed all that it was to change; one that was refused, nothing; of a
+    /// killed one each change is made or not.
+    ///
+    /// # Errors
+    /// What is neither.
+    pub fn settle(&mut self, verb: &Verb, end: &End, seen: &Seen) -> Result<(), String> {
+        let names: Vec<String> = self.names.keys().chain(seen.names.keys()).cloned().collect();
+        for name in names {
+            let (was, is) = (self.names.get(&name), seen.names.get(&name));
+            let became = verb.names.get(&name).is_some_and(|fate| self.fits(fate, is, end));
+            let right = match (end, verb.names.contains_key(&name)) {
+                (End::Done(_), true) => became,
+                (End::Killed, true) => became || is == was,
+                _ => is == was,
+            };
+            if !right {
+                return Err(format!("{name} was {was:?} and is {is:?}"));
+            }
+        }
+        self.settle_containers(verb, end, seen)?;
+        self.remember_commit(verb, end, seen);
+        self.names.clone_from(&seen.names);
+        Ok(())
+    }
+
+    fn fits(&self, fate: &Fate, is: Option<&String>, end: &End) -> bool {
+        match fate {
+            Fate::Gone => is.is_none(),
+            Fate::Image(id) => is == Some(id),
+            Fate::Commit(container) => {
+                let known = self.containers.get(container).and_then(|one| one.committed.as_ref());
+                let printed = match end {
+                    End::Done(printed) => is == Some(printed),
+                    _ => is.is_some(),
+                };
+                printed && known.is_none_or(|known| is == Some(known))
+            }
+        }
+    }
+
+    /// The same container, committed again, must give the same image.
+    fn remember_commit(&mut self, verb: &Verb, end: &End, seen: &Seen) {
+        for (name, fate) in &verb.names {
+            let is = seen.names.get(name);
+            let news = matches!(end, End::Done(_)) || is != self.names.get(name);
+            if let (Fate::Commit(container), true) = (fate, news)
+                && let Some(container) = self.containers.get_mut(container)
+            {
+                container.committed = is.cloned();
+            }
+        }
+    }
+
+    fn settle_containers(&mut self, verb: &Verb, end: &End, seen: &Seen) -> Result<(), String> {
+        let names: Vec<String> = self.containers.keys().chain(&seen.containers).cloned().collect();
+        for name in names {
+            let (was, is) = (self.containers.contains_key(&name), seen.containers.contains(&name));
+            let right = match (end, verb.containers.get(&name)) {
+                (_, None) => is == was,
+                (End::Done(_), Some(Stay::Changed)) => is,
+                (End::Done(_), Some(Stay::Gone)) => !is,
+                // As if it had never run, or done; what is only half made or half removed is gone by now.
+                (_, Some(Stay::Changed)) => is || !was,
+                (_, Some(Stay::Gone)) => was || !is,
+            };
+            if !right {
+                return Err(format!("container {name}: was there {was}, is there {is}"));
+            }
+            match verb.containers.get(&name) {
+                _ if !is => drop(self.containers.remove(&name)),
+                Some(_) => drop(self.containers.insert(name, Container::default())),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+}
