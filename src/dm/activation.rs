@@ -1,5 +1,6 @@
 //! The kernel pool's volumes: made active on demand, mounted, given back.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -323,6 +324,10 @@ impl Volumes for KernelPool {
 
     fn forget(&self, id: ThinId) -> Result<()> {
         self.inner.locks.forget(&self.inner.locks.gate()?, id)
+    }
+
+    fn forget_others(&self, kept: &BTreeSet<u32>) -> Result<()> {
+        self.inner.locks.forget_others(&self.inner.locks.gate()?, kept)
     }
 
     fn seal(&self, claim: &Claim) -> Result<()> {

@@ -9,6 +9,7 @@
 //! It is removed when the writer closed well. The filesystem itself cannot keep
 //! this: on a full pool its superblock cannot be written either.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
@@ -40,6 +41,8 @@ pub enum Ended {
 }
 
 const FAILED: &str = "failed";
+/// What the name of a writer's mark ends with.
+const WRITER: &str = ".writer";
 
 /// Held around each activation and deactivation.
 #[derive(Debug)]
@@ -187,8 +190,28 @@ impl Locks {
         }
     }
 
+    /// Forgets every volume but the `kept` ones and those in use: a deletion that was killed, or the
+    /// power cut after it, may have left their files.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn forget_others(&self, gate: &Gate, kept: &BTreeSet<u32>) -> Result<()> {
+        for entry in std::fs::read_dir(&self.folder).context("list", &self.folder)? {
+            let name = entry.context("list", &self.folder)?.file_name();
+            let number = name.to_str().map(|name| name.strip_suffix(WRITER).unwrap_or(name));
+            let id = number.and_then(|number| number.parse().ok()).and_then(ThinId::new);
+            let Some(id) = id.filter(|id| !kept.contains(&id.get())) else {
+                continue;
+            };
+            if self.take(gate, id, false).is_ok() {
+                self.forget(gate, id)?;
+            }
+        }
+        Ok(())
+    }
+
     fn writer(&self, id: ThinId) -> PathBuf {
-        self.folder.join(format!("{id}.writer"))
+        self.folder.join(format!("{id}{WRITER}"))
     }
 
     fn path(&self, id: ThinId) -> PathBuf {
@@ -273,5 +296,24 @@ mod tests {
         assert_eq!(locks.last_writer(id).unwrap(), Ended::Failed);
         locks.forget(&locks.gate().unwrap(), id).unwrap();
         assert_eq!(locks.last_writer(id).unwrap(), Ended::Well);
+    }
+
+    #[test]
+    fn the_mark_of_a_volume_that_is_gone_goes_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let locks = Locks::new(folder.path().to_owned());
+        let [gone, kept, used] = [7, 8, 9].map(|id| ThinId::new(id).unwrap());
+        for id in [gone, kept, used] {
+            locks.begin_writing(id).unwrap();
+        }
+        let gate = locks.gate().unwrap();
+        let _user = locks.take(&gate, used, false).unwrap();
+        locks.forget_others(&gate, &BTreeSet::from([kept.get()])).unwrap();
+        let mut names: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["8.writer", "9", "9.writer", "gate"]);
     }
 }

@@ -9,6 +9,7 @@
 //! State lies in a folder and survives the process: `BASE/volumes/<id>/` and
 //! `BASE/transaction`. Mounts are bind mounts, so tests need root.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -327,6 +328,10 @@ impl Volumes for SimPool {
 
     fn forget(&self, id: ThinId) -> Result<()> {
         self.locks.forget(&self.locks.gate()?, id)
+    }
+
+    fn forget_others(&self, kept: &BTreeSet<u32>) -> Result<()> {
+        self.locks.forget_others(&self.locks.gate()?, kept)
     }
 
     fn seal(&self, _claim: &Claim) -> Result<()> {

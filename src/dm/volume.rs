@@ -5,6 +5,7 @@
 //! device, the last one removes it. Users are counted by an flock on a file per
 //! volume, shared to read, exclusive to write, so a killed user stops counting.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -90,6 +91,12 @@ pub trait Volumes {
     /// # Errors
     /// I/O.
     fn forget(&self, id: ThinId) -> Result<()>;
+
+    /// Forgets the volumes that are neither `kept` nor in use. Only while no volume can be made.
+    ///
+    /// # Errors
+    /// I/O.
+    fn forget_others(&self, kept: &BTreeSet<u32>) -> Result<()>;
 
     /// Bytes of a volume that have blocks, shared ones included.
     ///

@@ -33,6 +33,7 @@ impl Thin {
                 ended.push((snapshot.key, lease.clone()));
             }
         }
+        self.forget_strangers()?;
         lock.done()?;
 
         let mut kept = BTreeSet::new();
@@ -56,6 +57,13 @@ impl Thin {
         self.finish_deletions(&mut lines)?;
         lines.extend(self.pool.sweep()?);
         Ok(lines)
+    }
+
+    /// Removes the lock files of volumes that no record and no step names. Under the exclusive lock.
+    fn forget_strangers(&self) -> Result<()> {
+        let steps = self.unfinished()?.into_iter().map(|(_, id)| id);
+        let owners = self.owners(&BTreeSet::new(), &mut Vec::new())?;
+        self.pool.forget_others(&owners.into_keys().chain(steps).collect())
     }
 
     fn finish_deletions(&self, lines: &mut Vec<String>) -> Result<()> {
