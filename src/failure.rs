@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 
 use plywood_store::error::{Error, Kind};
 
+use crate::output::Output;
+
 /// Done.
 pub const OK: u8 = 0;
 /// It failed.
@@ -41,13 +43,6 @@ impl Failure {
     pub fn with_code(mut self, code: u8) -> Self {
         self.code = code;
         self
-    }
-
-    /// Several objects were asked for, and each one's failure has been told already.
-    pub fn told() -> Self {
-        let mut failure = Self::from(Error::invalid("not everything was done"));
-        failure.silent = true;
-        failure
     }
 
     /// A failure of another room's error type.
@@ -86,6 +81,47 @@ impl Failure {
             let _ = write!(text, "\nHint: {}", legible(hint));
         }
         Some(text)
+    }
+}
+
+/// What was asked for of several objects: each failure is told when it happens, the others are done.
+#[derive(Debug)]
+pub struct Each<'a> {
+    output: &'a Output,
+    failed: bool,
+}
+
+impl<'a> Each<'a> {
+    /// Nothing has failed yet.
+    pub fn new(output: &'a Output) -> Self {
+        Self { output, failed: false }
+    }
+
+    /// What was done; none where it failed, which is told.
+    pub fn done<T>(&mut self, result: Result<T, Error>) -> Option<T> {
+        let error = match result {
+            Ok(done) => return Some(done),
+            Err(error) => error,
+        };
+        self.failed = true;
+        if let Some(report) = Failure::from(error).report() {
+            self.output.error(report);
+        }
+        None
+    }
+
+    /// How the verb ends.
+    ///
+    /// # Errors
+    /// Where anything failed: exit code 1, and nothing more to tell.
+    pub fn outcome(self) -> Outcome {
+        match self.failed {
+            false => Ok(OK),
+            true => Err(Failure {
+                silent: true,
+                ..Failure::from(Error::invalid("not everything was done"))
+            }),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::commands::{Host, Session, container};
 use crate::error::{Context, Error, Result, both};
 use crate::exec::state;
 use crate::explain;
-use crate::failure::{Failure, OK, Outcome};
+use crate::failure::{Each, Outcome};
 
 /// A container that was removed, as `--json` shows it.
 #[derive(Debug, Serialize)]
@@ -34,24 +34,18 @@ const KILL_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 pub fn run(args: &RmArgs, session: &Session) -> Outcome {
     let host = session.existing_host()?;
     let mut removed = Vec::new();
-    let mut failed = false;
+    let mut each = Each::new(&session.output);
     for name in &args.containers {
-        match remove(session, host.as_ref(), name, args.force) {
-            Ok(Some(container)) if session.output.is_json() => removed.push(container),
-            Ok(Some(_)) => session.output.line(name)?,
-            Ok(None) => {}
-            Err(error) => {
-                failed = true;
-                if let Some(report) = Failure::from(error).report() {
-                    session.output.error(report);
-                }
-            }
+        match each.done(remove(session, host.as_ref(), name, args.force)).flatten() {
+            Some(container) if session.output.is_json() => removed.push(container),
+            Some(_) => session.output.line(name)?,
+            None => {}
         }
     }
     if session.output.is_json() {
         session.output.json(&removed)?;
     }
-    if failed { Err(Failure::told()) } else { Ok(OK) }
+    each.outcome()
 }
 
 /// Gives what was removed: with `force`, none is no failure.

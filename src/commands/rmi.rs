@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::cli::RmiArgs;
 use crate::commands::{Host, Session, collect, tag};
 use crate::error::{Error, Result};
-use crate::failure::{Failure, OK, Outcome};
+use crate::failure::{Each, Outcome};
 use crate::output;
 
 /// What became of one argument, as `--json` shows it.
@@ -35,20 +35,16 @@ struct Removed {
 pub fn run(args: &RmiArgs, session: &Session) -> Outcome {
     let host = session.existing_host()?;
     let mut removed = Removed::default();
-    let mut failed = false;
+    let mut each = Each::new(&session.output);
     for text in &args.images {
         let done = match &host {
             Some(host) => remove(host, text, args, &mut removed),
             None => Err(tag::no_image(text)),
         };
         match done {
-            Ok(()) => {}
             Err(error) if args.force && error.kind() == Kind::NotFound => {}
-            Err(error) => {
-                failed = true;
-                if let Some(report) = Failure::from(error).report() {
-                    session.output.error(report);
-                }
+            done => {
+                each.done(done);
             }
         }
     }
@@ -59,7 +55,7 @@ pub fn run(args: &RmiArgs, session: &Session) -> Outcome {
     // The names are gone, whatever became of the space.
     tell(&removed, args.dry_run, session)?;
     freed?;
-    if failed { Err(Failure::told()) } else { Ok(OK) }
+    each.outcome()
 }
 
 /// Frees what only the deleted images needed, or with `dry_run` says what that would be. Sizes cost a

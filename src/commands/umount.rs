@@ -6,7 +6,7 @@ use plywood_store::record::SnapshotRecord;
 use crate::cli::UmountArgs;
 use crate::commands::{Host, Session, mount};
 use crate::error::{Error, Result};
-use crate::failure::{Failure, OK, Outcome};
+use crate::failure::{Each, Outcome};
 
 /// Unmounts what was named, or everything, and tells for each what could not be.
 ///
@@ -18,27 +18,19 @@ pub fn run(args: &UmountArgs, session: &Session) -> Outcome {
         Some(host) => mounted(host)?,
         None => Vec::new(),
     };
-    let mut failed = false;
-    let mut done = |result: Result<()>| {
-        if let Err(error) = result {
-            failed = true;
-            if let Some(report) = Failure::from(error).report() {
-                session.output.error(report);
-            }
-        }
-    };
+    let mut each = Each::new(&session.output);
     if let Some(host) = host.as_ref().filter(|_| args.all) {
-        mounted
-            .iter()
-            .for_each(|snapshot| done(host.snapshotter.unmount_at(&snapshot.key)));
+        for snapshot in &mounted {
+            each.done(host.snapshotter.unmount_at(&snapshot.key));
+        }
     }
     for name in &args.objects {
-        done(match &host {
+        each.done(match &host {
             Some(host) => find(host, &mounted, name).and_then(|snapshot| host.snapshotter.unmount_at(&snapshot.key)),
             None => Err(not_mounted(name)),
         });
     }
-    if failed { Err(Failure::told()) } else { Ok(OK) }
+    each.outcome()
 }
 
 fn mounted(host: &Host) -> Result<Vec<SnapshotRecord>> {
