@@ -111,3 +111,38 @@ fn dm_every_two_at_a_time_both_succeed() {
     common::every_two_at_a_time(&plywood, 2);
     assert_eq!(shell("dmsetup ls | grep -c -- -thin- || true"), "0");
 }
+
+#[test]
+fn dm_a_committed_tree_has_the_times_of_its_layer() {
+    let plywood = Plywood::new("thin");
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    let archive = plywood.beside("image.tar");
+    let (base, archive) = (base.to_str().expect("UTF-8"), archive.to_str().expect("UTF-8"));
+    plywood.ok(["import", base, "first"]);
+    // The clock is later than SOURCE_DATE_EPOCH, to which the layer's times are clamped.
+    let edit =
+        "mkdir -p /srv/a; echo new > /srv/a/file; ln /srv/a/file /srv/link; ln -s file /srv/a/symlink; rm /bin/sh";
+    plywood.ok(["run", "--name", "c", "first", "/bin/busybox", "sh", "-c", edit]);
+    plywood.ok(["commit", "c", "second"]);
+    let tree = || {
+        let exported = plywood.beside("tree.tar");
+        plywood.ok([
+            "export",
+            "--format",
+            "rootfs",
+            "-o",
+            exported.to_str().expect("UTF-8"),
+            "second",
+        ]);
+        std::fs::read(exported).expect("a tar")
+    };
+    let committed = tree();
+    plywood.ok(["export", "--format", "oci-archive", "-o", archive, "second"]);
+    plywood.ok(["rm", "c"]);
+    plywood.ok(["rmi", "second", "first"]);
+    plywood.ok(["gc"]);
+    plywood.ok(["import", archive]);
+    assert!(tree() == committed, "imported, the tree is another one");
+    plywood.sound();
+}

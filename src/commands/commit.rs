@@ -11,7 +11,9 @@ use plywood_store::blob::Descriptor;
 use plywood_store::compress::Compression;
 use plywood_store::digest::Hashing;
 use plywood_store::intent::{Intent, Plan};
+use plywood_store::layer::Limits;
 use plywood_store::layer::diff::{Everything, Options, Written, write_layer};
+use plywood_store::layer::times::set_times;
 use plywood_store::record::{ContainerRecord, ImageRecord, LayerRecord};
 use plywood_store::{DiffId, Digest, Driver};
 use serde::Serialize;
@@ -27,7 +29,7 @@ use crate::image::compose::{self, ImageDraft, Step};
 use crate::image::undo::{Made, undoing};
 use crate::image::{oci, source};
 use crate::output::Bars;
-use crate::snapshot::{Comparison, NewLayer};
+use crate::snapshot::{Access, Comparison, NewLayer};
 
 /// Commits, and prints the new image's id.
 ///
@@ -156,11 +158,31 @@ fn commit_copy(
             notes: written.notes,
         });
     }
+    if let Some(latest) = oci::source_date_epoch()?
+        && host.snapshotter.driver() == Driver::Thin
+    {
+        settle_times(host, copy, &layer, latest)?;
+    }
     let record = made.layer(&host.store, host.snapshotter.as_ref(), intent, copy, &layer)?;
     Ok(Committed {
         record: Some(record),
         notes: written.notes,
     })
+}
+
+/// On thin the copy itself becomes the layer: it must have the times that the layer's tar says, none of them
+/// after `latest` (seconds since 1970).
+fn settle_times(host: &Host, copy: &str, layer: &NewLayer, latest: i64) -> Result<()> {
+    let mut tar = host.store.blobs.open(&layer.blob.digest)?;
+    let mounted = host.snapshotter.mount(copy, Access::ReadWrite)?;
+    step(|| {
+        let folder = quote(mounted.path());
+        format!(
+            "find {folder} -mindepth 1 -newermt @{latest} -exec touch --no-dereference --date=@{latest} {{}} +    # what the layer has"
+        )
+    });
+    let settled = set_times(mounted.dir(), &mut tar, &Limits::default());
+    both(settled, mounted.close())
 }
 
 /// Streams the difference into a blob: stored as it is, so its digest is the DiffID.

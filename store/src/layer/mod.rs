@@ -18,6 +18,7 @@ mod pax;
 mod place;
 pub mod read;
 mod sparse;
+pub mod times;
 pub mod tree;
 mod whiteout;
 mod write;
