@@ -139,10 +139,15 @@ fn devices(plywood: &Plywood) -> Vec<String> {
         .map(str::to_owned)
         .collect();
     let needed = thin_ids(&root);
+    // A killed container's volume keeps the mark of its writer until it is mounted again.
+    let is_needed = |name: &str| {
+        let id = name.strip_suffix(".writer").unwrap_or(name).parse();
+        name == "gate" || id.is_ok_and(|id| needed.contains(&id))
+    };
     let locks = names(&root.join("pool/volumes")).into_iter();
     left.extend(
         locks
-            .filter(|name| name != "gate" && !name.parse().is_ok_and(|id| needed.contains(&id)))
+            .filter(|name| !is_needed(name))
             .map(|name| format!("pool/volumes/{name}")),
     );
     plywood.ok(["pool", "detach"]);
