@@ -235,6 +235,10 @@ fn workers() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
 
+/// Bytes that a worker takes at a time. What the library takes by itself, four windows, is kept several times
+/// over: more than a hundred MiB for some levels.
+const ZSTD_JOB: u32 = 2 << 20;
+
 fn zstd_encoder<W: Write>(inner: W, level: i32) -> Result<zstd::Encoder<'static, W>> {
     if !(1..=19).contains(&level) {
         return Err(Error::invalid(format!("zstd has no level {level}")).hinted("take 1 (fast) to 19 (small)"));
@@ -245,6 +249,9 @@ fn zstd_encoder<W: Write>(inner: W, level: i32) -> Result<zstd::Encoder<'static,
     // One worker gives the same bytes as many; none at all gives others.
     let workers = u32::try_from(workers()).unwrap_or(1);
     frame.multithread(workers).context("begin", what)?;
+    frame
+        .set_parameter(zstd::zstd_safe::CParameter::JobSize(ZSTD_JOB))
+        .context("begin", what)?;
     Ok(frame)
 }
 
