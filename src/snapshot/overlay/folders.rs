@@ -22,6 +22,7 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use plywood_store::layer::empty_tree;
 use plywood_store::lock::Exclusive;
 use rustix::fs::{FlockOperation, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
@@ -147,7 +148,7 @@ impl Folders {
             return Ok(false);
         }
         self.delete_work(name)?;
-        walk::empty(dir.as_fd()).context("empty", &mark)?;
+        empty_tree(dir.as_fd()).context("empty", &mark)?;
         remove_if_there(&mark)?;
         Ok(true)
     }
@@ -157,7 +158,7 @@ impl Folders {
         let work = self.work(name);
         match rustix::fs::open(&work, directory(), Mode::empty()) {
             Err(Errno::NOENT) => return Ok(()),
-            opened => walk::empty(opened.context("open", &work)?.as_fd()).context("empty", &work)?,
+            opened => empty_tree(opened.context("open", &work)?.as_fd()).context("empty", &work)?,
         }
         remove_if_there(&work)
     }

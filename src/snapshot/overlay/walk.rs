@@ -1,6 +1,6 @@
-//! Trees by handles: looking at every name, adding up space, deleting.
+//! Trees by handles: looking at every name, adding up space.
 //!
-//! None of them follows a symlink, leaves the tree that it was given, or needs
+//! Neither follows a symlink, leaves the tree that it was given, or needs
 //! a descriptor per level: a tree that a container made may be deeper than any
 //! path and any descriptor table.
 
@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
@@ -104,65 +104,6 @@ pub(super) fn space(root: BorrowedFd<'_>) -> Result<u64> {
     Ok(blocks.saturating_mul(BLOCK))
 }
 
-/// Deletes everything under `root`, not `root` itself. Two at once both succeed.
-///
-/// A directory that is not empty is first moved up to `root` under a new name,
-/// so that no path grows long, no descriptors pile up and nothing recurses.
-pub(super) fn empty(root: BorrowedFd<'_>) -> rustix::io::Result<()> {
-    let mut moved = 0_u64;
-    loop {
-        let found = names(root)?;
-        if found.is_empty() {
-            return Ok(());
-        }
-        for name in found {
-            empty_one(root, &name, &mut moved)?;
-        }
-    }
-}
-
-fn empty_one(root: BorrowedFd<'_>, name: &OsStr, moved: &mut u64) -> rustix::io::Result<()> {
-    if remove_simply(root, name)? {
-        return Ok(());
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let dir = match rustix::fs::openat(root, name, flags, Mode::empty()) {
-        Err(Errno::NOENT) => return Ok(()),
-        opened => opened?,
-    };
-    for child in names(dir.as_fd())? {
-        while !remove_simply(dir.as_fd(), &child)? {
-            *moved += 1;
-            // Another deleter of the same tree uses other names: its process id is in them.
-            let up = format!(".moved-{}-{moved}", std::process::id());
-            match rustix::fs::renameat_with(&dir, &child, root, &up, RenameFlags::NOREPLACE) {
-                Ok(()) | Err(Errno::NOENT) => break,
-                Err(Errno::EXIST) => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    match rustix::fs::unlinkat(root, name, AtFlags::REMOVEDIR) {
-        // Another deleter was faster, or moved something in: the next round sees.
-        Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Removes a file or an empty directory; false for a directory that is not empty.
-fn remove_simply(dir: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<bool> {
-    match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(true),
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        Err(error) => return Err(error),
-    }
-    match rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => Ok(true),
-        Err(Errno::NOTEMPTY) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,23 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn emptying_takes_everything_and_follows_nothing() {
-        let tree = tempfile::tempdir().unwrap();
-        let outside = tempfile::tempdir().unwrap();
-        fs::write(outside.path().join("precious"), "x").unwrap();
-        let deep = tree.path().join("a/b/c");
-        fs::create_dir_all(&deep).unwrap();
-        fs::write(deep.join("file"), "x").unwrap();
-        fs::create_dir(tree.path().join("empty")).unwrap();
-        std::os::unix::fs::symlink(outside.path(), tree.path().join("a/out")).unwrap();
-        std::os::unix::fs::symlink(outside.path(), tree.path().join("out")).unwrap();
-        empty(open(tree.path()).as_fd()).unwrap();
-        assert_eq!(fs::read_dir(tree.path()).unwrap().count(), 0);
-        assert!(outside.path().join("precious").exists());
-    }
-
-    #[test]
-    fn a_tree_deeper_than_any_path_is_deleted() {
+    fn a_tree_deeper_than_any_path_is_measured_and_deleted() {
         let tree = tempfile::tempdir().unwrap();
         let mut dir = open(tree.path());
         for _ in 0..1000 {
@@ -198,7 +123,7 @@ mod tests {
         }
         let root = open(tree.path());
         assert!(space(root.as_fd()).is_ok());
-        empty(root.as_fd()).unwrap();
+        plywood_store::layer::empty_tree(root.as_fd()).unwrap();
         assert_eq!(fs::read_dir(tree.path()).unwrap().count(), 0);
     }
 

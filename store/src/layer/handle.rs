@@ -316,6 +316,26 @@ pub fn remove_tree(dir: BorrowedFd<'_>, name: &OsStr) -> Result<()> {
     remove(dir, name, &mut |_| {}).map_err(|cause| Error::io("delete", shown(Path::new(name)), cause))
 }
 
+/// Deletes everything in `dir` as [`remove_tree`] does, not `dir` itself. Two at once both succeed.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn empty_tree(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    loop {
+        let names = list(dir)?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        for (name, _) in names {
+            match remove(dir, &name, &mut |_| {}) {
+                // Another deleter was faster: the next round sees.
+                Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY) => {}
+                Err(cause) => return Err(cause),
+            }
+        }
+    }
+}
+
 struct Level {
     name: OsString,
     /// Of the directory that holds `name`.

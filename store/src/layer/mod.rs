@@ -23,7 +23,7 @@ pub mod tree;
 mod whiteout;
 mod write;
 
-pub use handle::remove_tree;
+pub use handle::{empty_tree, remove_tree};
 
 /// Directories that may lie within each other.
 const DEPTH: usize = 1024;
