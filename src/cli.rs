@@ -362,6 +362,15 @@ pub struct RunArgs {
     /// All capabilities, no masked paths: the container can take over the host
     #[arg(long)]
     pub privileged: bool,
+    /// Give a capability more (NET_ADMIN), or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    pub cap_add: Vec<String>,
+    /// Take a capability away, or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    pub cap_drop: Vec<String>,
+    /// no-new-privileges: no set-user-id program inside, such as sudo, can give more rights
+    #[arg(long, value_name = "OPTION")]
+    pub security_opt: Vec<String>,
     /// Set an environment variable; KEY alone takes it from plywood's own
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     pub env: Vec<String>,

@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use plywood::exec::capability::Capabilities;
 use plywood::exec::spec::{Bind, Network, Spec};
 use plywood::exec::{self, Error, Streams};
 
@@ -179,6 +180,8 @@ fn spec(args: &[&str]) -> Spec {
         stdin: false,
         read_only: false,
         privileged: false,
+        capabilities: Capabilities::default(),
+        no_new_privileges: false,
         binds: Vec::new(),
         tmpfs: Vec::new(),
     }
@@ -387,10 +390,22 @@ fn root_capabilities_are_dockers_for_root_and_none_for_others() {
         caps(|spec| spec.user = "ops".to_owned()),
         [none, none, none, docker, none]
     );
-    let all = caps(|spec| spec.privileged = true);
+    let all = caps(|spec| spec.capabilities = Capabilities::chosen(true, &[], &[]).unwrap());
     assert_eq!((all[0].as_str(), all[4].as_str()), (none, none));
     assert_eq!(all[1], all[3]);
     assert_ne!(all[1], docker);
+    let few = caps(|spec| {
+        spec.capabilities = Capabilities::chosen(false, &["KILL".to_owned()], &["ALL".to_owned()]).unwrap()
+    });
+    assert_eq!(few[1..4], ["0000000000000020"; 3]);
+}
+
+#[test]
+fn root_no_new_privileges_is_as_asked() {
+    let image = Image::new();
+    let said = |change: fn(&mut Spec)| image.sh_with("grep ^NoNewPrivs /proc/self/status", change);
+    assert_eq!(said(|_| {}), "NoNewPrivs:\t0\n");
+    assert_eq!(said(|spec| spec.no_new_privileges = true), "NoNewPrivs:\t1\n");
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn set_up_and_execute(plan: &Plan<'_>, channel: &Channel) -> Result<Error> {
     let env = with_home(&spec.env, &user);
     explain_last_steps(spec, &env, &user);
     enter_folder(&working_dir)?;
-    privilege::become_user(&user, spec.privileged)?;
+    privilege::become_user(&user, spec)?;
     // Becoming another user has cleared it; plywood may have died meanwhile.
     die_with_parent()?;
     if !channel.is_open() {
@@ -101,7 +101,7 @@ fn explain_last_steps(spec: &Spec, env: &[String], user: &User) {
     explain::step(|| format!("cd {}", explain::quote(&spec.working_dir)));
     explain::step(|| {
         let words = |words: &[String]| words.iter().map(explain::quote).collect::<Vec<_>>().join(" ");
-        let user = privilege::command(user, spec.privileged);
+        let user = privilege::command(user, spec);
         format!("exec env -i {} {user} {}", words(env), words(&spec.args))
     });
 }

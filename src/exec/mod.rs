@@ -20,6 +20,7 @@
 //! attached there too; a seccomp filter is loaded right before execve. They
 //! are not here yet.
 
+pub mod capability;
 mod channel;
 mod child;
 mod command;

@@ -1,8 +1,8 @@
-//! What the command may do: Docker's fourteen capabilities for root, none for
-//! anybody else, nothing inherited.
+//! What the command may do: the chosen capabilities for root, none for anybody
+//! else, nothing inherited.
 //!
-//! `no_new_privs` stays off, as in Docker, so that `sudo` works inside; the
-//! bounding set is what a set-user-id program can reach at most. A seccomp
+//! `no_new_privs` stays off unless asked for, as in Docker, so that `sudo` works
+//! inside; the bounding set is what a set-user-id program can reach at most. A seccomp
 //! filter belongs right before execve, after [`become_user`].
 
 use rustix::io::Errno;
@@ -13,25 +13,10 @@ use rustix::thread::{
 };
 
 use super::error::{Attempt, Error, Result, Stage};
+use super::spec::Spec;
 use super::user::User;
 use crate::explain;
 use crate::sys::keyring;
-
-/// Docker's default (moby, oci/defaults.go).
-const DEFAULT: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::MKNOD)
-    .union(CapabilitySet::NET_RAW)
-    .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::SETUID)
-    .union(CapabilitySet::SETFCAP)
-    .union(CapabilitySet::SETPCAP)
-    .union(CapabilitySet::NET_BIND_SERVICE)
-    .union(CapabilitySet::SYS_CHROOT)
-    .union(CapabilitySet::KILL)
-    .union(CapabilitySet::AUDIT_WRITE);
 
 /// Leaves plywood's own session keyring, and what is in it.
 pub(super) fn own_keyring() -> Result<()> {
@@ -43,11 +28,10 @@ pub(super) fn own_keyring() -> Result<()> {
     }
 }
 
-/// Becomes `user` for good, with the capabilities that a container has.
-pub(super) fn become_user(user: &User, privileged: bool) -> Result<()> {
-    if !privileged {
-        limit_bounding_set(DEFAULT)?;
-    }
+/// Becomes `user` for good, with no more than the capabilities that `spec` allows.
+pub(super) fn become_user(user: &User, spec: &Spec) -> Result<()> {
+    let allowed = spec.capabilities.set();
+    limit_bounding_set(allowed)?;
     clear_ambient_capability_set().attempt(Stage::User, || "clear the ambient capabilities".to_owned())?;
 
     let at = || format!("become user {} of group {}", user.uid, user.gid);
@@ -58,14 +42,17 @@ pub(super) fn become_user(user: &User, privileged: bool) -> Result<()> {
     set_thread_res_uid(uid, uid, uid).attempt(Stage::User, at)?;
 
     let now = rustix::thread::capabilities(None).attempt(Stage::User, || "read the capabilities".to_owned())?;
-    let allowed = if privileged { CapabilitySet::all() } else { DEFAULT };
     // Becoming another than root has emptied both sets already.
     let sets = CapabilitySets {
         effective: now.effective & allowed,
         permitted: now.permitted & allowed,
         inheritable: CapabilitySet::empty(),
     };
-    set_capabilities(None, sets).attempt(Stage::User, || "set the capabilities".to_owned())
+    set_capabilities(None, sets).attempt(Stage::User, || "set the capabilities".to_owned())?;
+    if spec.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).attempt(Stage::User, || "forbid new privileges".to_owned())?;
+    }
+    Ok(())
 }
 
 /// Drops every capability that is not in `keep` from what execve can ever give.
@@ -86,24 +73,18 @@ fn limit_bounding_set(keep: CapabilitySet) -> Result<()> {
 }
 
 /// [`become_user`] with setpriv(1), to be put before the command.
-pub(super) fn command(user: &User, privileged: bool) -> String {
+pub(super) fn command(user: &User, spec: &Spec) -> String {
     let groups: Vec<String> = user.groups.iter().map(u32::to_string).collect();
     let groups = if groups.is_empty() {
         "--clear-groups".to_owned()
     } else {
         format!("--groups={}", groups.join(","))
     };
-    let bounding = if privileged {
-        String::new()
-    } else {
-        let names: Vec<String> = DEFAULT
-            .iter_names()
-            .map(|(name, _)| format!("+{}", name.to_ascii_lowercase()))
-            .collect();
-        format!(" --bounding-set=-all,{}", names.join(","))
-    };
+    let bounding = spec.capabilities.setpriv();
+    let bounding = bounding.map_or_else(String::new, |set| format!(" --bounding-set={set}"));
+    let no_new = if spec.no_new_privileges { " --no-new-privs" } else { "" };
     format!(
-        "setpriv --reuid={} --regid={} {groups}{bounding} --inh-caps=-all",
+        "setpriv --reuid={} --regid={} {groups}{bounding} --inh-caps=-all{no_new}",
         user.uid, user.gid
     )
 }
@@ -111,18 +92,8 @@ pub(super) fn command(user: &User, privileged: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_default_is_dockers_fourteen() {
-        assert_eq!(DEFAULT.bits().count_ones(), 14);
-        assert!(!DEFAULT.intersects(
-            CapabilitySet::SYS_ADMIN
-                | CapabilitySet::SYS_PTRACE
-                | CapabilitySet::SYS_MODULE
-                | CapabilitySet::DAC_READ_SEARCH
-                | CapabilitySet::NET_ADMIN
-        ));
-    }
+    use crate::exec::capability::Capabilities;
+    use crate::exec::spec;
 
     #[test]
     fn the_command_is_one_that_setpriv_takes() {
@@ -132,9 +103,14 @@ mod tests {
             groups: vec![27, 4],
             home: "/".to_owned(),
         };
+        let privileged = Spec {
+            capabilities: Capabilities::chosen(true, &[], &[]).unwrap(),
+            no_new_privileges: true,
+            ..spec::plain()
+        };
         assert_eq!(
-            command(&user, true),
-            "setpriv --reuid=1000 --regid=1001 --groups=27,4 --inh-caps=-all"
+            command(&user, &privileged),
+            "setpriv --reuid=1000 --regid=1001 --groups=27,4 --inh-caps=-all --no-new-privs"
         );
         let root = User {
             uid: 0,
@@ -143,7 +119,7 @@ mod tests {
             home: "/".to_owned(),
         };
         assert!(
-            command(&root, false)
+            command(&root, &spec::plain())
                 .starts_with("setpriv --reuid=0 --regid=0 --clear-groups --bounding-set=-all,+chown,+dac_override,")
         );
     }

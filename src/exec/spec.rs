@@ -4,6 +4,7 @@ use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 
+use super::capability::Capabilities;
 use super::error::{Error, Result, Stage};
 
 /// Bytes of a host name, the kernel's `__NEW_UTS_LEN`.
@@ -52,8 +53,14 @@ pub struct Spec {
     pub stdin: bool,
     /// The root filesystem cannot be written.
     pub read_only: bool,
-    /// All capabilities, no masked paths.
+    /// No masked paths.
     pub privileged: bool,
+    /// What the command may have at most; nothing of it unless it is root.
+    #[serde(default)]
+    pub capabilities: Capabilities,
+    /// No set-user-id program can give more.
+    #[serde(default)]
+    pub no_new_privileges: bool,
     /// Mounts from the host.
     pub binds: Vec<Bind>,
     /// Empty tmpfs mounts, absolute paths.
@@ -108,26 +115,30 @@ impl Spec {
     }
 }
 
+/// The least that can be run.
+#[cfg(test)]
+pub(super) fn plain() -> Spec {
+    Spec {
+        args: vec!["sh".to_owned()],
+        env: vec!["PATH=/bin".to_owned()],
+        working_dir: "/".to_owned(),
+        user: String::new(),
+        hostname: "box".to_owned(),
+        network: Network::default(),
+        terminal: false,
+        stdin: false,
+        read_only: false,
+        privileged: false,
+        capabilities: Capabilities::default(),
+        no_new_privileges: false,
+        binds: Vec::new(),
+        tmpfs: Vec::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn plain() -> Spec {
-        Spec {
-            args: vec!["sh".to_owned()],
-            env: vec!["PATH=/bin".to_owned()],
-            working_dir: "/".to_owned(),
-            user: String::new(),
-            hostname: "box".to_owned(),
-            network: Network::default(),
-            terminal: false,
-            stdin: false,
-            read_only: false,
-            privileged: false,
-            binds: Vec::new(),
-            tmpfs: Vec::new(),
-        }
-    }
 
     #[test]
     fn what_cannot_be_run_is_refused_before_anything_happens() {
