@@ -3,12 +3,18 @@
 //! Docker's and podman's words and flags where they have one. Every verb's help
 //! ends with an example.
 
+mod value;
+
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use plywood_store::Reference;
+
+use crate::exec::cgroup::limits::Swap;
+pub use value::size;
+use value::{compression, pids, processors, swap};
 
 /// Where the store lives unless `--root` says otherwise.
 pub const DEFAULT_ROOT: &str = "/var/lib/plywood";
@@ -371,6 +377,18 @@ pub struct RunArgs {
     /// no-new-privileges: no set-user-id program inside, such as sudo, can give more rights
     #[arg(long, value_name = "OPTION")]
     pub security_opt: Vec<String>,
+    /// Memory at most, page cache included: bytes, or with K, M or G
+    #[arg(short, long, value_name = "SIZE", value_parser = size)]
+    pub memory: Option<u64>,
+    /// Memory and swap together at most; -1 for as much swap as there is [default: twice --memory]
+    #[arg(long, value_name = "SIZE", value_parser = swap, allow_hyphen_values = true)]
+    pub memory_swap: Option<Swap>,
+    /// Processors at most, as in 1.5
+    #[arg(long, value_name = "NUMBER", value_parser = processors)]
+    pub cpus: Option<u32>,
+    /// Processes and threads at most; -1 for no limit [default: 4096]
+    #[arg(long, value_name = "NUMBER", value_parser = pids, allow_hyphen_values = true)]
+    pub pids_limit: Option<u64>,
     /// Set an environment variable; KEY alone takes it from plywood's own
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     pub env: Vec<String>,
@@ -547,46 +565,6 @@ pub struct CompletionArgs {
     pub shell: Shell,
 }
 
-/// Bytes: a number with an optional K, M, G or T (powers of 1024; `KiB`, `KB` and `k` mean the same).
-///
-/// # Errors
-/// What is wrong with it, for clap to print.
-pub fn size(text: &str) -> Result<u64, String> {
-    let bad = || format!("{text:?} is not a size: write bytes, or a number with K, M, G or T, as in 512M or 100G");
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| bad())?;
-    let shift = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => return Err(bad()),
-    };
-    match number.checked_mul(1 << shift) {
-        Some(0) | None => Err(bad()),
-        Some(bytes) => Ok(bytes),
-    }
-}
-
-fn compression(text: &str) -> Result<plywood_store::compress::Compression, String> {
-    use plywood_store::compress::Compression;
-    match text
-        .split_once(':')
-        .map_or((text, None), |(how, level)| (how, Some(level)))
-    {
-        ("none", None) => Ok(Compression::None),
-        ("gzip", None) => Ok(Compression::Gzip),
-        ("zstd", None) => Ok(Compression::Zstd { level: 3 }),
-        ("zstd", Some(level)) => match level.parse() {
-            Ok(level @ 1..=19) => Ok(Compression::Zstd { level }),
-            _ => Err(format!("zstd's levels are 1 (fast) to 19 (small), not {level:?}")),
-        },
-        _ => Err("write none, gzip, zstd or zstd:LEVEL".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -595,16 +573,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_are_powers_of_1024() {
-        assert_eq!(size("4096"), Ok(4096));
-        assert_eq!(size("1k"), Ok(1024));
-        assert_eq!(size("2GiB"), Ok(2 << 30));
-        for bad in ["", "G", "-1", "1.5G", "1X", "0", "99999999999T", "1 2"] {
-            assert!(size(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use plywood::exec::capability::Capabilities;
+use plywood::exec::cgroup::limits::Limits;
 use plywood::exec::spec::{Bind, Network, Spec};
 use plywood::exec::{self, Error, Streams};
 
@@ -182,6 +183,7 @@ fn spec(args: &[&str]) -> Spec {
         privileged: false,
         capabilities: Capabilities::default(),
         no_new_privileges: false,
+        limits: Limits::default(),
         binds: Vec::new(),
         tmpfs: Vec::new(),
     }
@@ -203,7 +205,7 @@ fn run_in(root: &Path, spec: &Spec, input: &[u8]) -> Ended {
     run_and(root, spec, input, |_| Ok(()))
 }
 
-fn run_and(root: &Path, spec: &Spec, input: &[u8], started: impl FnOnce(u32) -> plywood::error::Result<()>) -> Ended {
+fn run_and(root: &Path, spec: &Spec, input: &[u8], started: impl FnOnce(u32) -> exec::Result<()>) -> Ended {
     let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let (stdin, to_stdin) = pipe();
     let (from_stdout, stdout) = pipe();
@@ -291,7 +293,7 @@ fn root_the_container_has_its_own_kernel_view() {
 fn root_a_failed_start_hook_keeps_the_command_from_running() {
     let image = Image::new();
     let ended = run_and(&image.root(), &shell("echo ran; touch /ran"), b"", |_| {
-        Err(plywood::error::Error::invalid("no"))
+        Err(plywood::error::Error::invalid("no").into())
     });
     assert_eq!((ended.code(), ended.stdout.as_str()), (125, ""));
     assert!(!image.root().join("ran").exists());

@@ -9,37 +9,10 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Plywood, busybox_tar};
-
-/// A store with the image `base`.
-fn with_base() -> Plywood {
-    let plywood = Plywood::new("overlay");
-    let base = plywood.beside("base.tar");
-    busybox_tar(&base);
-    plywood.ok([
-        "import",
-        "-c",
-        "CMD [\"cat\", \"/etc/hostname\"]",
-        base.to_str().unwrap(),
-        "base",
-    ]);
-    plywood
-}
-
-/// A plywood whose container has said `ready`.
-fn ready(plywood: &Plywood, args: &[&str]) -> Child {
-    let mut child = plywood.command(args).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap())
-        .read_line(&mut line)
-        .unwrap();
-    assert_eq!(line, "ready\n");
-    child
-}
+use common::{Plywood, busybox_tar, ready, with_base};
 
 fn state_of(plywood: &Plywood, name: &str) -> (String, Option<i64>) {
     let containers = plywood.json(["ps", "-a"]);

@@ -17,10 +17,13 @@ use rustix::io::Errno;
 
 use crate::commands::{Host, Session, now};
 use crate::error::{Context, Error, Kind, Result};
+use crate::exec::cgroup::{self, Cgroup};
 use crate::exec::error::CODE_FAILED;
 use crate::exec::spec::Spec;
+use crate::exec::state::CODE_KILLED;
 use crate::exec::{self, Stage, Streams, state};
 use crate::failure::{BEFORE_COMMAND, Failure, Outcome};
+use crate::output;
 use crate::snapshot::Access;
 
 /// How long another command's work on a container is waited for: a large commit takes its time.
@@ -213,7 +216,17 @@ pub fn run(
             };
         }
     };
+    let cgroup = match Cgroup::create(&cgroup_name(&host.store, &container.id), &spec.limits) {
+        Ok(cgroup) => cgroup,
+        Err(error) => {
+            return Ended {
+                outcome: finish(host, container, Err(error), mounted.close()),
+                began: false,
+            };
+        }
+    };
     let outcome = exec::run(mounted.path(), spec, Streams::own(), |pid| {
+        cgroup.add(pid)?;
         let start_ticks = state::start_ticks(pid)
             .ok_or_else(|| Error::not_found(format!("the process {pid} of container {} is gone", container.name)))?;
         record(
@@ -225,13 +238,62 @@ pub fn run(
                 started_at: now(),
             },
         )?;
-        begins()
+        Ok(begins()?)
     });
     let began = !outcome.as_ref().is_err_and(exec::Error::is_before_command);
+    tell_out_of_memory(session, &cgroup, spec, outcome.as_ref().ok());
+    if let Err(error) = cgroup.remove() {
+        session.output.note(format!("{error}; the next command tries again"));
+    }
     Ended {
         outcome: finish(host, container, outcome, mounted.close()),
         began,
     }
+}
+
+/// The name of a container's cgroup.
+pub fn cgroup_name(store: &Store, id: &str) -> String {
+    cgroup::name(&store.meta().uuid, id)
+}
+
+/// Says that the kernel has killed something of the container for want of memory.
+fn tell_out_of_memory(session: &Session, cgroup: &Cgroup, spec: &Spec, code: Option<&i32>) {
+    if cgroup.out_of_memory() == 0 {
+        return;
+    }
+    let limit = spec.limits.memory.map_or_else(
+        || "the machine has no more".to_owned(),
+        |limit| format!("limit {}", output::bytes(limit).replace(".00 ", " ")),
+    );
+    let what = if code == Some(&CODE_KILLED) {
+        ""
+    } else {
+        "a process of the container was "
+    };
+    session.output.error(format!("{what}killed: out of memory, {limit}"));
+}
+
+/// Removes the cgroups of this root whose containers run no more: their plywood was killed.
+///
+/// # Errors
+/// Where the cgroups cannot be listed, or one cannot be removed.
+pub fn sweep_cgroups(store: &Store) -> Result<()> {
+    let uuid = &store.meta().uuid;
+    let left = |error: exec::Error| Error::invalid("cannot remove what a killed plywood left").caused_by(error);
+    for name in Cgroup::names(uuid).map_err(left)? {
+        let container = name.rsplit('-').next().unwrap_or_default();
+        let hold = match store.find_container(container) {
+            Ok(container) => match try_hold(store, &container.id)? {
+                Some(hold) => Some(hold),
+                None => continue,
+            },
+            Err(error) if error.kind() == Kind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Cgroup::of(&name).and_then(Cgroup::remove).map_err(left)?;
+        drop(hold);
+    }
+    Ok(())
 }
 
 /// Records how the run ended, and gives it.

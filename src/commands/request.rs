@@ -7,6 +7,7 @@ use crate::cli::{NetworkChoice, RunArgs};
 use crate::error::{Context, Error, Result};
 use crate::exec::DEFAULT_PATH;
 use crate::exec::capability::Capabilities;
+use crate::exec::cgroup::limits::Limits;
 use crate::exec::spec::{Bind, Network, Spec};
 use crate::image::oci::RunConfig;
 
@@ -46,6 +47,12 @@ pub fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
         capabilities: Capabilities::chosen(args.privileged, &args.cap_add, &args.cap_drop)
             .map_err(|error| Error::invalid(error.to_string()))?,
         no_new_privileges: no_new_privileges(&args.security_opt)?,
+        limits: Limits {
+            memory: args.memory,
+            memory_swap: args.memory_swap,
+            cpus: args.cpus,
+            pids: args.pids_limit,
+        },
         binds: args.volume.iter().map(|text| bind(text)).collect::<Result<_>>()?,
         tmpfs: args.tmpfs.clone(),
     })

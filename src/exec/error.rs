@@ -27,6 +27,8 @@ pub enum Stage {
     Request,
     /// The new process and its namespaces.
     Namespaces,
+    /// Limits of memory, processors and processes.
+    Limits,
     /// Getting into the root filesystem.
     Root,
     /// Mounts, devices and files that plywood puts into it.

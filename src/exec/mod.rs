@@ -16,11 +16,12 @@
 //!   leftover: mount targets go away again
 //! ```
 //!
-//! A cgroup is entered by the parent between *ready* and *go*; a bridge is
-//! attached there too; a seccomp filter is loaded right before execve. They
-//! are not here yet.
+//! A cgroup ([`cgroup`]) is the verb's, which moves the process in between *ready*
+//! and *go*. A bridge is to be attached there too; a seccomp filter is to be loaded
+//! right before execve.
 
 pub mod capability;
+pub mod cgroup;
 mod channel;
 mod child;
 mod command;
@@ -84,12 +85,7 @@ impl Streams<'static> {
 ///
 /// # Errors
 /// With the exit code that says how far it came: see [`Error::exit_code`].
-pub fn run(
-    root: &Path,
-    spec: &Spec,
-    streams: Streams<'_>,
-    started: impl FnOnce(u32) -> crate::error::Result<()>,
-) -> Result<i32> {
+pub fn run(root: &Path, spec: &Spec, streams: Streams<'_>, started: impl FnOnce(u32) -> Result<()>) -> Result<i32> {
     spec.check()?;
     let files = files::generate(spec)?;
     let folder = leftover::open_host_folder(root)
@@ -134,7 +130,7 @@ fn let_run(
     streams: Streams<'_>,
     master: Option<std::os::fd::OwnedFd>,
     signals: &supervise::Signals,
-    started: impl FnOnce(u32) -> crate::error::Result<()>,
+    started: impl FnOnce(u32) -> Result<()>,
 ) -> Result<i32> {
     let stdin = spec.stdin.then_some(streams.stdin);
     let relay = master

@@ -5,6 +5,7 @@ use std::path::{Component, Path};
 use serde::{Deserialize, Serialize};
 
 use super::capability::Capabilities;
+use super::cgroup::limits::Limits;
 use super::error::{Error, Result, Stage};
 
 /// Bytes of a host name, the kernel's `__NEW_UTS_LEN`.
@@ -61,6 +62,9 @@ pub struct Spec {
     /// No set-user-id program can give more.
     #[serde(default)]
     pub no_new_privileges: bool,
+    /// What it may use at most.
+    #[serde(default)]
+    pub limits: Limits,
     /// Mounts from the host.
     pub binds: Vec<Bind>,
     /// Empty tmpfs mounts, absolute paths.
@@ -97,6 +101,7 @@ impl Spec {
         if let Some(bind) = self.binds.iter().find(|bind| !bind.source.is_absolute()) {
             return bad(format!("mount {}: it must be an absolute path", bind.source.display()));
         }
+        self.limits.check()?;
         let targets = self
             .binds
             .iter()
@@ -131,6 +136,7 @@ pub(super) fn plain() -> Spec {
         privileged: false,
         capabilities: Capabilities::default(),
         no_new_privileges: false,
+        limits: Limits::default(),
         binds: Vec::new(),
         tmpfs: Vec::new(),
     }

@@ -2,8 +2,8 @@
 
 use plywood_store::record::ContainerState;
 
-/// The exit code of a container whose plywood was killed: it died of SIGKILL with it.
-const CODE_KILLED: i32 = 137;
+/// The exit code of a command that died of SIGKILL, as one does whose plywood was killed.
+pub const CODE_KILLED: i32 = 137;
 
 /// When process `pid` was started, in clock ticks since boot (`/proc/<pid>/stat`,
 /// field 22); none where there is no such process, or it has ended and was not waited for.

@@ -15,9 +15,9 @@ pub mod tars;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use plywood_store::Digest;
 use tempfile::TempDir;
@@ -405,4 +405,31 @@ pub fn every_two_at_a_time(plywood: &Plywood, rounds: u32) {
     plywood.ok(["gc"]);
     assert_eq!(plywood.json(["df"])["layers"].as_array().map(Vec::len), Some(1));
     plywood.sound();
+}
+
+/// A store with the image `base`.
+#[track_caller]
+pub fn with_base() -> Plywood {
+    let plywood = Plywood::new("overlay");
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    plywood.ok([
+        "import",
+        "-c",
+        "CMD [\"cat\", \"/etc/hostname\"]",
+        base.to_str().expect("works"),
+        "base",
+    ]);
+    plywood
+}
+
+/// A plywood whose container has said `ready`.
+pub fn ready(plywood: &Plywood, args: &[&str]) -> Child {
+    let mut child = plywood.command(args).stdout(Stdio::piped()).spawn().expect("works");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("works"))
+        .read_line(&mut line)
+        .expect("works");
+    assert_eq!(line, "ready\n");
+    child
 }

@@ -1,0 +1,106 @@
+//! Values of options: what clap is to make of their text.
+
+use crate::exec::cgroup::limits::Swap;
+
+/// Bytes: a number with an optional K, M, G or T (powers of 1024; `KiB`, `KB` and `k` mean the same).
+///
+/// # Errors
+/// What is wrong with it, for clap to print.
+pub fn size(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is not a size: write bytes, or a number with K, M, G or T, as in 512M or 100G");
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    let shift = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err(bad()),
+    };
+    match number.checked_mul(1 << shift) {
+        Some(0) | None => Err(bad()),
+        Some(bytes) => Ok(bytes),
+    }
+}
+
+/// Memory and swap together; -1 for no limit.
+pub(super) fn swap(text: &str) -> Result<Swap, String> {
+    match text {
+        "-1" => Ok(Swap::Unlimited),
+        text => size(text).map(Swap::Total),
+    }
+}
+
+/// Thousandths of a processor.
+pub(super) fn processors(text: &str) -> Result<u32, String> {
+    let bad = || format!("{text:?} is not a number of processors: write one like 2, 1.5 or 0.25");
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(whole) || !is_number(part) {
+        return Err(bad());
+    }
+    let thousandths: u32 = format!("{part:0<3.3}").parse().map_err(|_| bad())?;
+    let whole: u32 = whole.parse().map_err(|_| bad())?;
+    whole
+        .checked_mul(1000)
+        .and_then(|whole| whole.checked_add(thousandths))
+        .ok_or_else(bad)
+}
+
+/// Zero for no limit.
+pub(super) fn pids(text: &str) -> Result<u64, String> {
+    match text {
+        "-1" => Ok(0),
+        text => text
+            .parse()
+            .map_err(|_| format!("{text:?} is not a number of processes")),
+    }
+}
+
+/// How to compress blobs.
+pub(super) fn compression(text: &str) -> Result<plywood_store::compress::Compression, String> {
+    use plywood_store::compress::Compression;
+    match text
+        .split_once(':')
+        .map_or((text, None), |(how, level)| (how, Some(level)))
+    {
+        ("none", None) => Ok(Compression::None),
+        ("gzip", None) => Ok(Compression::Gzip),
+        ("zstd", None) => Ok(Compression::Zstd { level: 3 }),
+        ("zstd", Some(level)) => match level.parse() {
+            Ok(level @ 1..=19) => Ok(Compression::Zstd { level }),
+            _ => Err(format!("zstd's levels are 1 (fast) to 19 (small), not {level:?}")),
+        },
+        _ => Err("write none, gzip, zstd or zstd:LEVEL".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_powers_of_1024() {
+        assert_eq!(size("4096"), Ok(4096));
+        assert_eq!(size("1k"), Ok(1024));
+        assert_eq!(size("2GiB"), Ok(2 << 30));
+        for bad in ["", "G", "-1", "1.5G", "1X", "0", "99999999999T", "1 2"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn processors_are_thousandths() {
+        assert_eq!(processors("2"), Ok(2000));
+        assert_eq!(processors("1.5"), Ok(1500));
+        assert_eq!(processors("0.0125"), Ok(12));
+        for bad in ["", ".", "1.", ".5", "-1", "1e3", "inf", "99999999", "1.5.5"] {
+            assert!(processors(bad).is_err(), "{bad}");
+        }
+        assert_eq!(pids("-1"), Ok(0));
+        assert!(pids("-2").is_err());
+        assert_eq!(swap("-1"), Ok(Swap::Unlimited));
+    }
+}

@@ -1,0 +1,107 @@
+//! Which cgroup hierarchies this machine has: cgroup v2's one tree, v1's trees
+//! mounted controller by controller, or both.
+
+use std::path::{Path, PathBuf};
+
+use crate::exec::error::{Attempt, Result, Stage};
+
+/// What plywood uses, by v1's names; v2 calls `blkio` `io`, and has the last three built in or elsewhere.
+const USED: [&str; 7] = ["memory", "cpu", "cpuacct", "pids", "blkio", "devices", "freezer"];
+
+/// The two interfaces of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    /// Documentation/admin-guide/cgroup-v1.
+    V1,
+    /// Documentation/admin-guide/cgroup-v2.rst.
+    V2,
+}
+
+/// One mounted tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hierarchy {
+    pub(super) version: Version,
+    /// Where it is mounted.
+    pub(super) at: PathBuf,
+    /// The controllers that plywood uses of it, as v1 calls them.
+    pub(super) controllers: Vec<&'static str>,
+}
+
+/// The trees that have something for plywood.
+pub(super) fn all() -> Result<Vec<Hierarchy>> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")
+        .attempt(Stage::Limits, || "read /proc/self/mountinfo".to_owned())?;
+    Ok(parse(&mounts, |at| {
+        std::fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default()
+    }))
+}
+
+/// The hierarchies of a mountinfo(5) text; `controllers` reads what a v2 tree has.
+fn parse(mounts: &str, controllers: impl Fn(&Path) -> String) -> Vec<Hierarchy> {
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for line in mounts.lines() {
+        let Some((own, filesystem)) = line.split_once(" - ") else {
+            continue;
+        };
+        let mut filesystem = filesystem.split(' ');
+        let (kind, options) = (filesystem.next(), filesystem.nth(1).unwrap_or_default());
+        let Some(at) = own.split(' ').nth(4).map(PathBuf::from) else {
+            continue;
+        };
+        let (version, named) = match kind {
+            Some("cgroup") => (Version::V1, options.replace(',', " ")),
+            Some("cgroup2") => (Version::V2, controllers(&at)),
+            _ => continue,
+        };
+        let v1 = |name| if name == "io" { "blkio" } else { name };
+        let named: Vec<&str> = named.split_whitespace().map(v1).collect();
+        // A tree that is mounted twice is one tree.
+        let is_taken = |name: &&str| found.iter().any(|other| other.controllers.contains(name));
+        let controllers: Vec<_> = USED
+            .into_iter()
+            .filter(|name| named.contains(name) && !is_taken(name))
+            .collect();
+        if !controllers.is_empty() {
+            found.push(Hierarchy {
+                version,
+                at,
+                controllers,
+            });
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trees_of_both_kinds_are_found() {
+        let hybrid = "\
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+36 31 0:32 / /mnt/again rw,relatime - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+23 1 0:5 / /proc rw - proc proc rw
+nonsense";
+        let tree = |version, at: &str, controllers: &[&'static str]| Hierarchy {
+            version,
+            at: at.into(),
+            controllers: controllers.to_vec(),
+        };
+        assert_eq!(
+            parse(hybrid, |_| String::new()),
+            [
+                tree(Version::V1, "/sys/fs/cgroup/cpu,cpuacct", &["cpu", "cpuacct"]),
+                tree(Version::V1, "/sys/fs/cgroup/memory", &["memory"]),
+            ]
+        );
+        let unified = "41 31 0:38 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate";
+        assert_eq!(
+            parse(unified, |_| "cpuset cpu io memory hugetlb pids\n".to_owned()),
+            [tree(Version::V2, "/sys/fs/cgroup", &["memory", "cpu", "pids", "blkio"])]
+        );
+    }
+}

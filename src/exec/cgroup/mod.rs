@@ -1,0 +1,358 @@
+//! Limits: a container's control group, its bounds and what it uses.
+//!
+//! A container has one cgroup, called after it, at the top of every hierarchy
+//! that has a controller for it ([`hierarchy`]): one folder on cgroup v2, one for
+//! each controller's mount on v1. Walk of a run: [`Cgroup::create`] makes the
+//! folders and writes the limits, [`Cgroup::add`] moves the first process in
+//! before its command runs, [`Cgroup::out_of_memory`] says afterwards whether the
+//! kernel killed something of it, [`Cgroup::remove`] takes the folders away.
+//! Others look at it with [`Cgroup::of`].
+//!
+//! What was asked for and cannot be limited here is an error; what nobody asked
+//! for (processes, figures) is done as far as the kernel can.
+
+mod hierarchy;
+pub mod limits;
+mod usage;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hierarchy::{Hierarchy, Version};
+use limits::{DEFAULT_PIDS, Limits};
+pub use usage::Usage;
+
+use crate::exec::error::{Attempt, Error, Result, Stage};
+use crate::explain;
+
+/// All of plywood's cgroups begin like this.
+const PREFIX: &str = "plywood-";
+/// Microseconds in which a group may use its share of the processors: the kernel's default.
+const PERIOD: u64 = 100_000;
+/// How long, and how often, a group is asked for again whose last process is just dying.
+const TRIES: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// One folder of a cgroup.
+#[derive(Debug)]
+struct Group {
+    version: Version,
+    controllers: Vec<&'static str>,
+    path: PathBuf,
+}
+
+/// A container's cgroup.
+#[derive(Debug)]
+pub struct Cgroup {
+    groups: Vec<Group>,
+}
+
+/// The name of the cgroup of container `id` of the root with this `uuid`.
+pub fn name(uuid: &str, id: &str) -> String {
+    let short = |text: &str| text.get(..12).unwrap_or(text).replace('-', "");
+    format!("{PREFIX}{}-{}", short(uuid), short(id))
+}
+
+impl Cgroup {
+    /// Makes the cgroup `name` with these limits, and no process in it.
+    ///
+    /// # Errors
+    /// Where a limit cannot be set here, naming it; nothing is left then.
+    pub fn create(name: &str, limits: &Limits) -> Result<Self> {
+        let hierarchies = hierarchy::all()?;
+        require(&hierarchies, limits)?;
+        let mut cgroup = Self { groups: Vec::new() };
+        let made = hierarchies
+            .iter()
+            .try_for_each(|hierarchy| cgroup.make(hierarchy, name));
+        match made.and_then(|()| cgroup.limit(limits)) {
+            Ok(()) => {
+                // A person goes in with the shell that starts the container.
+                cgroup.groups.iter().for_each(|group| explain_entering(&group.path));
+                Ok(cgroup)
+            }
+            Err(error) => {
+                if let Err(left) = cgroup.remove() {
+                    tracing::warn!("{left}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The cgroup `name`, as far as it is there.
+    ///
+    /// # Errors
+    /// Where the hierarchies cannot be read.
+    pub fn of(name: &str) -> Result<Self> {
+        let groups = hierarchy::all()?.into_iter().map(|hierarchy| Group {
+            version: hierarchy.version,
+            path: hierarchy.at.join(name),
+            controllers: hierarchy.controllers,
+        });
+        Ok(Self {
+            groups: groups.filter(|group| group.path.is_dir()).collect(),
+        })
+    }
+
+    /// The names of the cgroups that belong to the root with this `uuid`.
+    ///
+    /// # Errors
+    /// As for [`Cgroup::of`].
+    pub fn names(uuid: &str) -> Result<Vec<String>> {
+        let prefix = name(uuid, "");
+        let mut names = Vec::new();
+        for hierarchy in hierarchy::all()? {
+            let entries = std::fs::read_dir(&hierarchy.at)
+                .attempt(Stage::Limits, || format!("list {}", hierarchy.at.display()))?;
+            let found = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+            names.extend(found.filter(|name| name.starts_with(&prefix)));
+        }
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
+    /// Its folders.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.groups.iter().map(|group| group.path.as_path())
+    }
+
+    /// Moves a process in; its children will be in it too.
+    ///
+    /// # Errors
+    /// The kernel's: the process is gone.
+    pub fn add(&self, pid: u32) -> Result<()> {
+        self.groups.iter().try_for_each(|group| {
+            let path = group.path.join("cgroup.procs");
+            std::fs::write(&path, pid.to_string())
+                .attempt(Stage::Limits, || format!("put process {pid} into {}", path.display()))
+        })
+    }
+
+    /// How many of its processes the kernel has killed for want of memory.
+    pub fn out_of_memory(&self) -> u64 {
+        let count = |(group, file): (&Group, &str)| usage::field(&group.read(file)?, "oom_kill");
+        self.with("memory")
+            .map(|group| match group.version {
+                Version::V1 => (group, "memory.oom_control"),
+                Version::V2 => (group, "memory.events"),
+            })
+            .and_then(count)
+            .unwrap_or(0)
+    }
+
+    /// Stops every process of it where it is; [`Cgroup::thaw`] lets them go on.
+    ///
+    /// # Errors
+    /// Where they do not stop within a second, or the kernel cannot do it.
+    pub fn freeze(&self) -> Result<()> {
+        self.set_frozen(true)
+    }
+
+    /// Lets every process go on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn thaw(&self) -> Result<()> {
+        self.set_frozen(false)
+    }
+
+    /// Removes it, whose processes are dead or about to be.
+    ///
+    /// # Errors
+    /// Where a process lives on in it.
+    pub fn remove(self) -> Result<()> {
+        // All folders are tried: what is left of one must not keep the others.
+        self.groups.iter().map(Group::remove).fold(Ok(()), Result::and)
+    }
+
+    fn make(&mut self, hierarchy: &Hierarchy, name: &str) -> Result<()> {
+        if hierarchy.version == Version::V2 {
+            hand_down(hierarchy)?;
+        }
+        let path = hierarchy.at.join(name);
+        explain::step(|| format!("mkdir {}", path.display()));
+        std::fs::create_dir(&path).attempt(Stage::Limits, || format!("make the cgroup {}", path.display()))?;
+        self.groups.push(Group {
+            version: hierarchy.version,
+            controllers: hierarchy.controllers.clone(),
+            path,
+        });
+        Ok(())
+    }
+
+    fn limit(&self, limits: &Limits) -> Result<()> {
+        if let (Some(group), Some(memory)) = (self.with("memory"), limits.memory) {
+            group.limit_memory(memory, limits)?;
+        }
+        if let (Some(group), Some(cpus)) = (self.with("cpu"), limits.cpus) {
+            let quota = u64::from(cpus) * PERIOD / 1000;
+            match group.version {
+                Version::V1 => {
+                    group.write("cpu.cfs_period_us", &PERIOD.to_string())?;
+                    group.write("cpu.cfs_quota_us", &quota.to_string())?;
+                }
+                Version::V2 => group.write("cpu.max", &format!("{quota} {PERIOD}"))?,
+            }
+        }
+        match (self.with("pids"), limits.pids.unwrap_or(DEFAULT_PIDS)) {
+            (Some(_), 0) | (None, _) => Ok(()),
+            (Some(group), pids) => group.write("pids.max", &pids.to_string()),
+        }
+    }
+
+    fn with(&self, controller: &str) -> Option<&Group> {
+        self.groups.iter().find(|group| group.controllers.contains(&controller))
+    }
+
+    fn set_frozen(&self, frozen: bool) -> Result<()> {
+        let group = self
+            .with("freezer")
+            .or_else(|| self.groups.iter().find(|group| group.version == Version::V2));
+        let group = group.ok_or_else(|| Error::new(Stage::Limits, "freeze the container: it has no cgroup for it"))?;
+        let (file, value, state, wanted) = match (group.version, frozen) {
+            (Version::V1, true) => ("freezer.state", "FROZEN", "freezer.state", "FROZEN"),
+            (Version::V1, false) => ("freezer.state", "THAWED", "freezer.state", "THAWED"),
+            (Version::V2, true) => ("cgroup.freeze", "1", "cgroup.events", "frozen 1"),
+            (Version::V2, false) => ("cgroup.freeze", "0", "cgroup.events", "frozen 0"),
+        };
+        for _ in 0..TRIES {
+            // Said again each time: v1 gives up on a process that is just forking.
+            group.write(file, value)?;
+            if group
+                .read(state)
+                .is_some_and(|text| text.lines().any(|line| line == wanted))
+            {
+                return Ok(());
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Err(Error::new(
+            Stage::Limits,
+            format!("bring {} to {wanted:?} within a second", group.path.display()),
+        ))
+    }
+}
+
+impl Group {
+    fn limit_memory(&self, memory: u64, limits: &Limits) -> Result<()> {
+        let both = limits.memory_and_swap();
+        let (limit, swap, value) = match self.version {
+            Version::V1 => ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", both),
+            Version::V2 => (
+                "memory.max",
+                "memory.swap.max",
+                both.map(|both| both.saturating_sub(memory)),
+            ),
+        };
+        self.write(limit, &memory.to_string())?;
+        match value {
+            // Kernels may count no swap; then it is an error only where somebody asked for it.
+            Some(value) if limits.memory_swap.is_some() || self.path.join(swap).exists() => {
+                self.write(swap, &value.to_string())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&self, file: &str, value: &str) -> Result<()> {
+        let path = self.path.join(file);
+        explain::step(|| format!("echo {value} > {}", path.display()));
+        std::fs::write(&path, value).attempt(Stage::Limits, || format!("write {value} to {}", path.display()))
+    }
+
+    fn read(&self, file: &str) -> Option<String> {
+        std::fs::read_to_string(self.path.join(file)).ok()
+    }
+
+    fn remove(&self) -> Result<()> {
+        // The shell of a person who typed it is still inside.
+        self.path.parent().into_iter().for_each(explain_entering);
+        explain::step(|| format!("rmdir {}", self.path.display()));
+        let mut tries = 0..TRIES;
+        loop {
+            match std::fs::remove_dir(&self.path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                // A killed process counts until the kernel has buried it.
+                Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy && tries.next().is_some() => {
+                    std::thread::sleep(PAUSE);
+                }
+                removed => {
+                    return removed.attempt(Stage::Limits, || format!("remove the cgroup {}", self.path.display()));
+                }
+            }
+        }
+    }
+}
+
+fn explain_entering(path: &Path) {
+    explain::step(|| format!("echo $$ > {}/cgroup.procs", path.display()));
+}
+
+/// Lets the groups below the top of a v2 tree have the controllers that plywood uses.
+fn hand_down(hierarchy: &Hierarchy) -> Result<()> {
+    let path = hierarchy.at.join("cgroup.subtree_control");
+    let now = std::fs::read_to_string(&path).attempt(Stage::Limits, || format!("read {}", path.display()))?;
+    let names = hierarchy.controllers.iter().map(|name| name.replace("blkio", "io"));
+    let missing: Vec<String> = names
+        .filter(|name| !now.split_whitespace().any(|has| has == name))
+        .map(|name| format!("+{name}"))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing = missing.join(" ");
+    explain::step(|| format!("echo {missing} > {}", path.display()));
+    std::fs::write(&path, &missing).attempt(Stage::Limits, || format!("write {missing} to {}", path.display()))
+}
+
+/// Whether each limit that was asked for has a controller.
+fn require(hierarchies: &[Hierarchy], limits: &Limits) -> Result<()> {
+    let wanted = [
+        ("memory", "memory", limits.memory.is_some()),
+        ("cpu", "processors", limits.cpus.is_some()),
+        ("pids", "processes", limits.pids.is_some_and(|pids| pids > 0)),
+    ];
+    for (controller, what, is_wanted) in wanted {
+        let is_there = hierarchies
+            .iter()
+            .any(|hierarchy| hierarchy.controllers.contains(&controller));
+        if is_wanted && !is_there {
+            return Err(Error::new(
+                Stage::Limits,
+                format!(
+                    "limit the {what}: no cgroup with the {controller} controller is mounted (plywood doctor says more)"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_without_a_controller_is_an_error() {
+        let limits = Limits {
+            memory: Some(64 << 20),
+            ..Limits::default()
+        };
+        assert!(
+            require(&[], &limits)
+                .unwrap_err()
+                .to_string()
+                .contains("memory controller")
+        );
+        require(&[], &Limits::default()).unwrap();
+    }
+
+    #[test]
+    fn names_of_two_roots_do_not_meet() {
+        let one = name("0f6fc2e4-9b1a-4f33", "0123456789abcdef");
+        assert_eq!(one, "plywood-0f6fc2e49b1-0123456789ab");
+        assert!(!one.starts_with(&name("1f6fc2e4-9b1a-4f33", "")));
+    }
+}
