@@ -457,7 +457,7 @@ impl Snapshotter for Overlay {
         let Some(record) = self.store.layers.get(&chain.0.hex())? else {
             return lock.done();
         };
-        if let Some(user) = self.user_of(chain)? {
+        if let Some(user) = self.user_of(&lock, chain)? {
             return Err(Error::new(Kind::InUse, format!("layer {chain} is under {user}")));
         }
         let name = self.finish_layer(&lock, &record)?;

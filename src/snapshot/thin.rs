@@ -22,7 +22,7 @@ use plywood_store::lock::Exclusive;
 use plywood_store::record::{
     LayerRecord, POOL_KEY, Phase, Place, PoolDevices, PoolRecord, Record, SnapshotRecord, key_is_valid,
 };
-use plywood_store::{ChainId, Driver, Store};
+use plywood_store::{ChainId, Driver, Store, gc};
 
 use crate::dm::assembly;
 use crate::dm::pool::ThinId;
@@ -399,7 +399,7 @@ impl Snapshotter for Thin {
         let Some(layer) = self.store.layers.get(&chain.0.hex())? else {
             return lock.done();
         };
-        if let Some(user) = self.user_of(chain)? {
+        if let Some(user) = self.user_of(&lock, chain)? {
             return Err(Error::new(Kind::InUse, format!("the layer {chain} is under {user}")));
         }
         let claim = self.pool.claim(id_of(&layer.place)?)?;
@@ -460,7 +460,7 @@ impl Snapshotter for Thin {
 
 impl Thin {
     /// What stands on a layer, if anything that stays does.
-    fn user_of(&self, chain: &ChainId) -> Result<Option<String>> {
+    fn user_of(&self, lock: &Exclusive, chain: &ChainId) -> Result<Option<String>> {
         let stays = |parent: &Option<ChainId>, phase: Phase| parent.as_ref() == Some(chain) && phase == Phase::Ready;
         if let Some(layer) = self
             .store
@@ -475,7 +475,10 @@ impl Thin {
         let user = snapshots
             .into_iter()
             .find(|snapshot| stays(&snapshot.parent, snapshot.phase));
-        Ok(user.map(|snapshot| format!("the snapshot {:?}", snapshot.key)))
+        match user {
+            Some(snapshot) => Ok(Some(format!("the snapshot {:?}", snapshot.key))),
+            None => gc::promised(&self.store, lock, chain),
+        }
     }
 }
 

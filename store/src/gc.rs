@@ -101,6 +101,25 @@ pub fn mark_without(store: &Store, unnamed: &BTreeSet<ImageId>) -> Result<Garbag
     })
 }
 
+/// Who has been promised that a layer stays: an image, or a live command that pins it. Under the lock nobody
+/// can be promised it meanwhile.
+///
+/// A driver asks before it removes a layer, however that was found to be garbage: since the mark, or
+/// since [`condemn`], the same layer may have been made anew, and an image put on it.
+///
+/// # Errors
+/// A damaged record.
+pub fn promised(store: &Store, _lock: &Exclusive, chain: &ChainId) -> Result<Option<String>> {
+    let images = store.images.list()?;
+    if let Some(image) = images.iter().find(|image| image.layers.contains(chain)) {
+        return Ok(Some(format!("image {}", image.id)));
+    }
+    let pinned = |plan: &Plan| matches!(plan, Plan::Work { layers, .. } if layers.contains(chain));
+    let live = store.intents.live()?;
+    let command = live.iter().find(|(_, plan)| pinned(plan));
+    Ok(command.map(|(id, _)| format!("the running command {id}")))
+}
+
 /// Takes away what the store itself owns of `garbage` (image records, blobs,
 /// temporary files), and writes on the layers and snapshots that they are going:
 /// the driver removes those. Under the same lock as the [`mark`] that found it.

@@ -21,8 +21,8 @@ use plywood::error::Kind;
 use plywood::snapshot::{Access, NewLayer, Snapshotter};
 use plywood_store::blob::Descriptor;
 use plywood_store::intent::{Intent, Plan};
-use plywood_store::record::{LayerRecord, Phase, SnapshotRecord};
-use plywood_store::{ChainId, DiffId, Store};
+use plywood_store::record::{ImageRecord, LayerRecord, Phase, Record, SnapshotRecord};
+use plywood_store::{ChainId, DiffId, Digest, ImageId, Store};
 
 /// A fresh root and its driver. What keeps the root alive comes third.
 pub struct Subject {
@@ -70,6 +70,10 @@ pub fn run(make: &dyn Fn() -> Subject, deep: usize) {
     case("keys are taken once", &keys);
     case("parents that are not there", &missing_parents);
     case("a layer under others cannot be removed", &layer_in_use);
+    case(
+        "a layer that was promised to somebody cannot be removed",
+        &layer_promised,
+    );
     case("removing is final and can be repeated", &removing);
     case("what was never mounted is unmounted already", &never_mounted);
     case("a mount that somebody else undid is forgotten", &unmounted_by_hand);
@@ -488,6 +492,36 @@ fn layer_in_use(subject: &Subject) {
     assert_eq!(subject.view(&base, |root| read(root, "file")), "x");
     subject.driver.remove_layer(&base.chain_id).unwrap();
     assert!(subject.store.layers.list().unwrap().is_empty());
+}
+
+/// A sweep may come to a layer that another command has made anew, and put an image on, since it was marked.
+fn layer_promised(subject: &Subject) {
+    let base = subject.layer(None, "base", |root| fs::write(root.join("file"), "x").unwrap());
+    let refused = || {
+        let error = subject.driver.remove_layer(&base.chain_id).unwrap_err();
+        assert_eq!(error.kind(), Kind::InUse, "{error}");
+    };
+    let mut command = subject.work();
+    command.pin_layer(base.chain_id).unwrap();
+    refused();
+    let image = ImageRecord {
+        id: ImageId(Digest::of(b"config")),
+        config: base.blob.clone(),
+        manifest: base.blob.clone(),
+        layers: vec![base.chain_id],
+        created: None,
+        stored_at: 0,
+    };
+    let lock = subject.store.exclusive().unwrap();
+    subject.store.images.put(&lock, &image).unwrap();
+    lock.done().unwrap();
+    command.done().unwrap();
+    refused();
+    assert_eq!(subject.view(&base, |root| read(root, "file")), "x");
+    let lock = subject.store.exclusive().unwrap();
+    subject.store.images.remove(&lock, &image.key()).unwrap();
+    lock.done().unwrap();
+    subject.driver.remove_layer(&base.chain_id).unwrap();
 }
 
 fn removing(subject: &Subject) {

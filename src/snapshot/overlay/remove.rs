@@ -1,9 +1,8 @@
 //! How snapshots and layers go: record first, then the folder, forward only.
 
-use plywood_store::ChainId;
-use plywood_store::intent::Plan;
 use plywood_store::lock::Exclusive;
 use plywood_store::record::{LayerRecord, Phase, SnapshotRecord};
+use plywood_store::{ChainId, gc};
 
 use super::{Overlay, Upper, folder, folders};
 use crate::error::{Error, Result};
@@ -83,7 +82,7 @@ impl Overlay {
     }
 
     /// What stands on a layer, or none.
-    pub(super) fn user_of(&self, chain: &ChainId) -> Result<Option<String>> {
+    pub(super) fn user_of(&self, lock: &Exclusive, chain: &ChainId) -> Result<Option<String>> {
         for layer in self.store.layers.list()? {
             if layer.parent.as_ref() == Some(chain) {
                 return Ok(Some(format!("layer {}", layer.chain_id)));
@@ -94,11 +93,6 @@ impl Overlay {
                 return Ok(Some(format!("snapshot {}", snapshot.key)));
             }
         }
-        let pinned = |plan: &Plan| matches!(plan, Plan::Work { layers, .. } if layers.contains(chain));
-        let live = self.store.intents.live()?;
-        Ok(live
-            .iter()
-            .find(|(_, plan)| pinned(plan))
-            .map(|(id, _)| format!("the running command {id}")))
+        gc::promised(&self.store, lock, chain)
     }
 }
