@@ -3,6 +3,7 @@
 //! Docker's and podman's words and flags where they have one. Every verb's help
 //! ends with an example.
 
+mod live;
 mod value;
 
 use std::path::PathBuf;
@@ -13,11 +14,14 @@ use clap_complete::Shell;
 use plywood_store::Reference;
 
 use crate::exec::cgroup::limits::Swap;
+pub use live::{AttachArgs, KillArgs, LogsArgs, StopArgs, WaitArgs};
 pub use value::size;
-use value::{compression, pids, processors, swap};
+use value::{compression, pids, processors, signal, swap};
 
 /// Where the store lives unless `--root` says otherwise.
 pub const DEFAULT_ROOT: &str = "/var/lib/plywood";
+/// Keys that leave a container's terminal, as Docker has them.
+const DETACH_KEYS: &str = "ctrl-p,ctrl-q";
 
 /// Layered images on device-mapper thin pools: build, commit, ship and run them, without a daemon
 #[derive(Debug, Parser)]
@@ -114,6 +118,21 @@ pub enum Verb {
     Run(RunArgs),
     /// Run an ended container again
     Start(StartArgs),
+    /// Be at a detached container's terminal, or its streams
+    #[command(after_help = "Example:\n  plywood attach website    ctrl-p ctrl-q leaves it")]
+    Attach(AttachArgs),
+    /// Print what a detached container has written
+    #[command(after_help = "Example:\n  plywood logs -f --tail 20 website")]
+    Logs(LogsArgs),
+    /// Ask containers to end, and kill those that do not
+    #[command(after_help = "Example:\n  plywood stop -t 5 website")]
+    Stop(StopArgs),
+    /// Send containers a signal
+    #[command(after_help = "Example:\n  plywood kill -s HUP website")]
+    Kill(KillArgs),
+    /// Wait until containers end, and print their exit codes
+    #[command(after_help = "Example:\n  plywood wait website")]
+    Wait(WaitArgs),
     /// List containers
     #[command(after_help = "Example:\n  plywood ps -a")]
     Ps(PsArgs),
@@ -353,12 +372,21 @@ pub struct RunArgs {
     /// Remove the container when its command ends
     #[arg(long)]
     pub rm: bool,
+    /// Let it go on by itself: prints its id; plywood logs, attach, stop and wait work on it
+    #[arg(short, long)]
+    pub detach: bool,
     /// Pass standard input on
     #[arg(short, long)]
     pub interactive: bool,
     /// Give the command a terminal of its own
     #[arg(short, long)]
     pub tty: bool,
+    /// Keys that leave the terminal, and let the container go on
+    #[arg(long, value_name = "KEYS", default_value = DETACH_KEYS)]
+    pub detach_keys: String,
+    /// Signal with which plywood stop asks it to end [default: the image's, or TERM]
+    #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+    pub stop_signal: Option<i32>,
     /// Name of the container [default: made up]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -436,12 +464,15 @@ pub enum NetworkChoice {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  plywood start -a website")]
 pub struct StartArgs {
-    /// Attach its output; always so for now
+    /// Stay with it: its output is plywood's, and its exit code
     #[arg(short, long)]
     pub attach: bool,
     /// Pass standard input on
     #[arg(short, long)]
     pub interactive: bool,
+    /// Keys that leave the terminal, and let the container go on
+    #[arg(long, value_name = "KEYS", default_value = DETACH_KEYS)]
+    pub detach_keys: String,
     /// Name or id
     pub container: String,
 }

@@ -38,6 +38,15 @@ impl Failure {
         failure
     }
 
+    /// A failure that was told already: only its exit code is left.
+    pub fn told(code: u8) -> Self {
+        Self {
+            code,
+            silent: true,
+            ..Self::from(Error::invalid("not everything was done"))
+        }
+    }
+
     /// The same failure under another exit code.
     #[must_use]
     pub fn with_code(mut self, code: u8) -> Self {
@@ -117,10 +126,7 @@ impl<'a> Each<'a> {
     pub fn outcome(self) -> Outcome {
         match self.failed {
             false => Ok(OK),
-            true => Err(Failure {
-                silent: true,
-                ..Failure::from(Error::invalid("not everything was done"))
-            }),
+            true => Err(Failure::told(FAILED)),
         }
     }
 }

@@ -19,6 +19,8 @@ pub struct Output {
     json: bool,
     quiet: bool,
     bars: Bars,
+    /// What was told since this process has nobody to tell it.
+    gathered: Mutex<Option<Vec<String>>>,
 }
 
 impl Output {
@@ -30,7 +32,24 @@ impl Output {
             bars: Bars {
                 hidden: quiet || !std::io::stderr().is_terminal(),
             },
+            gathered: Mutex::new(None),
         }
+    }
+
+    /// From now on keeps what is told beside the result, for [`Output::gathered`].
+    pub fn gather(&self) {
+        if let Ok(mut gathered) = self.gathered.lock() {
+            gathered.get_or_insert_default();
+        }
+    }
+
+    /// What was told since [`Output::gather`].
+    pub fn gathered(&self) -> Vec<String> {
+        self.gathered
+            .lock()
+            .ok()
+            .and_then(|mut gathered| gathered.take())
+            .unwrap_or_default()
     }
 
     /// Whether the result is to be a JSON document.
@@ -97,13 +116,16 @@ impl Output {
     /// Tells something beside the result, on stderr.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {
-            beside_bar(|| last_words(text.as_ref()));
+            self.error(text);
         }
     }
 
     /// Tells a failure, on stderr.
     pub fn error(&self, text: impl AsRef<str>) {
-        beside_bar(|| last_words(text.as_ref()));
+        match self.gathered.lock().as_deref_mut() {
+            Ok(Some(gathered)) => gathered.push(text.as_ref().to_owned()),
+            _ => beside_bar(|| last_words(text.as_ref())),
+        }
     }
 
     /// Progress of long work.

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use plywood::exec::capability::Capabilities;
 use plywood::exec::cgroup::limits::Limits;
 use plywood::exec::spec::{Bind, Network, Spec};
-use plywood::exec::{self, Error, Streams};
+use plywood::exec::{self, Attendant, Error, Streams};
 
 /// Programs that the root filesystem has.
 const APPLETS: [&str; 26] = [
@@ -183,6 +183,7 @@ fn spec(args: &[&str]) -> Spec {
         privileged: false,
         capabilities: Capabilities::default(),
         no_new_privileges: false,
+        stop_signal: None,
         limits: Limits::default(),
         binds: Vec::new(),
         tmpfs: Vec::new(),
@@ -218,7 +219,7 @@ fn run_and(root: &Path, spec: &Spec, input: &[u8], started: impl FnOnce(u32) -> 
         stdout: stdout.as_fd(),
         stderr: stderr.as_fd(),
     };
-    let outcome = exec::run(root, spec, streams, started);
+    let outcome = exec::run(root, spec, Attendant::Caller(streams), started);
     drop((stdin, stdout, stderr));
     writer.join().unwrap();
     Ended {
@@ -733,7 +734,7 @@ fn root_runs_for_another_test() {
     let _ = exec::run(
         Path::new(&root),
         &shell("sleep 1000 & exec sleep 1000"),
-        Streams::own(),
+        Attendant::Caller(Streams::own()),
         |pid| {
             fs::write(Path::new(&root).join("pid"), pid.to_string()).unwrap();
             Ok(())

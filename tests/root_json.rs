@@ -62,6 +62,11 @@ fn root_each_document_is_what_the_page_says() {
     page.holds("inspect of an image", &plywood.json(["inspect", "site"]));
     page.holds("inspect of a container", &plywood.json(["inspect", "c"]));
     plywood.ok(["umount", "c"]);
+    plywood.ok(["run", "-d", "--name", "d", "base", "sleep", "1000"]);
+    page.holds("kill", &plywood.json(["kill", "-s", "CONT", "d"]));
+    page.holds("stop", &plywood.json(["stop", "-t", "0", "d"]));
+    page.holds("wait", &plywood.json(["wait", "d"]));
+    plywood.ok(["rm", "d"]);
     page.holds("rm", &plywood.json(["rm", "c"]));
 
     page.holds("rmi", &plywood.json(["rmi", "--dry-run", "site"]));
@@ -78,6 +83,9 @@ fn root_each_document_is_what_the_page_says() {
         "inspect of a container",
         "tree",
         "ps",
+        "kill",
+        "stop",
+        "wait",
         "diff",
         "mount",
         "rm",

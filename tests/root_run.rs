@@ -143,7 +143,7 @@ fn root_a_killed_plywood_leaves_a_container_that_starts_again() {
         state = state_of(&plywood, "one");
     }
     assert_eq!(state, ("exited".to_owned(), Some(137)));
-    assert_eq!(plywood.ok(["start", "one"]), "ready");
+    assert_eq!(plywood.ok(["start", "-a", "one"]), "ready");
     assert_eq!(state_of(&plywood, "one"), ("exited".to_owned(), Some(0)));
     plywood.ok(["rm", "one"]);
     plywood.sound();

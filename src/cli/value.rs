@@ -1,6 +1,7 @@
 //! Values of options: what clap is to make of their text.
 
 use crate::exec::cgroup::limits::Swap;
+use crate::exec::signals;
 
 /// Bytes: a number with an optional K, M, G or T (powers of 1024; `KiB`, `KB` and `k` mean the same).
 ///
@@ -57,6 +58,11 @@ pub(super) fn pids(text: &str) -> Result<u64, String> {
             .parse()
             .map_err(|_| format!("{text:?} is not a number of processes")),
     }
+}
+
+/// A signal's number, from its name or number.
+pub(super) fn signal(text: &str) -> Result<i32, String> {
+    signals::parse(text).ok_or_else(|| format!("{text:?} is no signal: write a name or number, as in TERM or 15"))
 }
 
 /// How to compress blobs.

@@ -15,13 +15,14 @@ use plywood_store::record::{ContainerRecord, ContainerState};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::commands::{Host, Session, now};
+use crate::commands::{Host, Session, detach, logs, now};
 use crate::error::{Context, Error, Kind, Result};
 use crate::exec::cgroup::{self, Cgroup};
 use crate::exec::error::CODE_FAILED;
+use crate::exec::monitor::Monitor;
 use crate::exec::spec::Spec;
 use crate::exec::state::CODE_KILLED;
-use crate::exec::{self, Stage, Streams, state};
+use crate::exec::{self, Attendant, Stage, Streams, state};
 use crate::failure::{BEFORE_COMMAND, Failure, Outcome};
 use crate::output;
 use crate::snapshot::Access;
@@ -200,9 +201,10 @@ pub fn run(
     container: &ContainerRecord,
     spec: &Spec,
     _hold: &Hold,
+    monitor: Option<&mut Monitor>,
     begins: impl FnOnce() -> Result<()>,
 ) -> Ended {
-    if spec.terminal && spec.stdin && !std::io::stdin().is_terminal() {
+    if monitor.is_none() && spec.terminal && spec.stdin && !std::io::stdin().is_terminal() {
         session
             .output
             .note("standard input is not a terminal: passing it on as it is");
@@ -216,39 +218,69 @@ pub fn run(
             };
         }
     };
-    let cgroup = match Cgroup::create(&cgroup_name(&host.store, &container.id), &spec.limits) {
-        Ok(cgroup) => cgroup,
-        Err(error) => {
-            return Ended {
-                outcome: finish(host, container, Err(error), mounted.close()),
-                began: false,
-            };
-        }
-    };
-    let outcome = exec::run(mounted.path(), spec, Streams::own(), |pid| {
-        cgroup.add(pid)?;
-        let start_ticks = state::start_ticks(pid)
-            .ok_or_else(|| Error::not_found(format!("the process {pid} of container {} is gone", container.name)))?;
-        record(
-            &host.store,
-            container,
-            ContainerState::Running {
-                pid,
-                start_ticks,
-                started_at: now(),
-            },
-        )?;
-        Ok(begins()?)
-    });
+    let outcome = run_mounted(session, host, container, spec, mounted.path(), monitor, begins);
     let began = !outcome.as_ref().is_err_and(exec::Error::is_before_command);
-    tell_out_of_memory(session, &cgroup, spec, outcome.as_ref().ok());
-    if let Err(error) = cgroup.remove() {
-        session.output.note(format!("{error}; the next command tries again"));
-    }
     Ended {
         outcome: finish(host, container, outcome, mounted.close()),
         began,
     }
+}
+
+/// Runs `spec` in the root filesystem `root`, within its limits.
+fn run_mounted(
+    session: &Session,
+    host: &Host,
+    container: &ContainerRecord,
+    spec: &Spec,
+    root: &Path,
+    monitor: Option<&mut Monitor>,
+    begins: impl FnOnce() -> Result<()>,
+) -> exec::Result<i32> {
+    let cgroup = Cgroup::create(&cgroup_name(&host.store, &container.id), &spec.limits)?;
+    let is_detached = monitor.is_some();
+    let attendant = attendant(host, container, spec, monitor);
+    let outcome = attendant.and_then(|attendant| {
+        exec::run(root, spec, attendant, |pid| {
+            cgroup.add(pid)?;
+            record(&host.store, container, running(container, pid)?)?;
+            begins()?;
+            if is_detached {
+                session.output.gather();
+            }
+            Ok(())
+        })
+    });
+    tell_out_of_memory(session, &cgroup, spec, outcome.as_ref().ok());
+    if let Err(error) = cgroup.remove() {
+        session.output.note(format!("{error}; the next command tries again"));
+    }
+    outcome
+}
+
+/// Who stays with the container: its monitor, opened, or this process for its caller.
+fn attendant<'a>(
+    host: &Host,
+    container: &ContainerRecord,
+    spec: &Spec,
+    monitor: Option<&'a mut Monitor>,
+) -> exec::Result<Attendant<'a>> {
+    let Some(monitor) = monitor else {
+        return Ok(Attendant::Caller(Streams::own()));
+    };
+    let log = logs::path(&host.store, &container.id)?;
+    let socket = detach::socket(&host.store, &container.id)?;
+    monitor.open(spec.stdin, &log, &socket)?;
+    Ok(Attendant::Monitor(monitor))
+}
+
+fn running(container: &ContainerRecord, pid: u32) -> Result<ContainerState> {
+    let start_ticks = state::start_ticks(pid)
+        .ok_or_else(|| Error::not_found(format!("the process {pid} of container {} is gone", container.name)))?;
+    Ok(ContainerState::Running {
+        pid,
+        start_ticks,
+        started_at: now(),
+    })
 }
 
 /// The name of a container's cgroup.

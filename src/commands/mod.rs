@@ -1,10 +1,12 @@
 //! The verbs, one a file, and what each begins with: [`Host`], the opened root.
 
+pub mod attach;
 pub mod check;
 pub mod collect;
 pub mod commit;
 pub mod completion;
 pub mod container;
+pub mod detach;
 pub mod df;
 pub mod diff;
 pub mod doctor;
@@ -14,6 +16,8 @@ pub mod history;
 pub mod images;
 pub mod import;
 pub mod inspect;
+pub mod live;
+pub mod logs;
 pub mod mount;
 pub mod pool;
 pub mod ps;
@@ -23,9 +27,11 @@ pub mod rmi;
 mod room;
 pub mod run;
 pub mod start;
+pub mod stop;
 pub mod tag;
 pub mod tree;
 pub mod umount;
+pub mod wait;
 
 use std::sync::Arc;
 
@@ -174,6 +180,11 @@ pub fn dispatch(verb: Verb, session: &Session) -> Outcome {
         Verb::Run(args) => run::run(&args, session),
         Verb::Start(args) => start::run(&args, session),
         Verb::Ps(args) => ps::run(&args, session),
+        Verb::Attach(args) => attach::run(&args, session),
+        Verb::Logs(args) => logs::run(&args, session),
+        Verb::Stop(args) => stop::run(&args, session),
+        Verb::Kill(args) => stop::kill(&args, session),
+        Verb::Wait(args) => wait::run(&args, session),
         Verb::Rm(args) => rm::run(&args, session),
         Verb::Commit(args) => commit::run(&args, session),
         Verb::Diff(args) => diff::run(&args, session),

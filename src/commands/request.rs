@@ -8,6 +8,7 @@ use crate::error::{Context, Error, Result};
 use crate::exec::DEFAULT_PATH;
 use crate::exec::capability::Capabilities;
 use crate::exec::cgroup::limits::Limits;
+use crate::exec::signals;
 use crate::exec::spec::{Bind, Network, Spec};
 use crate::image::oci::RunConfig;
 
@@ -47,6 +48,7 @@ pub fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
         capabilities: Capabilities::chosen(args.privileged, &args.cap_add, &args.cap_drop)
             .map_err(|error| Error::invalid(error.to_string()))?,
         no_new_privileges: no_new_privileges(&args.security_opt)?,
+        stop_signal: stop_signal(args.stop_signal, &config.stop_signal)?,
         limits: Limits {
             memory: args.memory,
             memory_swap: args.memory_swap,
@@ -121,6 +123,18 @@ fn environment(
         }
     }
     Ok(env.into_iter().map(|(key, value)| format!("{key}={value}")).collect())
+}
+
+/// What was asked for, else what the image says.
+fn stop_signal(asked: Option<i32>, image: &str) -> Result<Option<i32>> {
+    if asked.is_some() || image.is_empty() {
+        return Ok(asked);
+    }
+    let known = signals::parse(image).map(Some);
+    known.ok_or_else(|| {
+        Error::invalid(format!("the image's stop signal {image:?} is none"))
+            .hinted("--stop-signal TERM sets another one")
+    })
 }
 
 /// Docker's forms of the option: by itself, or with `=` or `:` and a truth.

@@ -6,15 +6,12 @@
 
 use plywood_store::error::Kind;
 use plywood_store::intent::{Intent, Plan};
-use plywood_store::record::{ContainerRecord, ContainerState};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Serialize;
 
 use crate::cli::RmArgs;
-use crate::commands::{Host, Session, container};
-use crate::error::{Context, Error, Result, both};
-use crate::exec::state;
-use crate::explain;
+use crate::commands::live::Live;
+use crate::commands::{Host, Session, container, logs, stop};
+use crate::error::{Result, both};
 use crate::failure::{Each, Outcome};
 
 /// A container that was removed, as `--json` shows it.
@@ -23,9 +20,6 @@ struct Removed {
     id: String,
     name: String,
 }
-
-/// How long a killed container may take to end.
-const KILL_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Removes each container, and says for each what became of it.
 ///
@@ -58,8 +52,8 @@ fn remove(session: &Session, host: Option<&Host>, name: &str, force: bool) -> Re
         Err(error) if force && error.kind() == Kind::NotFound => return Ok(None),
         found => found?,
     };
-    if force {
-        kill(host, &record)?;
+    if force && let Ok(live) = Live::of(record.clone())? {
+        stop::end(host, &live)?;
     }
     let hold = container::hold(session, &host.store, &record)?;
     remove_held(host, &record.id, hold, passing(host, &record.id)?)?;
@@ -96,6 +90,7 @@ fn erase(host: &Host, id: &str, hold: container::Hold) -> Result<()> {
     // The record goes last: until then the snapshot has an owner that can be found and removed again.
     host.snapshotter.unmount_at(id)?;
     host.snapshotter.remove(id)?;
+    logs::remove(&host.store, id)?;
     let lock = host.store.exclusive()?;
     host.store.containers.remove(&lock, id)?;
     lock.done()?;
@@ -131,48 +126,4 @@ pub fn take_up(host: &Host) -> Result<Vec<String>> {
         }
     }
     Ok(lines)
-}
-
-/// Kills the container's first process, and so all of it, and waits until its plywood let go.
-fn kill(host: &Host, record: &ContainerRecord) -> Result<()> {
-    let ContainerState::Running { pid, start_ticks, .. } = record.state else {
-        return Ok(());
-    };
-    if container::try_hold(&host.store, &record.id)?.is_some() {
-        return Ok(());
-    }
-    signal_kill(pid, start_ticks, record)?;
-    let end = std::time::Instant::now() + KILL_WAIT;
-    while container::try_hold(&host.store, &record.id)?.is_none() {
-        if std::time::Instant::now() > end {
-            return Err(Error::new(
-                Kind::InUse,
-                format!(
-                    "container {} did not end within {} seconds of being killed",
-                    record.name,
-                    KILL_WAIT.as_secs()
-                ),
-            ));
-        }
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    Ok(())
-}
-
-/// Sends SIGKILL to exactly that process: the handle is taken first, then its start time compared.
-fn signal_kill(pid: u32, start_ticks: u64, record: &ContainerRecord) -> Result<()> {
-    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let process = process.ok_or_else(|| Error::corrupt(format!("container {} has process {pid}", record.name)))?;
-    let handle = match pidfd_open(process, PidfdFlags::empty()) {
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
-        handle => handle.context("find process", pid.to_string())?,
-    };
-    if state::start_ticks(pid) != Some(start_ticks) {
-        return Ok(());
-    }
-    explain::step(|| format!("kill -KILL {pid}"));
-    match pidfd_send_signal(handle, Signal::KILL) {
-        Err(rustix::io::Errno::SRCH) => Ok(()),
-        sent => sent.context("kill process", pid.to_string()),
-    }
 }

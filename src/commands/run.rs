@@ -5,10 +5,12 @@ use plywood_store::record::{ContainerRecord, ContainerState, ImageRecord, Record
 
 use crate::cli::RunArgs;
 use crate::commands::container::{self, before_command};
-use crate::commands::{Host, Session, now, request, rm, tag};
+use crate::commands::{Host, Session, detach, now, request, rm, tag};
 use crate::error::{Context, Error, Kind, Result, both};
+use crate::exec::attach::Wishes;
+use crate::exec::monitor::Monitor;
 use crate::exec::spec::Spec;
-use crate::failure::Outcome;
+use crate::failure::{OK, Outcome};
 use crate::image::oci;
 
 /// Bytes that a container's name may have.
@@ -25,14 +27,30 @@ const WOODS: [&str; 16] = [
     "pine", "spruce", "willow",
 ];
 
-/// Runs the verb.
+/// Runs the verb: in this process, or with `--detach` and at a terminal in a monitor.
 ///
 /// # Errors
 /// 125 where plywood failed before the command, 126 where that cannot be executed, 127 where it is not there.
 pub fn run(args: &RunArgs, session: &Session) -> Outcome {
+    let stays = args.tty && args.interactive && detach::is_person();
+    if !args.detach && !stays {
+        return run_to_end(args, session, &random_id().map_err(before_command)?, None);
+    }
+    let keys = detach::detach_keys(&args.detach_keys).map_err(before_command)?;
+    let id = random_id().map_err(before_command)?;
+    let started = detach::start(session, |monitor| run_to_end(args, session, &id, Some(monitor)))?;
+    if args.detach {
+        session.output.line(&id)?;
+        return Ok(OK);
+    }
+    started.attend(session, Wishes::of_person(&keys))
+}
+
+/// Makes the container `id`, runs its command and clears up behind it.
+fn run_to_end(args: &RunArgs, session: &Session, id: &str, monitor: Option<&mut Monitor>) -> Outcome {
     let host = session.existing_host().map_err(before_command)?;
     let host = host.ok_or_else(|| before_command(tag::no_image(&args.image)))?;
-    let (container, spec, passing) = create(args, &host).map_err(before_command)?;
+    let (container, spec, passing) = create(args, &host, id).map_err(before_command)?;
     let hold = container::hold(session, &host.store, &container).map_err(before_command)?;
     let parent = parent_of(&host, &container);
     let prepared = parent.and_then(|parent| host.snapshotter.prepare(&container.id, parent.as_ref(), None));
@@ -41,7 +59,7 @@ pub fn run(args: &RunArgs, session: &Session) -> Outcome {
         return undone.map_err(before_command);
     }
     let mut passing = Some(passing);
-    let ended = container::run(session, &host, &container, &spec, &hold, || {
+    let ended = container::run(session, &host, &container, &spec, &hold, monitor, || {
         // From here on there may be something of somebody's in it, which stays if it is to stay.
         let over = passing.take_if(|_| !args.rm);
         over.map_or(Ok(()), Intent::done)
@@ -66,14 +84,13 @@ pub fn run(args: &RunArgs, session: &Session) -> Outcome {
 
 /// Checks what is wanted and records the container under a name that is its own. Until the intent is done, a
 /// kill means that it goes again.
-fn create(args: &RunArgs, host: &Host) -> Result<(ContainerRecord, Spec, Intent)> {
+fn create(args: &RunArgs, host: &Host, id: &str) -> Result<(ContainerRecord, Spec, Intent)> {
     let image = host.store.find_image(&args.image)?;
     let config = oci::read_config(&host.store, &image)?;
-    let id = random_id()?;
-    let spec = request::spec(args, &config.config, &id)?;
+    let spec = request::spec(args, &config.config, id)?;
     spec.check().map_err(|error| Error::invalid(error.to_string()))?;
-    let passing = rm::passing(host, &id)?;
-    match record(args, host, &image, id, &spec) {
+    let passing = rm::passing(host, id)?;
+    match record(args, host, &image, id.to_owned(), &spec) {
         Ok(container) => Ok((container, spec, passing)),
         Err(error) => both(Err(error), passing.done()),
     }

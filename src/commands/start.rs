@@ -1,26 +1,46 @@
 //! `plywood start`: an ended container's command once more, in what it left.
 
 use crate::cli::StartArgs;
-use crate::commands::Session;
 use crate::commands::container::{self, before_command};
+use crate::commands::{Session, detach, live};
+use crate::exec::attach::Wishes;
+use crate::exec::monitor::Monitor;
 use crate::exec::spec::Spec;
-use crate::failure::Outcome;
+use crate::failure::{OK, Outcome};
 
 /// Runs the verb.
 ///
 /// # Errors
-/// As for `plywood run`: the command's code, or 125 to 127.
+/// As for `plywood run`: with `--attach` the command's code, or 125 to 127.
 pub fn run(args: &StartArgs, session: &Session) -> Outcome {
-    let host = session.existing_host().map_err(before_command)?;
-    let host = host.ok_or_else(|| before_command(container::none(&args.container)))?;
-    let found = host.store.find_container(&args.container).map_err(before_command)?;
+    let store = session.store().map_err(before_command)?;
+    let store = store.ok_or_else(|| before_command(container::none(&args.container)))?;
+    let found = store.find_container(&args.container).map_err(before_command)?;
+    let recorded = container::recorded_spec(&found).map_err(before_command)?;
+    let stays = args.attach && args.interactive && recorded.terminal && detach::is_person();
     let spec = Spec {
-        stdin: args.interactive,
-        ..container::recorded_spec(&found).map_err(before_command)?
+        // Whoever attaches later may want to write to it as it was made to be.
+        stdin: args.interactive || (!args.attach && recorded.stdin),
+        ..recorded
     };
+    if args.attach && !stays {
+        return run_to_end(session, &found.id, &spec, None);
+    }
+    let keys = detach::detach_keys(&args.detach_keys).map_err(before_command)?;
+    let started = detach::start(session, |monitor| run_to_end(session, &found.id, &spec, Some(monitor)))?;
+    if stays {
+        return started.attend(session, Wishes::of_person(&keys));
+    }
+    session.output.line(&args.container)?;
+    Ok(OK)
+}
+
+fn run_to_end(session: &Session, id: &str, spec: &Spec, monitor: Option<&mut Monitor>) -> Outcome {
+    let host = live::host(session, id).map_err(before_command)?;
+    let found = host.store.find_container(id).map_err(before_command)?;
     let hold = container::hold(session, &host.store, &found).map_err(before_command)?;
     // It may have been removed, or have run, between the look and the hold.
     let found = host.store.find_container(&found.id).map_err(before_command)?;
     container::refuse_shown(&host.store, &found).map_err(before_command)?;
-    container::run(session, &host, &found, &spec, &hold, || Ok(())).outcome
+    container::run(session, &host, &found, spec, &hold, monitor, || Ok(())).outcome
 }

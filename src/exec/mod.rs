@@ -20,6 +20,7 @@
 //! and *go*. A bridge is to be attached there too; a seccomp filter is to be loaded
 //! right before execve.
 
+pub mod attach;
 pub mod capability;
 pub mod cgroup;
 mod channel;
@@ -28,16 +29,20 @@ mod command;
 pub mod error;
 mod files;
 mod leftover;
+pub mod log;
+pub mod monitor;
 mod mounts;
 mod privilege;
 mod rootfs;
 pub mod sealed;
+pub mod signals;
 pub mod spec;
 pub mod state;
 mod supervise;
 mod terminal;
 mod tree;
 pub mod user;
+mod wire;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -52,6 +57,7 @@ use crate::explain;
 use crate::sys::fork;
 use channel::{Channel, Message};
 use error::Attempt;
+use monitor::Monitor;
 use spec::{Network, Spec};
 
 /// What the command reads and writes. With a terminal of its own these are what plywood relays.
@@ -76,6 +82,15 @@ impl Streams<'static> {
     }
 }
 
+/// Who is with the command while it runs.
+#[derive(Debug)]
+pub enum Attendant<'a> {
+    /// This process, for whoever called it: the command has its streams.
+    Caller(Streams<'a>),
+    /// This process, as the container's [`Monitor`].
+    Monitor(&'a mut Monitor),
+}
+
 /// Runs `spec` in the directory `root`, a mounted root filesystem, and gives the
 /// command's exit code: its own, or 128+n where signal n ended it.
 ///
@@ -85,7 +100,12 @@ impl Streams<'static> {
 ///
 /// # Errors
 /// With the exit code that says how far it came: see [`Error::exit_code`].
-pub fn run(root: &Path, spec: &Spec, streams: Streams<'_>, started: impl FnOnce(u32) -> Result<()>) -> Result<i32> {
+pub fn run(
+    root: &Path,
+    spec: &Spec,
+    mut attendant: Attendant<'_>,
+    started: impl FnOnce(u32) -> Result<()>,
+) -> Result<i32> {
     spec.check()?;
     let files = files::generate(spec)?;
     let folder = leftover::open_host_folder(root)
@@ -96,7 +116,7 @@ pub fn run(root: &Path, spec: &Spec, streams: Streams<'_>, started: impl FnOnce(
         root,
         spec,
         files: &files,
-        streams,
+        streams: attendant.streams()?,
     };
 
     let pid = fork_into_namespaces(spec.network, || child::live(&plan, &theirs))?;
@@ -115,15 +135,32 @@ pub fn run(root: &Path, spec: &Spec, streams: Streams<'_>, started: impl FnOnce(
             ));
         }
     };
-    let outcome = let_run(&child, &ours, spec, streams, master, &signals, started);
+    let outcome = match &mut attendant {
+        Attendant::Caller(streams) => attend(&child, &ours, spec, *streams, master, &signals, started),
+        Attendant::Monitor(monitor) => monitor
+            .take(master)
+            .and_then(|()| go(&child, &ours, started))
+            .and_then(|()| monitor.begin())
+            .and_then(|()| monitor.watch(&child, &signals)),
+    };
     // Where that failed, the child may wait or run still.
     drop(child);
     leftover::remove(folder.as_fd(), root, &made);
     outcome
 }
 
-/// From *ready* to the command's end.
-fn let_run(
+impl Attendant<'_> {
+    fn streams(&self) -> Result<Streams<'_>> {
+        let streams = match self {
+            Self::Caller(streams) => Some(*streams),
+            Self::Monitor(monitor) => monitor.streams(),
+        };
+        streams.ok_or_else(|| Error::new(Stage::Supervision, "watch a container before its monitor is open"))
+    }
+}
+
+/// From *ready* to the command's end, with the caller's own streams.
+fn attend(
     child: &supervise::Child,
     channel: &Channel,
     spec: &Spec,
@@ -139,6 +176,12 @@ fn let_run(
     if let Some(signal) = signals.early_end() {
         return Ok(128 + signal as i32);
     }
+    go(child, channel, started)?;
+    supervise::watch(child, signals, relay)
+}
+
+/// From *ready* to the command.
+fn go(child: &supervise::Child, channel: &Channel, started: impl FnOnce(u32) -> Result<()>) -> Result<()> {
     started(child.pid())?;
     channel.release()?;
     // The end of file says that execve has closed the child's end.
@@ -146,7 +189,7 @@ fn let_run(
         child.wait()?;
         return Err(error.into());
     }
-    supervise::watch(child, signals, relay)
+    Ok(())
 }
 
 /// Forks a child that is the first process of a new pid namespace.

@@ -62,6 +62,9 @@ pub struct Spec {
     /// No set-user-id program can give more.
     #[serde(default)]
     pub no_new_privileges: bool,
+    /// Asks it to end; none: SIGTERM.
+    #[serde(default)]
+    pub stop_signal: Option<i32>,
     /// What it may use at most.
     #[serde(default)]
     pub limits: Limits,
@@ -136,6 +139,7 @@ pub(super) fn plain() -> Spec {
         privileged: false,
         capabilities: Capabilities::default(),
         no_new_privileges: false,
+        stop_signal: None,
         limits: Limits::default(),
         binds: Vec::new(),
         tmpfs: Vec::new(),

@@ -1,6 +1,6 @@
 //! Watching the command: its end, the signals for it, its terminal.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -53,9 +53,15 @@ impl Signals {
     }
 
     /// The next one that has come; none where none has.
-    fn next(&self) -> Option<Signal> {
+    pub(super) fn next(&self) -> Option<Signal> {
         let info = self.source.read_signal().ok().flatten()?;
         Signal::try_from(i32::try_from(info.ssi_signo).ok()?).ok()
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
     }
 }
 
@@ -124,11 +130,19 @@ impl Child {
         Ok(code)
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends it a signal.
+    pub(super) fn signal(&self, signal: Signal) {
         // Gone already, or a first process that ignores it: both are as the user would expect.
         if let Err(error) = nix::sys::signal::kill(self.pid, signal) {
             tracing::debug!(%signal, "cannot pass on: {error}");
         }
+    }
+}
+
+impl AsFd for Child {
+    /// Readable when it has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
     }
 }
 
@@ -147,10 +161,7 @@ impl Drop for Child {
 pub(super) fn watch(child: &Child, signals: &Signals, mut relay: Option<Relay<'_>>) -> Result<i32> {
     loop {
         let (ended, signalled) = {
-            let mut watched = vec![
-                PollFd::new(&child.handle, PollFlags::IN),
-                PollFd::from_borrowed_fd(signals.source.as_fd(), PollFlags::IN),
-            ];
+            let mut watched = vec![PollFd::new(child, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
             let mut patience = None;
             if let Some(relay) = &relay {
                 relay.watch(&mut watched);

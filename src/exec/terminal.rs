@@ -26,13 +26,14 @@ const REPEAT_END_MILLISECONDS: u32 = 250;
 
 /// A terminal in raw mode, until dropped.
 #[derive(Debug)]
-struct Raw<'a> {
+pub(super) struct Raw<'a> {
     terminal: BorrowedFd<'a>,
     before: Termios,
 }
 
 impl<'a> Raw<'a> {
-    fn new(terminal: BorrowedFd<'a>) -> Result<Self, Errno> {
+    /// Saves what it is and makes it raw.
+    pub(super) fn new(terminal: BorrowedFd<'a>) -> Result<Self, Errno> {
         let before = rustix::termios::tcgetattr(terminal)?;
         let mut raw = before.clone();
         raw.make_raw();
@@ -209,7 +210,8 @@ impl<'a> Relay<'a> {
     }
 }
 
-fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
+/// Writes all of it, waiting where that has to be.
+pub(super) fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(to, bytes) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
@@ -224,7 +226,8 @@ fn write_all(to: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn is_ready(handle: BorrowedFd<'_>, flags: PollFlags) -> Result<bool> {
+/// Whether something can be done with it at once.
+pub(super) fn is_ready(handle: BorrowedFd<'_>, flags: PollFlags) -> Result<bool> {
     let mut watched = [PollFd::from_borrowed_fd(handle, flags)];
     match rustix::event::poll(&mut watched, Some(&super::supervise::milliseconds(0))) {
         Ok(ready) => Ok(ready > 0),

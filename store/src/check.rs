@@ -243,6 +243,10 @@ fn stray_files(store: &Store, report: &mut Report) -> Result<()> {
     // A file without a name has one for a moment, where the filesystem knows none such.
     let is_temporary = |name: &str| durable::is_unique_name(name) || name.starts_with(".tmp");
     let is_lock = |name: &str| name.strip_prefix("container-").is_some_and(crate::record::key_is_valid);
+    let is_log = |name: &str| {
+        let name = name.strip_suffix(".1").unwrap_or(name);
+        name.strip_suffix(".log").is_some_and(crate::record::key_is_valid)
+    };
     strays(store.root(), Holds::Both, &is_top, report)?;
     strays(
         &store.root().join("blobs"),
@@ -256,6 +260,7 @@ fn stray_files(store: &Store, report: &mut Report) -> Result<()> {
         ("intents".to_owned(), &is_record),
         ("tmp".to_owned(), &is_temporary),
         ("locks".to_owned(), &is_lock),
+        ("logs".to_owned(), &is_log),
     ];
     folders.extend(
         KINDS

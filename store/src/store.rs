@@ -72,6 +72,7 @@ pub(crate) const TOP: &[&str] = &[
     "overlay",
     "mnt",
     "locks",
+    "logs",
     "mounted",
     "lost+found",
 ];

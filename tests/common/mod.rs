@@ -153,6 +153,28 @@ impl Plywood {
             .to_owned()
     }
 
+    /// Runs it with something on its standard input; gives exit code and standard output.
+    pub fn fed_and_code<S: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+        input: &[u8],
+    ) -> (Option<i32>, String) {
+        let mut command = self.command(args);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("plywood starts");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        stdin.write_all(input).expect("plywood reads");
+        drop(stdin);
+        let output = child.wait_with_output().expect("plywood ends");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
+    }
+
     /// Starts all these at once, and wants each to succeed.
     #[track_caller]
     pub fn together(&self, commands: &[&[&str]]) {

@@ -153,7 +153,7 @@ impl Verb {
 
     /// `start`.
     pub fn start(container: &str) -> Self {
-        Self::on_container(&["start", container], container, Stay::Changed)
+        Self::on_container(&["start", "-a", container], container, Stay::Changed)
     }
 
     /// `rm`.
