@@ -359,7 +359,7 @@ pub struct RunArgs {
     /// The root filesystem cannot be written
     #[arg(long)]
     pub read_only: bool,
-    /// All capabilities, no masked paths: the container can take over the host
+    /// All capabilities, all system calls, devices, no masked paths: the container can take over the host
     #[arg(long)]
     pub privileged: bool,
     /// Give a capability more (NET_ADMIN), or ALL
@@ -368,9 +368,16 @@ pub struct RunArgs {
     /// Take a capability away, or ALL
     #[arg(long, value_name = "CAPABILITY")]
     pub cap_drop: Vec<String>,
-    /// no-new-privileges: no set-user-id program inside, such as sudo, can give more rights
+    /// no-new-privileges=false: set-user-id programs inside, such as sudo, can give more rights.
+    /// seccomp=FILE: allow and forbid system calls by Docker's JSON; unconfined: forbid none
     #[arg(long, value_name = "OPTION")]
     pub security_opt: Vec<String>,
+    /// Limit what one process takes: nofile, nproc, stack and others of prlimit(1); -1 for no limit
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub ulimit: Vec<String>,
+    /// How soon it is killed where memory runs out: -1000 never, 1000 first [default: as others]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = clap::value_parser!(i16).range(-1000..=1000))]
+    pub oom_score_adj: Option<i16>,
     /// Set an environment variable; KEY alone takes it from plywood's own
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     pub env: Vec<String>,

@@ -10,6 +10,7 @@ pub mod diff;
 pub mod doctor;
 pub mod export;
 pub mod gc;
+mod hardening;
 pub mod history;
 pub mod images;
 pub mod import;

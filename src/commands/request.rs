@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::{NetworkChoice, RunArgs};
+use crate::commands::hardening;
 use crate::error::{Context, Error, Result};
 use crate::exec::DEFAULT_PATH;
 use crate::exec::capability::Capabilities;
@@ -32,6 +33,9 @@ pub fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
     }
     asked.extend(args.env.iter().cloned());
     let env = environment(&config.env, &asked, &hostname, args.tty, |key| std::env::var(key).ok())?;
+    let capabilities = Capabilities::chosen(args.privileged, &args.cap_add, &args.cap_drop)
+        .map_err(|error| Error::invalid(error.to_string()))?;
+    let security = hardening::security(&args.security_opt, args.privileged, capabilities)?;
     Ok(Spec {
         args: command(config, args.entrypoint.as_deref(), &args.command),
         env,
@@ -43,9 +47,11 @@ pub fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
         stdin: args.interactive,
         read_only: args.read_only,
         privileged: args.privileged,
-        capabilities: Capabilities::chosen(args.privileged, &args.cap_add, &args.cap_drop)
-            .map_err(|error| Error::invalid(error.to_string()))?,
-        no_new_privileges: no_new_privileges(&args.security_opt)?,
+        capabilities,
+        no_new_privileges: security.no_new_privileges,
+        seccomp: security.seccomp,
+        limits: hardening::limits(&args.ulimit)?,
+        oom_score: args.oom_score_adj,
         binds: args.volume.iter().map(|text| bind(text)).collect::<Result<_>>()?,
         tmpfs: args.tmpfs.clone(),
     })
@@ -114,23 +120,6 @@ fn environment(
         }
     }
     Ok(env.into_iter().map(|(key, value)| format!("{key}={value}")).collect())
-}
-
-/// Docker's forms of the option: by itself, or with `=` or `:` and a truth.
-fn no_new_privileges(options: &[String]) -> Result<bool> {
-    let mut forbidden = false;
-    for option in options {
-        let (name, value) = option.split_once(['=', ':']).unwrap_or((option, "true"));
-        forbidden = match (name, value) {
-            ("no-new-privileges", "true") => true,
-            ("no-new-privileges", "false") => false,
-            _ => {
-                return Err(Error::invalid(format!("there is no security option {option:?}"))
-                    .hinted("there is no-new-privileges, alone or with =true or =false"));
-            }
-        };
-    }
-    Ok(forbidden)
 }
 
 fn working_dir(asked: Option<&str>, image: &str) -> Result<String> {

@@ -15,11 +15,13 @@ use rustix::process::{DumpableBehavior, Signal};
 use super::channel::{Channel, Message};
 use super::error::{Attempt, Error, Result, Stage};
 use super::files::Generated;
+use super::limits::Limit;
 use super::rootfs::{self, Devices, HostMount};
+use super::seccomp::Filter;
 use super::spec::{Network, Spec};
 use super::tree::Tree;
 use super::user::{self, User};
-use super::{command, privilege};
+use super::{command, limits, privilege};
 use crate::explain;
 use crate::sys::{close_range, netdevice, signal};
 
@@ -32,6 +34,7 @@ pub(super) struct Plan<'a> {
     pub(super) root: &'a Path,
     pub(super) spec: &'a Spec,
     pub(super) files: &'a [Generated],
+    pub(super) filter: Option<&'a Filter>,
     pub(super) streams: super::Streams<'a>,
 }
 
@@ -83,26 +86,35 @@ fn set_up_and_execute(plan: &Plan<'_>, channel: &Channel) -> Result<Error> {
         return Err(plywood_is_gone());
     }
     let env = with_home(&spec.env, &user);
-    explain_last_steps(spec, &env, &user);
+    let limits = limits::chosen(&spec.limits);
+    explain_last_steps(plan, &env, &user, &limits);
     enter_folder(&working_dir)?;
-    privilege::become_user(&user, spec)?;
+    // While it may raise them still.
+    limits::set(&limits)?;
+    let last = privilege::become_user(&user, spec, plan.filter)?;
     // Becoming another user has cleared it; plywood may have died meanwhile.
     die_with_parent()?;
     if !channel.is_open() {
         return Err(plywood_is_gone());
     }
     streams.take_places()?;
-    close_range::close_on_exec(FIRST_OTHER, u32::MAX).attempt(Stage::Command, || "close descriptors".to_owned())?;
+    close_range::close_on_exec(FIRST_OTHER, u32::MAX).attempt(Stage::Namespaces, || "close descriptors".to_owned())?;
+    last.take()?;
     Ok(command::execute(&spec.args, &env))
 }
 
 /// Tells what follows while standard error is still plywood's.
-fn explain_last_steps(spec: &Spec, env: &[String], user: &User) {
+fn explain_last_steps(plan: &Plan<'_>, env: &[String], user: &User, limits: &[Limit]) {
+    let spec = plan.spec;
     explain::step(|| format!("cd {}", explain::quote(&spec.working_dir)));
+    if let Some(filter) = plan.filter {
+        let length = filter.instructions();
+        explain::step(|| format!("# plywood filters the command's system calls: {length} instructions of BPF"));
+    }
     explain::step(|| {
         let words = |words: &[String]| words.iter().map(explain::quote).collect::<Vec<_>>().join(" ");
-        let user = privilege::command(user, spec);
-        format!("exec env -i {} {user} {}", words(env), words(&spec.args))
+        let (limits, user) = (limits::command(limits), privilege::command(user, spec));
+        format!("exec env -i {} {limits} {user} {}", words(env), words(&spec.args))
     });
 }
 
@@ -120,6 +132,7 @@ fn leave_the_host(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
         .thread_set_mask()
         .attempt(Stage::Namespaces, || "unblock signals".to_owned())?;
     die_with_parent()?;
+    limits::set_oom_score(plan.spec.oom_score)?;
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .attempt(Stage::Namespaces, || "forbid tracing".to_owned())?;
     rustix::process::setsid().attempt(Stage::Namespaces, || "start a session".to_owned())?;
@@ -308,8 +321,8 @@ impl OwnStreams {
 impl Arranged {
     fn take_places(&self) -> Result<()> {
         let at = || "connect the streams".to_owned();
-        nix::unistd::dup2_stdin(&self.stdin).attempt(Stage::Command, at)?;
-        nix::unistd::dup2_stdout(&self.stdout).attempt(Stage::Command, at)?;
-        nix::unistd::dup2_stderr(&self.stderr).attempt(Stage::Command, at)
+        nix::unistd::dup2_stdin(&self.stdin).attempt(Stage::Namespaces, at)?;
+        nix::unistd::dup2_stdout(&self.stdout).attempt(Stage::Namespaces, at)?;
+        nix::unistd::dup2_stderr(&self.stderr).attempt(Stage::Namespaces, at)
     }
 }

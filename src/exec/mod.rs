@@ -17,8 +17,7 @@
 //! ```
 //!
 //! A cgroup is entered by the parent between *ready* and *go*; a bridge is
-//! attached there too; a seccomp filter is loaded right before execve. They
-//! are not here yet.
+//! attached there too. They are not here yet.
 
 pub mod capability;
 mod channel;
@@ -27,10 +26,12 @@ mod command;
 pub mod error;
 mod files;
 mod leftover;
+pub mod limits;
 mod mounts;
 mod privilege;
 mod rootfs;
 pub mod sealed;
+pub mod seccomp;
 pub mod spec;
 pub mod state;
 mod supervise;
@@ -92,6 +93,7 @@ pub fn run(
 ) -> Result<i32> {
     spec.check()?;
     let files = files::generate(spec)?;
+    let filter = spec.seccomp.filter(spec.capabilities)?;
     let folder = leftover::open_host_folder(root)
         .attempt(Stage::Root, || format!("open the root filesystem {}", root.display()))?;
     let signals = supervise::Signals::take()?;
@@ -100,6 +102,7 @@ pub fn run(
         root,
         spec,
         files: &files,
+        filter: filter.as_ref(),
         streams,
     };
 

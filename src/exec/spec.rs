@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::capability::Capabilities;
 use super::error::{Error, Result, Stage};
+use super::limits::{Limit, OOM_SCORES};
+use super::seccomp::Seccomp;
 
 /// Bytes of a host name, the kernel's `__NEW_UTS_LEN`.
 const HOSTNAME_MAX: usize = 64;
@@ -53,7 +55,7 @@ pub struct Spec {
     pub stdin: bool,
     /// The root filesystem cannot be written.
     pub read_only: bool,
-    /// No masked paths.
+    /// No masked paths, and devices open.
     pub privileged: bool,
     /// What the command may have at most; nothing of it unless it is root.
     #[serde(default)]
@@ -61,6 +63,15 @@ pub struct Spec {
     /// No set-user-id program can give more.
     #[serde(default)]
     pub no_new_privileges: bool,
+    /// Which system calls it may make.
+    #[serde(default)]
+    pub seccomp: Seccomp,
+    /// Resource limits besides the defaults.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
+    /// How soon it is killed where memory runs out: -1000 never, 1000 first; none for no later than others.
+    #[serde(default)]
+    pub oom_score: Option<i16>,
     /// Mounts from the host.
     pub binds: Vec<Bind>,
     /// Empty tmpfs mounts, absolute paths.
@@ -92,6 +103,11 @@ impl Spec {
             return bad(format!(
                 "use the host name {:?}: it has 1 to {HOSTNAME_MAX} letters, digits, - . and _",
                 self.hostname
+            ));
+        }
+        if let Some(score) = self.oom_score.filter(|score| !OOM_SCORES.contains(&i64::from(*score))) {
+            return bad(format!(
+                "set the score {score} for when memory runs out: it is -1000 to 1000"
             ));
         }
         if let Some(bind) = self.binds.iter().find(|bind| !bind.source.is_absolute()) {
@@ -130,7 +146,10 @@ pub(super) fn plain() -> Spec {
         read_only: false,
         privileged: false,
         capabilities: Capabilities::default(),
-        no_new_privileges: false,
+        no_new_privileges: true,
+        seccomp: Seccomp::default(),
+        limits: Vec::new(),
+        oom_score: None,
         binds: Vec::new(),
         tmpfs: Vec::new(),
     }
@@ -148,7 +167,7 @@ mod tests {
             target: target.into(),
             read_only: false,
         };
-        let cases: [fn(&mut Spec); 10] = [
+        let cases: [fn(&mut Spec); 11] = [
             |spec| spec.args.clear(),
             |spec| spec.args = vec![String::new()],
             |spec| spec.args.push("a\0b".to_owned()),
@@ -157,6 +176,7 @@ mod tests {
             |spec| spec.working_dir = "tmp".to_owned(),
             |spec| spec.hostname = "a b".to_owned(),
             |spec| spec.hostname = "h".repeat(65),
+            |spec| spec.oom_score = Some(1001),
             |spec| spec.tmpfs.push("/".to_owned()),
             |spec| spec.tmpfs.push("tmp".to_owned()),
         ];
