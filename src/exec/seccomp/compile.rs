@@ -56,8 +56,6 @@ pub(super) struct Rule<'a> {
 /// Why rules are no filter.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// Two rules without conditions for this number.
-    Twice(u32),
     /// What the crate says of a condition.
     Condition(seccompiler::BackendError),
     /// That many instructions.
@@ -77,7 +75,7 @@ type Ranges = [(u32, Answer)];
 
 /// The program for these rules, and `default` for what they do not meet.
 pub(super) fn compile(default: Action, rules: &[Rule<'_>]) -> Result<BpfProgram, Fault> {
-    let answers = Answers::of(default, rules)?;
+    let answers = Answers::of(default, rules);
     let mut program = vec![
         statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, ARCHITECTURE_OFFSET),
         jump(libc::BPF_JEQ, ARCHITECTURE, 1, 0),
@@ -108,23 +106,22 @@ struct Answers<'a> {
 }
 
 impl<'a> Answers<'a> {
-    fn of(default: Action, rules: &'a [Rule<'a>]) -> Result<Self, Fault> {
+    fn of(default: Action, rules: &'a [Rule<'a>]) -> Self {
         let newest = rules.iter().flat_map(|rule| rule.calls).max();
-        let mut fixed = vec![None; newest.map_or(0, |newest| *newest as usize + 1)];
+        let mut fixed: Vec<Option<Action>> = vec![None; newest.map_or(0, |newest| *newest as usize + 1)];
         let mut asked: BTreeMap<u32, Vec<&Rule<'_>>> = BTreeMap::new();
         for rule in rules {
             for number in rule.calls {
                 if !rule.conditions.is_empty() {
                     asked.entry(*number).or_default().push(rule);
                 } else if let Some(answer) = fixed.get_mut(*number as usize) {
-                    match *answer {
-                        Some(other) if other != rule.action => return Err(Fault::Twice(*number)),
-                        _ => *answer = Some(rule.action),
-                    }
+                    // Of two that contradict each other, the stricter counts.
+                    let is_stricter = |other: &Action| other.leniency() <= rule.action.leniency();
+                    *answer = answer.filter(is_stricter).or(Some(rule.action));
                 }
             }
         }
-        Ok(Self { default, fixed, asked })
+        Self { default, fixed, asked }
     }
 
     /// What becomes of a call whose conditions do not hold, or that has none.
@@ -298,7 +295,7 @@ pub(super) mod tests {
         };
         let met = of(true)
             .find(|rule| rule.conditions.iter().all(holds))
-            .or(of(false).next());
+            .or(of(false).min_by_key(|rule| rule.action.leniency()));
         let newest = rules.iter().flat_map(|rule| rule.calls).max();
         give(match (met, default) {
             (Some(rule), _) => rule.action,
@@ -370,16 +367,14 @@ pub(super) mod tests {
                 .iter()
                 .map(|(calls, conditions, action)| Rule { calls, conditions, action: *action })
                 .collect();
-            match compile(default, &rules) {
-                Ok(program) => for (number, arguments) in asked {
-                    prop_assert_eq!(
-                        ask(&program, number, ARCHITECTURE, arguments),
-                        judge(default, &rules, number, arguments),
-                        "{} {:?}", number, arguments
-                    );
-                    prop_assert_eq!(ask(&program, number, 0x4000_0003, arguments), libc::SECCOMP_RET_KILL_PROCESS);
-                },
-                Err(fault) => prop_assert!(matches!(fault, Fault::Twice(_)), "{:?}", fault),
+            let program = compile(default, &rules).unwrap();
+            for (number, arguments) in asked {
+                prop_assert_eq!(
+                    ask(&program, number, ARCHITECTURE, arguments),
+                    judge(default, &rules, number, arguments),
+                    "{} {:?}", number, arguments
+                );
+                prop_assert_eq!(ask(&program, number, 0x4000_0003, arguments), libc::SECCOMP_RET_KILL_PROCESS);
             }
         }
     }

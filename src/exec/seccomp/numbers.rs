@@ -108,15 +108,6 @@ pub(super) const fn find(name: &str) -> Option<u32> {
     }
 }
 
-/// The name of the call with this number on this processor.
-pub(super) fn name(number: u32) -> Option<&'static str> {
-    let (text, first) = match number.checked_sub(COMMON_FIRST) {
-        Some(place) => (COMMON, place),
-        None => (OWN, number),
-    };
-    text.split(' ').nth(first as usize).filter(|name| *name != "-")
-}
-
 /// Whether some processor has a call of this name.
 pub(super) fn is_known(name: &str) -> bool {
     find(name).is_some() || place(ELSEWHERE, name).is_some()
@@ -189,7 +180,6 @@ mod tests {
             assert_eq!(find(name).map(i64::from), Some(number), "{name}");
         }
         assert_eq!(find("setxattrat"), Some(463));
-        assert_eq!((name(463), name(1000), name(420)), (Some("setxattrat"), None, None));
         assert_eq!(find("file_setattr"), Some(469));
     }
 

@@ -91,7 +91,7 @@ pub struct Rule {
 pub struct Profile {
     /// For calls that no rule meets.
     pub default: Action,
-    /// Of a call's rules, those with conditions are asked first, in this order.
+    /// Of a call's rules, those with conditions are asked first, in this order; of the others, the strictest counts.
     pub rules: Vec<Rule>,
     /// The kernel's log names what is refused.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
