@@ -4,6 +4,7 @@
 //! ends with an example.
 
 mod live;
+mod run;
 mod value;
 
 use std::path::PathBuf;
@@ -13,10 +14,10 @@ use clap_complete::Shell;
 
 use plywood_store::Reference;
 
-use crate::exec::cgroup::limits::Swap;
-pub use live::{AttachArgs, KillArgs, LogsArgs, StopArgs, WaitArgs};
+pub use live::{AttachArgs, ExecArgs, KillArgs, LogsArgs, NsenterArgs, StopArgs, WaitArgs};
+pub use run::RunArgs;
+use value::compression;
 pub use value::size;
-use value::{compression, pids, processors, signal, swap};
 
 /// Where the store lives unless `--root` says otherwise.
 pub const DEFAULT_ROOT: &str = "/var/lib/plywood";
@@ -115,12 +116,20 @@ pub enum Verb {
     #[command(after_help = "Example:\n  plywood tree")]
     Tree,
     /// Run a command in a new container from an image
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Run an ended container again
     Start(StartArgs),
     /// Be at a detached container's terminal, or its streams
     #[command(after_help = "Example:\n  plywood attach website    ctrl-p ctrl-q leaves it")]
     Attach(AttachArgs),
+    /// Run a command more in a running container
+    #[command(after_help = "Examples:\n  plywood exec -it website bash\n  plywood exec -u www-data website nginx -t")]
+    Exec(ExecArgs),
+    /// Run a program of the host's in a running container's namespaces
+    #[command(
+        after_help = "The program sees the host's files, and has the host's rights. Without options it joins the\nnetwork, the host name and IPC. There is no mount namespace to join: a program with the host's\nrights would load the image's libraries there; plywood exec runs the image's own.\n\nExamples:\n  plywood nsenter website ip address\n  plywood nsenter website --net ss -ltn"
+    )]
+    Nsenter(NsenterArgs),
     /// Print what a detached container has written
     #[command(after_help = "Example:\n  plywood logs -f --tail 20 website")]
     Logs(LogsArgs),
@@ -361,94 +370,6 @@ pub struct RmiArgs {
     /// Names or ids
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<String>,
-}
-
-/// `plywood run`
-#[derive(Debug, Args)]
-#[command(
-    after_help = "The container stays when its command ends, and can be committed or started again; --rm removes it.\n\nExamples:\n  plywood run -it website-nginx bash\n  plywood run --name ops --net host base:12 sh -c 'apt-get update && apt-get install -y nginx'\n  plywood run --rm -v /srv/site:/var/www:ro website-nginx nginx -t"
-)]
-pub struct RunArgs {
-    /// Remove the container when its command ends
-    #[arg(long)]
-    pub rm: bool,
-    /// Let it go on by itself: prints its id; plywood logs, attach, stop and wait work on it
-    #[arg(short, long)]
-    pub detach: bool,
-    /// Pass standard input on
-    #[arg(short, long)]
-    pub interactive: bool,
-    /// Give the command a terminal of its own
-    #[arg(short, long)]
-    pub tty: bool,
-    /// Keys that leave the terminal, and let the container go on
-    #[arg(long, value_name = "KEYS", default_value = DETACH_KEYS)]
-    pub detach_keys: String,
-    /// Signal with which plywood stop asks it to end [default: the image's, or TERM]
-    #[arg(long, value_name = "SIGNAL", value_parser = signal)]
-    pub stop_signal: Option<i32>,
-    /// Name of the container [default: made up]
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-    /// The root filesystem cannot be written
-    #[arg(long)]
-    pub read_only: bool,
-    /// All capabilities, no masked paths: the container can take over the host
-    #[arg(long)]
-    pub privileged: bool,
-    /// Give a capability more (NET_ADMIN), or ALL
-    #[arg(long, value_name = "CAPABILITY")]
-    pub cap_add: Vec<String>,
-    /// Take a capability away, or ALL
-    #[arg(long, value_name = "CAPABILITY")]
-    pub cap_drop: Vec<String>,
-    /// no-new-privileges: no set-user-id program inside, such as sudo, can give more rights
-    #[arg(long, value_name = "OPTION")]
-    pub security_opt: Vec<String>,
-    /// Memory at most, page cache included: bytes, or with K, M or G
-    #[arg(short, long, value_name = "SIZE", value_parser = size)]
-    pub memory: Option<u64>,
-    /// Memory and swap together at most; -1 for as much swap as there is [default: twice --memory]
-    #[arg(long, value_name = "SIZE", value_parser = swap, allow_hyphen_values = true)]
-    pub memory_swap: Option<Swap>,
-    /// Processors at most, as in 1.5
-    #[arg(long, value_name = "NUMBER", value_parser = processors)]
-    pub cpus: Option<u32>,
-    /// Processes and threads at most; -1 for no limit [default: 4096]
-    #[arg(long, value_name = "NUMBER", value_parser = pids, allow_hyphen_values = true)]
-    pub pids_limit: Option<u64>,
-    /// Set an environment variable; KEY alone takes it from plywood's own
-    #[arg(short, long, value_name = "KEY[=VALUE]")]
-    pub env: Vec<String>,
-    /// Read KEY=VALUE lines from a file
-    #[arg(long, value_name = "FILE")]
-    pub env_file: Vec<PathBuf>,
-    /// Working directory inside
-    #[arg(short, long, value_name = "DIR")]
-    pub workdir: Option<String>,
-    /// Run as USER[:GROUP], names or numbers, looked up in the image
-    #[arg(short, long, value_name = "USER[:GROUP]")]
-    pub user: Option<String>,
-    /// Host name inside [default: the container's id]
-    #[arg(long, value_name = "NAME")]
-    pub hostname: Option<String>,
-    /// Bind mount SRC at DST; :ro makes it read-only
-    #[arg(short, long, value_name = "SRC:DST[:ro]")]
-    pub volume: Vec<String>,
-    /// Mount an empty tmpfs at DST
-    #[arg(long, value_name = "DST")]
-    pub tmpfs: Vec<String>,
-    /// Network: the host's, or none but a loopback device
-    #[arg(long, value_name = "NET", default_value = "none")]
-    pub net: NetworkChoice,
-    /// Run this instead of the image's entrypoint; empty for none
-    #[arg(long, value_name = "COMMAND")]
-    pub entrypoint: Option<String>,
-    /// The image
-    pub image: String,
-    /// Command and arguments [default: the image's]
-    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub command: Vec<String>,
 }
 
 /// The networks of a run.

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use plywood::exec::capability::Capabilities;
 use plywood::exec::cgroup::limits::Limits;
+use plywood::exec::seccomp::Seccomp;
 use plywood::exec::spec::{Bind, Network, Spec};
 use plywood::exec::{self, Attendant, Error, Streams};
 
@@ -182,9 +183,12 @@ fn spec(args: &[&str]) -> Spec {
         read_only: false,
         privileged: false,
         capabilities: Capabilities::default(),
-        no_new_privileges: false,
         stop_signal: None,
         limits: Limits::default(),
+        no_new_privileges: true,
+        seccomp: Seccomp::default(),
+        ulimits: Vec::new(),
+        oom_score: None,
         binds: Vec::new(),
         tmpfs: Vec::new(),
     }
@@ -407,8 +411,131 @@ fn root_capabilities_are_dockers_for_root_and_none_for_others() {
 fn root_no_new_privileges_is_as_asked() {
     let image = Image::new();
     let said = |change: fn(&mut Spec)| image.sh_with("grep ^NoNewPrivs /proc/self/status", change);
-    assert_eq!(said(|_| {}), "NoNewPrivs:\t0\n");
-    assert_eq!(said(|spec| spec.no_new_privileges = true), "NoNewPrivs:\t1\n");
+    assert_eq!(said(|_| {}), "NoNewPrivs:\t1\n");
+    assert_eq!(said(|spec| spec.no_new_privileges = false), "NoNewPrivs:\t0\n");
+}
+
+#[test]
+fn root_a_filter_is_there_for_every_user_with_and_without_new_privileges() {
+    let image = Image::new();
+    let filters = |user: &str, no_new_privileges, seccomp| {
+        image.sh_with(
+            "grep -E '^(Seccomp|Cap(Prm|Eff))' /proc/self/status; umount /tmp 2>&1 | head -c 40",
+            |spec| {
+                spec.user = user.to_owned();
+                spec.no_new_privileges = no_new_privileges;
+                spec.seccomp = seccomp;
+            },
+        )
+    };
+    let (docker, none) = ("00000000a80425fb", "0000000000000000");
+    for (user, capabilities) in [("", docker), ("ops", none)] {
+        for no_new_privileges in [true, false] {
+            for (seccomp, said) in [
+                (Seccomp::Default, "Seccomp:\t2\nSeccomp_filters:\t1\n"),
+                (Seccomp::Unconfined, "Seccomp:\t0\nSeccomp_filters:\t0\n"),
+            ] {
+                let out = filters(user, no_new_privileges, seccomp);
+                assert!(out.contains(said), "{user:?} {no_new_privileges}: {out}");
+                // That of the moment before the filter is gone.
+                assert!(
+                    out.contains(&format!("CapPrm:\t{capabilities}\nCapEff:\t{capabilities}\n")),
+                    "{user:?} {no_new_privileges}: {out}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn root_a_filter_of_ones_own_does_what_it_says() {
+    let image = Image::new();
+    let with = |no_new_privileges, user: &str, json: &str, script: &str| {
+        let seccomp = Seccomp::from_docker("own", json.as_bytes(), Capabilities::default()).unwrap();
+        image.run(&Spec {
+            seccomp,
+            no_new_privileges,
+            user: user.to_owned(),
+            ..shell(script)
+        })
+    };
+    let denying = |rule: &str| format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{rule}]}}"#);
+    let no_folders = denying(r#"{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}"#);
+    let killed = denying(r#"{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"}"#);
+    // What plywood itself does before execve is not the profile's business.
+    let few = denying(
+        r#"{"names": ["setgroups", "setresgid", "close_range", "sendmsg", "recvmsg", "openat2", "mount", "fchdir"],
+            "action": "SCMP_ACT_KILL_PROCESS"}"#,
+    );
+    for no_new_privileges in [true, false] {
+        for user in ["", "ops"] {
+            let ended = with(
+                no_new_privileges,
+                user,
+                &no_folders,
+                "/bin/busybox mkdir /tmp/x; echo on",
+            );
+            assert!(ended.stderr.contains("No space left on device"), "{ended:?}");
+            assert_eq!(ended.stdout, "on\n");
+            assert_eq!(
+                with(no_new_privileges, user, &killed, "exec /bin/busybox mkdir /tmp/x").code(),
+                159
+            );
+            let ended = with(no_new_privileges, user, &few, "echo on");
+            assert_eq!((ended.code(), ended.stdout.as_str()), (0, "on\n"), "{ended:?}");
+        }
+    }
+}
+
+#[test]
+fn root_limits_are_the_containers_own() {
+    let image = Image::new();
+    let limits = |asked: &[&str]| {
+        let ulimits = asked.iter().map(|limit| limit.parse().unwrap()).collect();
+        image.run(&Spec {
+            ulimits,
+            ..shell("ulimit -Sn; ulimit -Hn; ulimit -Sc; ulimit -Sl; ulimit -Hs")
+        })
+    };
+    let ended = limits(&[]);
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!((lines[0], lines[2], lines[3]), ("1024", "0", "8192"), "{ended:?}");
+    assert!(lines[1].parse::<u64>().unwrap() <= 524_288, "{ended:?}");
+    let ended = limits(&["nofile=100:200", "core=1024:-1", "stack=1048576"]);
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!((lines[0], lines[1], lines[4]), ("100", "200", "1024"), "{ended:?}");
+    assert_ne!(lines[2], "0");
+    for (limit, said) in [
+        ("nofile=4000000000", "limit nofile to 4000000000:4000000000"),
+        ("nofile=1", "connect the streams"),
+    ] {
+        let ended = limits(&[limit]);
+        assert_eq!((ended.code(), ended.stdout.as_str()), (125, ""), "{ended:?}");
+        assert!(ended.outcome.unwrap_err().to_string().contains(said), "{limit}");
+    }
+}
+
+#[test]
+fn root_who_dies_first_is_as_asked() {
+    let image = Image::new();
+    let score = |oom_score| image.sh_with("cat /proc/self/oom_score_adj", |spec| spec.oom_score = oom_score);
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    assert_eq!((score(None), score(Some(700))), (own, "700\n".to_owned()));
+    // Who may not lower it is told so.
+    let privileges = rustix::thread::capabilities(None).unwrap().effective;
+    if privileges.contains(rustix::thread::CapabilitySet::SYS_RESOURCE) {
+        assert_eq!(score(Some(-300)), "-300\n");
+    } else {
+        let lowered = Spec {
+            oom_score: Some(-300),
+            ..shell("true")
+        };
+        assert!(image.refused(&lowered).contains("the score -300"));
+    }
+    image.refused(&Spec {
+        oom_score: Some(1001),
+        ..shell("true")
+    });
 }
 
 #[test]

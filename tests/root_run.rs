@@ -256,7 +256,9 @@ fn root_explained_steps_are_commands() {
         "hostname ",
         "exec env -i PATH=",
         " setpriv --reuid=0",
-        "--inh-caps=-all true",
+        "# plywood filters the command's system calls: ",
+        " prlimit --core=0:",
+        "--inh-caps=-all --no-new-privs true",
     ] {
         assert!(
             text.lines()

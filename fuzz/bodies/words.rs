@@ -76,6 +76,7 @@ pub(crate) fn command_line(data: &[u8]) {
         Verb::Run(mut args) => {
             // Not the files of this machine.
             args.env_file.clear();
+            args.security_opt.retain(|option| !option.starts_with("seccomp"));
             args.env.extend(request::env_lines(text).map(str::to_owned));
             if let Ok(spec) = request::spec(&args, &RunConfig::default(), &"0".repeat(64)) {
                 is_sound(&spec);

@@ -21,6 +21,66 @@ pub struct AttachArgs {
     pub container: String,
 }
 
+/// `plywood exec`
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the command a terminal of its own
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Set an environment variable; KEY alone takes it from plywood's own
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub env: Vec<String>,
+    /// Working directory inside [default: the container's]
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// Run as USER[:GROUP] [default: the container's]
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Name or id
+    pub container: String,
+    /// Command and arguments
+    #[arg(
+        value_name = "CMD",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub command: Vec<String>,
+}
+
+/// `plywood nsenter`
+#[derive(Debug, Args)]
+pub struct NsenterArgs {
+    /// Name or id
+    pub container: String,
+    /// Join the network namespace
+    #[arg(short, long)]
+    pub net: bool,
+    /// Join the process namespace; /proc stays the host's
+    #[arg(short, long)]
+    pub pid: bool,
+    /// Join the namespace of the host name
+    #[arg(short, long)]
+    pub uts: bool,
+    /// Join the namespace of IPC
+    #[arg(short, long)]
+    pub ipc: bool,
+    /// Join the cgroup namespace
+    #[arg(short = 'C', long)]
+    pub cgroup: bool,
+    /// Program of the host's and its arguments
+    #[arg(
+        value_name = "HOSTCMD",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub command: Vec<String>,
+}
+
 /// `plywood logs`
 #[derive(Debug, Args)]
 pub struct LogsArgs {

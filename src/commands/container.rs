@@ -391,7 +391,8 @@ pub fn failure(error: exec::Error) -> Failure {
     Failure::of(error, code, hint)
 }
 
-fn exit_code(code: i32) -> u8 {
+/// A command's exit code, as plywood's own.
+pub fn exit_code(code: i32) -> u8 {
     u8::try_from(code)
         .or(u8::try_from(CODE_FAILED))
         .unwrap_or(BEFORE_COMMAND)

@@ -10,8 +10,10 @@ pub mod detach;
 pub mod df;
 pub mod diff;
 pub mod doctor;
+pub mod exec;
 pub mod export;
 pub mod gc;
+mod hardening;
 pub mod history;
 pub mod images;
 pub mod import;
@@ -160,7 +162,7 @@ impl Session {
 /// # Errors
 /// The verb's failure.
 pub fn dispatch(verb: Verb, session: &Session) -> Outcome {
-    if matches!(verb, Verb::Run(_) | Verb::Start(_)) {
+    if matches!(verb, Verb::Run(_) | Verb::Start(_) | Verb::Exec(_)) {
         crate::exec::sealed::ensure().map_err(container::failure)?;
     }
     if mounts(&verb) {
@@ -181,6 +183,8 @@ pub fn dispatch(verb: Verb, session: &Session) -> Outcome {
         Verb::Start(args) => start::run(&args, session),
         Verb::Ps(args) => ps::run(&args, session),
         Verb::Attach(args) => attach::run(&args, session),
+        Verb::Exec(args) => exec::run(&args, session),
+        Verb::Nsenter(args) => exec::nsenter(&args, session),
         Verb::Logs(args) => logs::run(&args, session),
         Verb::Stop(args) => stop::run(&args, session),
         Verb::Kill(args) => stop::kill(&args, session),

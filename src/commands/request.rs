@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::{NetworkChoice, RunArgs};
+use crate::commands::hardening;
 use crate::error::{Context, Error, Result};
 use crate::exec::DEFAULT_PATH;
 use crate::exec::capability::Capabilities;
@@ -34,6 +35,9 @@ pub fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
     }
     asked.extend(args.env.iter().cloned());
     let env = environment(&config.env, &asked, &hostname, args.tty, |key| std::env::var(key).ok())?;
+    let capabilities = Capabilities::chosen(args.privileged, &args.cap_add, &args.cap_drop)
+        .map_err(|error| Error::invalid(error.to_string()))?;
+    let security = hardening::security(&args.security_opt, args.privileged, capabilities)?;
     Ok(Spec {
         args: command(config, args.entrypoint.as_deref(), &args.command),
         env,
@@ -45,9 +49,11 @@ pub fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
         stdin: args.interactive,
         read_only: args.read_only,
         privileged: args.privileged,
-        capabilities: Capabilities::chosen(args.privileged, &args.cap_add, &args.cap_drop)
-            .map_err(|error| Error::invalid(error.to_string()))?,
-        no_new_privileges: no_new_privileges(&args.security_opt)?,
+        capabilities,
+        no_new_privileges: security.no_new_privileges,
+        seccomp: security.seccomp,
+        ulimits: hardening::limits(&args.ulimit)?,
+        oom_score: args.oom_score_adj,
         stop_signal: stop_signal(args.stop_signal, &config.stop_signal)?,
         limits: Limits {
             memory: args.memory,
@@ -80,6 +86,21 @@ fn command(config: &RunConfig, entrypoint: Option<&str>, command: &[String]) -> 
     };
     let rest = if command.is_empty() { default } else { command.to_vec() };
     [first, rest].concat()
+}
+
+/// The variables of a container, for one command more in it.
+///
+/// # Errors
+/// As for a run's.
+pub fn more_environment(own: &[String], asked: &[String], terminal: bool) -> Result<Vec<String>> {
+    let terminal = terminal.then(|| format!("TERM={TERMINAL}"));
+    let own: Vec<String> = terminal.into_iter().chain(own.iter().cloned()).collect();
+    let hostname = own
+        .iter()
+        .find_map(|entry| entry.strip_prefix("HOSTNAME="))
+        .unwrap_or_default()
+        .to_owned();
+    environment(&own, asked, &hostname, false, |key| std::env::var(key).ok())
 }
 
 /// The defaults, the image's variables, what was asked for; a later one of a key replaces an earlier one.
@@ -137,24 +158,11 @@ fn stop_signal(asked: Option<i32>, image: &str) -> Result<Option<i32>> {
     })
 }
 
-/// Docker's forms of the option: by itself, or with `=` or `:` and a truth.
-fn no_new_privileges(options: &[String]) -> Result<bool> {
-    let mut forbidden = false;
-    for option in options {
-        let (name, value) = option.split_once(['=', ':']).unwrap_or((option, "true"));
-        forbidden = match (name, value) {
-            ("no-new-privileges", "true") => true,
-            ("no-new-privileges", "false") => false,
-            _ => {
-                return Err(Error::invalid(format!("there is no security option {option:?}"))
-                    .hinted("there is no-new-privileges, alone or with =true or =false"));
-            }
-        };
-    }
-    Ok(forbidden)
-}
-
-fn working_dir(asked: Option<&str>, image: &str) -> Result<String> {
+/// What was asked for, or the image's.
+///
+/// # Errors
+/// Invalid where it is not absolute.
+pub fn working_dir(asked: Option<&str>, image: &str) -> Result<String> {
     match asked {
         Some(path) if path.starts_with('/') => Ok(path.to_owned()),
         Some(path) => Err(Error::invalid(format!(

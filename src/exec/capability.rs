@@ -81,7 +81,7 @@ fn every() -> CapabilitySet {
 }
 
 /// `NET_ADMIN` or `CAP_NET_ADMIN`, in any case.
-fn parse(name: &str) -> Result<CapabilitySet> {
+pub(super) fn parse(name: &str) -> Result<CapabilitySet> {
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
     CapabilitySet::from_name(short).ok_or_else(|| {

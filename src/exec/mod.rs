@@ -17,8 +17,7 @@
 //! ```
 //!
 //! A cgroup ([`cgroup`]) is the verb's, which moves the process in between *ready*
-//! and *go*. A bridge is to be attached there too; a seccomp filter is to be loaded
-//! right before execve.
+//! and *go*. A bridge is to be attached there too.
 
 pub mod attach;
 pub mod capability;
@@ -28,16 +27,22 @@ mod child;
 mod command;
 pub mod error;
 mod files;
+mod join;
+mod last;
+mod leave;
 mod leftover;
 pub mod log;
 pub mod monitor;
 mod mounts;
 mod privilege;
+pub mod rlimit;
 mod rootfs;
 pub mod sealed;
+pub mod seccomp;
 pub mod signals;
 pub mod spec;
 pub mod state;
+mod streams;
 mod supervise;
 mod terminal;
 mod tree;
@@ -52,6 +57,7 @@ use nix::unistd::Pid;
 
 pub use command::DEFAULT_PATH;
 pub use error::{Error, Result, Stage};
+pub use join::{Kinds, enter, join};
 
 use crate::explain;
 use crate::sys::fork;
@@ -108,6 +114,7 @@ pub fn run(
 ) -> Result<i32> {
     spec.check()?;
     let files = files::generate(spec)?;
+    let filter = spec.seccomp.filter(spec.capabilities)?;
     let folder = leftover::open_host_folder(root)
         .attempt(Stage::Root, || format!("open the root filesystem {}", root.display()))?;
     let signals = supervise::Signals::take()?;
@@ -116,13 +123,29 @@ pub fn run(
         root,
         spec,
         files: &files,
+        filter: filter.as_ref(),
         streams: attendant.streams()?,
     };
 
     let pid = fork_into_namespaces(spec.network, || child::live(&plan, &theirs))?;
     drop(theirs);
+    let (made, outcome) = follow(pid, &ours, spec, &mut attendant, &signals, started)?;
+    leftover::remove(folder.as_fd(), root, &made);
+    outcome
+}
+
+/// From the fork to the command's end: the mount targets that the child made, and the command's exit code.
+fn follow(
+    pid: Pid,
+    channel: &Channel,
+    spec: &Spec,
+    attendant: &mut Attendant<'_>,
+    signals: &supervise::Signals,
+    started: impl FnOnce(u32) -> Result<()>,
+) -> Result<(Vec<leftover::Made>, Result<i32>)> {
+    // Dropped, it kills a child that waits or runs still.
     let child = supervise::Child::new(pid)?;
-    let (made, master) = match ours.receive()? {
+    let (made, master) = match channel.receive()? {
         Some((Message::Ready { made }, master)) => (made, master),
         Some((Message::Failed(error), _)) => {
             child.wait()?;
@@ -135,18 +158,15 @@ pub fn run(
             ));
         }
     };
-    let outcome = match &mut attendant {
-        Attendant::Caller(streams) => attend(&child, &ours, spec, *streams, master, &signals, started),
+    let outcome = match attendant {
+        Attendant::Caller(streams) => attend(&child, channel, spec, *streams, master, signals, started),
         Attendant::Monitor(monitor) => monitor
             .take(master)
-            .and_then(|()| go(&child, &ours, started))
+            .and_then(|()| go(&child, channel, started))
             .and_then(|()| monitor.begin())
-            .and_then(|()| monitor.watch(&child, &signals)),
+            .and_then(|()| monitor.watch(&child, signals)),
     };
-    // Where that failed, the child may wait or run still.
-    drop(child);
-    leftover::remove(folder.as_fd(), root, &made);
-    outcome
+    Ok((made, outcome))
 }
 
 impl Attendant<'_> {

@@ -1,18 +1,22 @@
 //! What the command may do: the chosen capabilities for root, none for anybody
-//! else, nothing inherited.
+//! else, nothing inherited; and which system calls.
 //!
-//! `no_new_privs` stays off unless asked for, as in Docker, so that `sudo` works
-//! inside; the bounding set is what a set-user-id program can reach at most. A seccomp
-//! filter belongs right before execve, after [`become_user`].
+//! The bounding set is what a set-user-id program can reach at most, and with
+//! `no_new_privs` it reaches nothing. A filter is loaded as the last before
+//! execve, so that it need not allow what plywood does until then. The kernel
+//! takes one from a process that has `no_new_privs`, or `CAP_SYS_ADMIN`: without
+//! the former, that capability stays until the filter is there, in another
+//! user's process too, and only giving it up comes between filter and execve.
 
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
-    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
 use super::error::{Attempt, Error, Result, Stage};
+use super::seccomp::Filter;
 use super::spec::Spec;
 use super::user::User;
 use crate::explain;
@@ -28,8 +32,18 @@ pub(super) fn own_keyring() -> Result<()> {
     }
 }
 
-/// Becomes `user` for good, with no more than the capabilities that `spec` allows.
-pub(super) fn become_user(user: &User, spec: &Spec) -> Result<()> {
+/// What [`become_user`] leaves for the moment before execve.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct LastStep<'a> {
+    filter: Option<&'a Filter>,
+    no_new_privileges: bool,
+    /// What the command has, before execve gives it what its file and user make of that.
+    capabilities: CapabilitySet,
+}
+
+/// Becomes `user` for good, with no more than the capabilities that `spec` allows, and the one that the filter needs.
+pub(super) fn become_user<'a>(user: &User, spec: &Spec, filter: Option<&'a Filter>) -> Result<LastStep<'a>> {
     let allowed = spec.capabilities.set();
     limit_bounding_set(allowed)?;
     clear_ambient_capability_set().attempt(Stage::User, || "clear the ambient capabilities".to_owned())?;
@@ -39,20 +53,52 @@ pub(super) fn become_user(user: &User, spec: &Spec) -> Result<()> {
     set_thread_groups(&groups).attempt(Stage::User, || "set the supplementary groups".to_owned())?;
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     set_thread_res_gid(gid, gid, gid).attempt(Stage::User, at)?;
+    set_keep_capabilities(true).attempt(Stage::User, || "keep capabilities for a moment".to_owned())?;
     set_thread_res_uid(uid, uid, uid).attempt(Stage::User, at)?;
 
-    let now = rustix::thread::capabilities(None).attempt(Stage::User, || "read the capabilities".to_owned())?;
-    // Becoming another than root has emptied both sets already.
+    let held = rustix::thread::capabilities(None).attempt(Stage::User, || "read the capabilities".to_owned())?;
+    let last = LastStep {
+        filter,
+        no_new_privileges: spec.no_new_privileges,
+        capabilities: match user.uid {
+            0 => held.permitted & allowed,
+            _ => CapabilitySet::empty(),
+        },
+    };
+    let needs_admin = filter.is_some() && !spec.no_new_privileges;
+    let until_then = if needs_admin {
+        held.permitted & CapabilitySet::SYS_ADMIN
+    } else {
+        CapabilitySet::empty()
+    };
+    set_all_capabilities(last.capabilities | until_then)?;
+    Ok(last)
+}
+
+impl LastStep<'_> {
+    /// Takes it: nothing but execve may follow, for the filter may allow no more.
+    pub(super) fn take(self) -> Result<()> {
+        if self.no_new_privileges {
+            rustix::thread::set_no_new_privs(true).attempt(Stage::User, || "forbid new privileges".to_owned())?;
+        }
+        let Some(filter) = self.filter else { return Ok(()) };
+        filter.load()?;
+        if self.no_new_privileges {
+            Ok(())
+        } else {
+            set_all_capabilities(self.capabilities)
+        }
+    }
+}
+
+/// Effective and permitted; nothing is inherited.
+fn set_all_capabilities(capabilities: CapabilitySet) -> Result<()> {
     let sets = CapabilitySets {
-        effective: now.effective & allowed,
-        permitted: now.permitted & allowed,
+        effective: capabilities,
+        permitted: capabilities,
         inheritable: CapabilitySet::empty(),
     };
-    set_capabilities(None, sets).attempt(Stage::User, || "set the capabilities".to_owned())?;
-    if spec.no_new_privileges {
-        rustix::thread::set_no_new_privs(true).attempt(Stage::User, || "forbid new privileges".to_owned())?;
-    }
-    Ok(())
+    set_capabilities(None, sets).attempt(Stage::User, || "set the capabilities".to_owned())
 }
 
 /// Drops every capability that is not in `keep` from what execve can ever give.

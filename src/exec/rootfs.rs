@@ -213,30 +213,6 @@ impl Devices {
             .attempt(Stage::Mounts, || format!("bind-mount on /dev/{name}"))
     }
 
-    /// A new terminal of the container's own devpts, which is `/dev/console` too: master, slave.
-    pub(super) fn open_terminal(&self, owner: Uid) -> Result<(OwnedFd, OwnedFd)> {
-        let at = || "open a terminal".to_owned();
-        let flags =
-            rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC;
-        let master = rustix::fs::openat(
-            &self.pts,
-            "ptmx",
-            OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .attempt(Stage::Terminal, at)?;
-        rustix::pty::unlockpt(&master).attempt(Stage::Terminal, at)?;
-        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).attempt(Stage::Terminal, at)?;
-        rustix::fs::fchown(&slave, Some(owner), None::<Gid>)
-            .attempt(Stage::Terminal, || "give the terminal to the user".to_owned())?;
-        explain::step(|| "touch /dev/console && mount --bind /dev/pts/0 /dev/console".to_owned());
-        let copy = Copy::of_handle(&slave)
-            .attempt(Stage::Terminal, || "bind-mount the terminal on /dev/console".to_owned())?;
-        copy.attach(make_file(&self.dev, "console", &[])?)
-            .attempt(Stage::Terminal, || "bind-mount the terminal on /dev/console".to_owned())?;
-        Ok((master, slave))
-    }
-
     /// Shows `content` as the image's `path`, without touching the image's own file.
     pub(super) fn bind_generated(&self, tree: &mut Tree, path: &str, content: &[u8]) -> Result<()> {
         let name = path.rsplit('/').next().unwrap_or(path);
@@ -251,12 +227,6 @@ impl Devices {
         let copy = Copy::of(&self.stage, name).attempt(Stage::Mounts, at)?;
         copy.flag(DATA_ONLY).attempt(Stage::Mounts, at)?;
         copy.attach(target).attempt(Stage::Mounts, at)
-    }
-
-    /// The container's null device, for reading.
-    pub(super) fn open_null(&self) -> Result<OwnedFd> {
-        rustix::fs::openat(&self.dev, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .attempt(Stage::Mounts, || "open /dev/null".to_owned())
     }
 
     /// Hides what the kernel would tell, and forbids what it would let change.
@@ -304,6 +274,37 @@ impl Devices {
             .attempt(Stage::Mounts, || format!("unmount {STAGE}"))?;
         rustix::fs::unlinkat(&self.dev, STAGE_NAME, AtFlags::REMOVEDIR)
             .attempt(Stage::Mounts, || format!("remove {STAGE}"))
+    }
+}
+
+impl super::streams::Devices for Devices {
+    /// Of the container's own devpts; it is `/dev/console` too.
+    fn open_terminal(&self, owner: Uid) -> Result<(OwnedFd, OwnedFd)> {
+        let at = || "open a terminal".to_owned();
+        let flags =
+            rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC;
+        let master = rustix::fs::openat(
+            &self.pts,
+            "ptmx",
+            OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .attempt(Stage::Terminal, at)?;
+        rustix::pty::unlockpt(&master).attempt(Stage::Terminal, at)?;
+        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).attempt(Stage::Terminal, at)?;
+        rustix::fs::fchown(&slave, Some(owner), None::<Gid>)
+            .attempt(Stage::Terminal, || "give the terminal to the user".to_owned())?;
+        explain::step(|| "touch /dev/console && mount --bind /dev/pts/0 /dev/console".to_owned());
+        let copy = Copy::of_handle(&slave)
+            .attempt(Stage::Terminal, || "bind-mount the terminal on /dev/console".to_owned())?;
+        copy.attach(make_file(&self.dev, "console", &[])?)
+            .attempt(Stage::Terminal, || "bind-mount the terminal on /dev/console".to_owned())?;
+        Ok((master, slave))
+    }
+
+    fn open_null(&self) -> Result<OwnedFd> {
+        rustix::fs::openat(&self.dev, "null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .attempt(Stage::Mounts, || "open /dev/null".to_owned())
     }
 }
 

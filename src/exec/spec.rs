@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::capability::Capabilities;
 use super::cgroup::limits::Limits;
 use super::error::{Error, Result, Stage};
+use super::rlimit::{Limit, OOM_SCORES};
+use super::seccomp::Seccomp;
 
 /// Bytes of a host name, the kernel's `__NEW_UTS_LEN`.
 const HOSTNAME_MAX: usize = 64;
@@ -54,7 +56,7 @@ pub struct Spec {
     pub stdin: bool,
     /// The root filesystem cannot be written.
     pub read_only: bool,
-    /// No masked paths.
+    /// No masked paths, and devices open.
     pub privileged: bool,
     /// What the command may have at most; nothing of it unless it is root.
     #[serde(default)]
@@ -68,6 +70,15 @@ pub struct Spec {
     /// What it may use at most.
     #[serde(default)]
     pub limits: Limits,
+    /// Which system calls it may make.
+    #[serde(default)]
+    pub seccomp: Seccomp,
+    /// Resource limits besides the defaults.
+    #[serde(default)]
+    pub ulimits: Vec<Limit>,
+    /// How soon it is killed where memory runs out: -1000 never, 1000 first; none for no later than others.
+    #[serde(default)]
+    pub oom_score: Option<i16>,
     /// Mounts from the host.
     pub binds: Vec<Bind>,
     /// Empty tmpfs mounts, absolute paths.
@@ -99,6 +110,11 @@ impl Spec {
             return bad(format!(
                 "use the host name {:?}: it has 1 to {HOSTNAME_MAX} letters, digits, - . and _",
                 self.hostname
+            ));
+        }
+        if let Some(score) = self.oom_score.filter(|score| !OOM_SCORES.contains(&i64::from(*score))) {
+            return bad(format!(
+                "set the score {score} for when memory runs out: it is -1000 to 1000"
             ));
         }
         if let Some(bind) = self.binds.iter().find(|bind| !bind.source.is_absolute()) {
@@ -138,9 +154,12 @@ pub(super) fn plain() -> Spec {
         read_only: false,
         privileged: false,
         capabilities: Capabilities::default(),
-        no_new_privileges: false,
         stop_signal: None,
         limits: Limits::default(),
+        no_new_privileges: true,
+        seccomp: Seccomp::default(),
+        ulimits: Vec::new(),
+        oom_score: None,
         binds: Vec::new(),
         tmpfs: Vec::new(),
     }
@@ -158,7 +177,7 @@ mod tests {
             target: target.into(),
             read_only: false,
         };
-        let cases: [fn(&mut Spec); 10] = [
+        let cases: [fn(&mut Spec); 11] = [
             |spec| spec.args.clear(),
             |spec| spec.args = vec![String::new()],
             |spec| spec.args.push("a\0b".to_owned()),
@@ -167,6 +186,7 @@ mod tests {
             |spec| spec.working_dir = "tmp".to_owned(),
             |spec| spec.hostname = "a b".to_owned(),
             |spec| spec.hostname = "h".repeat(65),
+            |spec| spec.oom_score = Some(1001),
             |spec| spec.tmpfs.push("/".to_owned()),
             |spec| spec.tmpfs.push("tmp".to_owned()),
         ];

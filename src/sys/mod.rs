@@ -9,4 +9,5 @@ pub mod loop_device;
 pub mod mount;
 pub mod mount_setattr;
 pub mod netdevice;
+pub mod seccomp;
 pub mod signal;

@@ -1,0 +1,104 @@
+//! `plywood run`: what a container can be told.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::value::{pids, processors, signal, size, swap};
+use super::{DETACH_KEYS, NetworkChoice};
+use crate::exec::cgroup::limits::Swap;
+
+/// `plywood run`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The container stays when its command ends, and can be committed or started again; --rm removes it.\n\nExamples:\n  plywood run -it website-nginx bash\n  plywood run --name ops --net host base:12 sh -c 'apt-get update && apt-get install -y nginx'\n  plywood run --rm -v /srv/site:/var/www:ro website-nginx nginx -t"
+)]
+pub struct RunArgs {
+    /// Remove the container when its command ends
+    #[arg(long)]
+    pub rm: bool,
+    /// Let it go on by itself: prints its id; plywood logs, attach, stop and wait work on it
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the command a terminal of its own
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Keys that leave the terminal, and let the container go on
+    #[arg(long, value_name = "KEYS", default_value = DETACH_KEYS)]
+    pub detach_keys: String,
+    /// Signal with which plywood stop asks it to end [default: the image's, or TERM]
+    #[arg(long, value_name = "SIGNAL", value_parser = signal)]
+    pub stop_signal: Option<i32>,
+    /// Name of the container [default: made up]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// The root filesystem cannot be written
+    #[arg(long)]
+    pub read_only: bool,
+    /// All capabilities, all system calls, devices, no masked paths: the container can take over the host
+    #[arg(long)]
+    pub privileged: bool,
+    /// Give a capability more (NET_ADMIN), or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    pub cap_add: Vec<String>,
+    /// Take a capability away, or ALL
+    #[arg(long, value_name = "CAPABILITY")]
+    pub cap_drop: Vec<String>,
+    /// no-new-privileges=false: set-user-id programs inside, such as sudo, can give more rights.
+    /// seccomp=FILE: allow and forbid system calls by Docker's JSON; unconfined: forbid none
+    #[arg(long, value_name = "OPTION")]
+    pub security_opt: Vec<String>,
+    /// Memory at most, page cache included: bytes, or with K, M or G
+    #[arg(short, long, value_name = "SIZE", value_parser = size)]
+    pub memory: Option<u64>,
+    /// Memory and swap together at most; -1 for as much swap as there is [default: twice --memory]
+    #[arg(long, value_name = "SIZE", value_parser = swap, allow_hyphen_values = true)]
+    pub memory_swap: Option<Swap>,
+    /// Processors at most, as in 1.5
+    #[arg(long, value_name = "NUMBER", value_parser = processors)]
+    pub cpus: Option<u32>,
+    /// Processes and threads at most; -1 for no limit [default: 4096]
+    #[arg(long, value_name = "NUMBER", value_parser = pids, allow_hyphen_values = true)]
+    pub pids_limit: Option<u64>,
+    /// Limit what one process takes: nofile, nproc, stack and others of prlimit(1); -1 for no limit
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub ulimit: Vec<String>,
+    /// How soon it is killed where memory runs out: -1000 never, 1000 first [default: as others]
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = clap::value_parser!(i16).range(-1000..=1000))]
+    pub oom_score_adj: Option<i16>,
+    /// Set an environment variable; KEY alone takes it from plywood's own
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    pub env: Vec<String>,
+    /// Read KEY=VALUE lines from a file
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// Working directory inside
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// Run as USER[:GROUP], names or numbers, looked up in the image
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Host name inside [default: the container's id]
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// Bind mount SRC at DST; :ro makes it read-only
+    #[arg(short, long, value_name = "SRC:DST[:ro]")]
+    pub volume: Vec<String>,
+    /// Mount an empty tmpfs at DST
+    #[arg(long, value_name = "DST")]
+    pub tmpfs: Vec<String>,
+    /// Network: the host's, or none but a loopback device
+    #[arg(long, value_name = "NET", default_value = "none")]
+    pub net: NetworkChoice,
+    /// Run this instead of the image's entrypoint; empty for none
+    #[arg(long, value_name = "COMMAND")]
+    pub entrypoint: Option<String>,
+    /// The image
+    pub image: String,
+    /// Command and arguments [default: the image's]
+    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
