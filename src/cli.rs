@@ -341,7 +341,7 @@ pub struct RmiArgs {
 /// `plywood run`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The container stays when its command ends, and can be committed or started again; --rm removes it.\n\nExamples:\n  plywood run -it website-nginx bash\n  plywood run --name ops --net host base:12 sh -c 'apt-get update && apt-get install -y nginx'\n  plywood run --rm -v /srv/site:/var/www:ro website-nginx nginx -t"
+    after_help = "The container stays when its command ends, and can be committed or started again; --rm removes it.\n\nExamples:\n  plywood run -it website-nginx bash\n  plywood run --name ops --net host base:12 sh -c 'apt-get update && apt-get install -y nginx'\n  plywood run --rm -v /srv/site:/var/www:ro website-nginx nginx -t\n  plywood run --name web -p 8080:80 website-nginx"
 )]
 pub struct RunArgs {
     /// Remove the container when its command ends
@@ -392,9 +392,24 @@ pub struct RunArgs {
     /// Mount an empty tmpfs at DST
     #[arg(long, value_name = "DST")]
     pub tmpfs: Vec<String>,
-    /// Network: the host's, or none but a loopback device
-    #[arg(long, value_name = "NET", default_value = "none")]
+    /// Network: bridge, none (loopback only), host, or container:NAME for that one's
+    #[arg(
+        long,
+        visible_alias = "network",
+        value_name = "NET",
+        env = "PLYWOOD_NET",
+        default_value = "bridge"
+    )]
     pub net: NetworkChoice,
+    /// Publish a port of the container on the host, or a range; may be repeated
+    #[arg(short, long, value_name = "[IP:]HOST:CONT[/udp]")]
+    pub publish: Vec<String>,
+    /// A name in /etc/hosts for a running container
+    #[arg(long, value_name = "CONTAINER[:ALIAS]")]
+    pub link: Vec<String>,
+    /// Ask this resolver, not the host's; may be repeated
+    #[arg(long, value_name = "IP")]
+    pub dns: Vec<String>,
     /// Run this instead of the image's entrypoint; empty for none
     #[arg(long, value_name = "COMMAND")]
     pub entrypoint: Option<String>,
@@ -406,12 +421,41 @@ pub struct RunArgs {
 }
 
 /// The networks of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkChoice {
+    /// A namespace on the bridge
+    Bridge,
     /// A namespace with nothing but a loopback device
     None,
     /// The host's own: no isolation
     Host,
+    /// That of the container with this name
+    Container(String),
+}
+
+impl std::str::FromStr for NetworkChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("container:")) {
+            ("bridge", _) => Ok(Self::Bridge),
+            ("none", _) => Ok(Self::None),
+            ("host", _) => Ok(Self::Host),
+            (_, Some(name)) if !name.is_empty() => Ok(Self::Container(name.to_owned())),
+            _ => Err("write bridge, none, host or container:NAME".to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Display for NetworkChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bridge => f.write_str("bridge"),
+            Self::None => f.write_str("none"),
+            Self::Host => f.write_str("host"),
+            Self::Container(name) => write!(f, "container:{name}"),
+        }
+    }
 }
 
 /// `plywood start`

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use plywood::exec::capability::Capabilities;
 use plywood::exec::spec::{Bind, Network, Spec};
-use plywood::exec::{self, Error, Streams};
+use plywood::exec::{self, Error, Streams, Surroundings};
 
 /// Programs that the root filesystem has.
 const APPLETS: [&str; 26] = [
@@ -216,7 +216,7 @@ fn run_and(root: &Path, spec: &Spec, input: &[u8], started: impl FnOnce(u32) -> 
         stdout: stdout.as_fd(),
         stderr: stderr.as_fd(),
     };
-    let outcome = exec::run(root, spec, streams, started);
+    let outcome = exec::run(root, spec, Surroundings::default(), streams, started);
     drop((stdin, stdout, stderr));
     writer.join().unwrap();
     Ended {
@@ -731,6 +731,7 @@ fn root_runs_for_another_test() {
     let _ = exec::run(
         Path::new(&root),
         &shell("sleep 1000 & exec sleep 1000"),
+        Surroundings::default(),
         Streams::own(),
         |pid| {
             fs::write(Path::new(&root).join("pid"), pid.to_string()).unwrap();

@@ -15,8 +15,8 @@ use plywood_store::record::{ContainerRecord, ContainerState};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use crate::commands::{Host, Session, now};
-use crate::error::{Context, Error, Kind, Result};
+use crate::commands::{Host, Session, connect, now};
+use crate::error::{Context, Error, Kind, Result, both};
 use crate::exec::error::CODE_FAILED;
 use crate::exec::spec::Spec;
 use crate::exec::{self, Stage, Streams, state};
@@ -213,23 +213,37 @@ pub fn run(
             };
         }
     };
-    let outcome = exec::run(mounted.path(), spec, Streams::own(), |pid| {
+    let connected = match connect::connect(session, host, container, spec) {
+        Ok(connected) => connected,
+        Err(error) => {
+            return Ended {
+                outcome: both(Err(error), mounted.close()).map_err(before_command),
+                began: false,
+            };
+        }
+    };
+    let (running, ended) = (connected.running(container), connected.ended(container));
+    let outcome = exec::run(mounted.path(), spec, connected.surroundings(), Streams::own(), |pid| {
         let start_ticks = state::start_ticks(pid)
             .ok_or_else(|| Error::not_found(format!("the process {pid} of container {} is gone", container.name)))?;
         record(
             &host.store,
-            container,
+            &running,
             ContainerState::Running {
                 pid,
                 start_ticks,
                 started_at: now(),
             },
         )?;
+        connected.announce(host)?;
         begins()
     });
     let began = !outcome.as_ref().is_err_and(exec::Error::is_before_command);
+    if let Err(error) = connected.release(host, &container.id) {
+        session.output.note(format!("{error}; the next command tries again"));
+    }
     Ended {
-        outcome: finish(host, container, outcome, mounted.close()),
+        outcome: finish(host, &ended, outcome, mounted.close()),
         began,
     }
 }

@@ -11,7 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Serialize;
 
 use crate::cli::RmArgs;
-use crate::commands::{Host, Session, container};
+use crate::commands::{Host, Session, connect, container};
 use crate::error::{Context, Error, Result, both};
 use crate::exec::state;
 use crate::explain;
@@ -94,6 +94,7 @@ pub fn remove_held(host: &Host, id: &str, hold: container::Hold, intent: Intent)
 
 fn erase(host: &Host, id: &str, hold: container::Hold) -> Result<()> {
     // The record goes last: until then the snapshot has an owner that can be found and removed again.
+    connect::remove(&host.store, id)?;
     host.snapshotter.unmount_at(id)?;
     host.snapshotter.remove(id)?;
     let lock = host.store.exclusive()?;

@@ -16,7 +16,7 @@ use super::channel::{Channel, Message};
 use super::error::{Attempt, Error, Result, Stage};
 use super::files::Generated;
 use super::rootfs::{self, Devices, HostMount};
-use super::spec::{Network, Spec};
+use super::spec::{Bind, Network, Spec};
 use super::tree::Tree;
 use super::user::{self, User};
 use super::{command, privilege};
@@ -32,6 +32,7 @@ pub(super) struct Plan<'a> {
     pub(super) root: &'a Path,
     pub(super) spec: &'a Spec,
     pub(super) files: &'a [Generated],
+    pub(super) surroundings: super::Surroundings<'a>,
     pub(super) streams: super::Streams<'a>,
 }
 
@@ -65,6 +66,7 @@ fn set_up_and_execute(plan: &Plan<'_>, channel: &Channel) -> Result<Error> {
             devices.bind_generated(&mut tree, file.path, &file.content)?;
         }
     }
+    mounts.mount_hosts(&mut tree)?;
     mounts.mount(&mut tree)?;
 
     let user = user::look_up(&tree, &spec.user)?;
@@ -113,7 +115,9 @@ fn plywood_is_gone() -> Error {
 /// Descriptors, signals, namespaces, session: nothing of plywood's is left but the given streams.
 fn leave_the_host(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
     let streams = plan.streams;
-    close_all_but(&[channel.as_fd(), streams.stdin, streams.stdout, streams.stderr])?;
+    let network = plan.surroundings.network.map(|network| network.handle);
+    let kept = [channel.as_fd(), streams.stdin, streams.stdout, streams.stderr];
+    close_all_but(&kept.into_iter().chain(network).collect::<Vec<_>>())?;
     signal::default_all();
     let none_blocked = nix::sys::signal::SigSet::empty();
     none_blocked
@@ -124,14 +128,18 @@ fn leave_the_host(plan: &Plan<'_>, channel: &Channel) -> Result<()> {
         .attempt(Stage::Namespaces, || "forbid tracing".to_owned())?;
     rustix::process::setsid().attempt(Stage::Namespaces, || "start a session".to_owned())?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    nix::sched::unshare(namespaces(plan.spec.network)).attempt(Stage::Namespaces, || "make namespaces".to_owned())?;
+    if let Some(network) = network {
+        nix::sched::setns(network, CloneFlags::CLONE_NEWNET)
+            .attempt(Stage::Namespaces, || "join the network namespace".to_owned())?;
+    }
+    nix::sched::unshare(namespaces(&plan.spec.network)).attempt(Stage::Namespaces, || "make namespaces".to_owned())?;
     privilege::own_keyring()
 }
 
 /// The namespaces that the child makes by itself; the pid namespace is the parent's doing.
-fn namespaces(network: Network) -> CloneFlags {
+fn namespaces(network: &Network) -> CloneFlags {
     let net = match network {
-        Network::Host => CloneFlags::empty(),
+        Network::Host | Network::Bridge | Network::Container(_) => CloneFlags::empty(),
         Network::None => CloneFlags::CLONE_NEWNET,
     };
     CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC | net
@@ -220,11 +228,21 @@ fn with_home(env: &[String], user: &User) -> Vec<String> {
 /// Mounts that the user asked for, their sources opened while the host's tree is there.
 struct HostMounts<'a> {
     binds: Vec<(&'a Path, Option<HostMount>)>,
+    hosts: Option<HostMount>,
 }
+
+/// Where names are looked up.
+const HOSTS: &str = "/etc/hosts";
 
 impl<'a> HostMounts<'a> {
     fn open(plan: &'a Plan<'_>) -> Result<Self> {
         let spec = plan.spec;
+        let hosts = plan.surroundings.hosts.map(|source| Bind {
+            source: source.to_owned(),
+            target: HOSTS.into(),
+            read_only: false,
+        });
+        let hosts = hosts.map(|bind| HostMount::open(plan.root, &bind, false)).transpose()?;
         let mut binds = Vec::new();
         for bind in &spec.binds {
             binds.push((
@@ -235,7 +253,15 @@ impl<'a> HostMounts<'a> {
         binds.extend(spec.tmpfs.iter().map(|path| (Path::new(path), None)));
         // /a before /a/b, or it would hide it.
         binds.sort_by_key(|(path, _)| path.components().count());
-        Ok(Self { binds })
+        Ok(Self { binds, hosts })
+    }
+
+    /// Before the others: what the user mounts there is what the container sees.
+    fn mount_hosts(&self, tree: &mut Tree) -> Result<()> {
+        match &self.hosts {
+            Some(hosts) if has_folder(tree, HOSTS) => hosts.mount_on(tree, Path::new(HOSTS)),
+            _ => Ok(()),
+        }
     }
 
     fn mount(&self, tree: &mut Tree) -> Result<()> {

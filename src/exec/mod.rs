@@ -16,9 +16,9 @@
 //!   leftover: mount targets go away again
 //! ```
 //!
-//! A cgroup is entered by the parent between *ready* and *go*; a bridge is
-//! attached there too; a seccomp filter is loaded right before execve. They
-//! are not here yet.
+//! A cgroup is entered by the parent between *ready* and *go*; a seccomp filter is
+//! loaded right before execve. They are not here yet. A network namespace other than
+//! an empty one is the caller's, who gives it with the run's [`Surroundings`].
 
 pub mod capability;
 mod channel;
@@ -75,6 +75,26 @@ impl Streams<'static> {
     }
 }
 
+/// A network namespace for the container's first process to join.
+#[derive(Debug, Clone, Copy)]
+pub struct Namespace<'a> {
+    /// The namespace.
+    pub handle: BorrowedFd<'a>,
+    /// What a person would call it.
+    pub path: &'a str,
+}
+
+/// What a run is given besides its spec: made for this one run, and taken away by whoever made it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Surroundings<'a> {
+    /// For [`Network::Bridge`] and [`Network::Container`].
+    pub network: Option<Namespace<'a>>,
+    /// The host's file that is `/etc/hosts`, where it may change while the container runs.
+    pub hosts: Option<&'a Path>,
+    /// What `/etc/resolv.conf` holds.
+    pub resolv_conf: Option<&'a str>,
+}
+
 /// Runs `spec` in the directory `root`, a mounted root filesystem, and gives the
 /// command's exit code: its own, or 128+n where signal n ended it.
 ///
@@ -87,11 +107,13 @@ impl Streams<'static> {
 pub fn run(
     root: &Path,
     spec: &Spec,
+    surroundings: Surroundings<'_>,
     streams: Streams<'_>,
     started: impl FnOnce(u32) -> crate::error::Result<()>,
 ) -> Result<i32> {
     spec.check()?;
-    let files = files::generate(spec)?;
+    surroundings.check(spec)?;
+    let files = files::generate(spec, surroundings)?;
     let folder = leftover::open_host_folder(root)
         .attempt(Stage::Root, || format!("open the root filesystem {}", root.display()))?;
     let signals = supervise::Signals::take()?;
@@ -100,10 +122,11 @@ pub fn run(
         root,
         spec,
         files: &files,
+        surroundings,
         streams,
     };
 
-    let pid = fork_into_namespaces(spec.network, || child::live(&plan, &theirs))?;
+    let pid = fork_into_namespaces(&plan, || child::live(&plan, &theirs))?;
     drop(theirs);
     let child = supervise::Child::new(pid)?;
     let (made, master) = match ours.receive()? {
@@ -124,6 +147,17 @@ pub fn run(
     drop(child);
     leftover::remove(folder.as_fd(), root, &made);
     outcome
+}
+
+impl Surroundings<'_> {
+    /// Whether they are what the spec needs.
+    fn check(&self, spec: &Spec) -> Result<()> {
+        let wanted = matches!(spec.network, Network::Bridge | Network::Container(_));
+        if wanted == self.network.is_some() {
+            return Ok(());
+        }
+        Err(Error::new(Stage::Request, "join a network: none was made for the run"))
+    }
 }
 
 /// From *ready* to the command's end.
@@ -154,10 +188,14 @@ fn let_run(
 }
 
 /// Forks a child that is the first process of a new pid namespace.
-fn fork_into_namespaces(network: Network, child: impl FnOnce() -> i32) -> Result<Pid> {
+fn fork_into_namespaces(plan: &child::Plan<'_>, child: impl FnOnce() -> i32) -> Result<Pid> {
     explain::step(|| {
-        let net = if network == Network::None { " --net" } else { "" };
-        format!("unshare --fork --kill-child --pid --mount --uts --ipc{net} setsid sh")
+        let (join, net) = match (plan.surroundings.network, &plan.spec.network) {
+            (Some(network), _) => (format!("nsenter --net={} ", network.path), ""),
+            (None, Network::None) => (String::new(), " --net"),
+            (None, _) => (String::new(), ""),
+        };
+        format!("{join}unshare --fork --kill-child --pid --mount --uts --ipc{net} setsid sh")
     });
     let at = || "make a pid namespace".to_owned();
     // Unsharing moves children only; what is forked after this one belongs to the host again.

@@ -73,6 +73,7 @@ pub(crate) const TOP: &[&str] = &[
     "mnt",
     "locks",
     "mounted",
+    "network",
     "lost+found",
 ];
 /// The folders that every root has, parents first.

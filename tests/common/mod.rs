@@ -89,6 +89,9 @@ impl Plywood {
             .env("SOURCE_DATE_EPOCH", EPOCH)
             .env_remove("PLYWOOD_ROOT")
             .env_remove("PLYWOOD_DRIVER")
+            .env_remove("PLYWOOD_POOL")
+            // This machine's network is no test's to change: see [`own_network`].
+            .env("PLYWOOD_NET", "none")
             .stdin(Stdio::null());
         command
     }
