@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! main -> cli, commands, output, failure
-//! commands -> image, snapshot, exec -> dm -> sys        everyone -> plywood_store, explain, error
+//! commands -> image, snapshot, exec, network -> dm -> sys        everyone -> plywood_store, explain, error
 //! ```
 //!
 //! | room | what it is |
@@ -19,6 +19,7 @@
 //! | [`snapshot`] | trait [`snapshot::Snapshotter`] and its drivers, thin and overlay |
 //! | [`dm`] | device-mapper: control, table and status, pool, volume |
 //! | [`exec`] | run: namespaces, root filesystem, terminal |
+//! | [`network`] | the bridge, a container's place on it, published ports, names |
 //! | [`sys`] | the only unsafe code: one wrapper, one system call |
 
 // Not for the whole workspace: a test fails by panicking, and may print.
@@ -33,6 +34,7 @@ pub mod exec;
 pub mod explain;
 pub mod failure;
 pub mod image;
+pub mod network;
 pub mod output;
 pub mod snapshot;
 pub mod sys;

@@ -21,7 +21,7 @@ use plywood::exec::capability::Capabilities;
 use plywood::exec::cgroup::limits::Limits;
 use plywood::exec::seccomp::Seccomp;
 use plywood::exec::spec::{Bind, Network, Spec};
-use plywood::exec::{self, Attendant, Error, Streams};
+use plywood::exec::{self, Attendant, Error, Streams, Surroundings};
 
 /// Programs that the root filesystem has.
 const APPLETS: [&str; 26] = [
@@ -223,7 +223,7 @@ fn run_and(root: &Path, spec: &Spec, input: &[u8], started: impl FnOnce(u32) -> 
         stdout: stdout.as_fd(),
         stderr: stderr.as_fd(),
     };
-    let outcome = exec::run(root, spec, Attendant::Caller(streams), started);
+    let outcome = exec::run(root, spec, Surroundings::default(), Attendant::Caller(streams), started);
     drop((stdin, stdout, stderr));
     writer.join().unwrap();
     Ended {
@@ -861,6 +861,7 @@ fn root_runs_for_another_test() {
     let _ = exec::run(
         Path::new(&root),
         &shell("sleep 1000 & exec sleep 1000"),
+        Surroundings::default(),
         Attendant::Caller(Streams::own()),
         |pid| {
             fs::write(Path::new(&root).join("pid"), pid.to_string()).unwrap();

@@ -13,19 +13,20 @@ const LONGEST: usize = 600;
 const COMMON: [&str; 2] = ["error", "explain"];
 
 /// Each room, and the rooms that it may name besides itself and [`COMMON`]. Imports go one way.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("error", &[]),
     ("explain", &[]),
     ("sys", &[]),
     ("dm", &["sys"]),
     ("delta", &["sys"]),
     ("exec", &["sys"]),
+    ("network", &["sys"]),
     ("snapshot", &["dm", "delta", "sys"]),
     ("image", &["snapshot", "sys"]),
     ("build", &["image", "snapshot", "exec", "sys"]),
     ("output", &["image"]),
     ("failure", &["output", "exec"]),
-    ("cli", &["exec", "snapshot"]),
+    ("cli", &["exec", "network", "snapshot"]),
 ];
 
 /// Rooms that connect the others and may name them all.

@@ -11,7 +11,7 @@ use crate::exec::cgroup::limits::Swap;
 /// `plywood run`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The container stays when its command ends, and can be committed or started again; --rm removes it.\n\nExamples:\n  plywood run -it website-nginx bash\n  plywood run --name ops --net host base:12 sh -c 'apt-get update && apt-get install -y nginx'\n  plywood run --rm -v /srv/site:/var/www:ro website-nginx nginx -t"
+    after_help = "The container stays when its command ends, and can be committed or started again; --rm removes it.\n\nExamples:\n  plywood run -it website-nginx bash\n  plywood run --name ops --net host base:12 sh -c 'apt-get update && apt-get install -y nginx'\n  plywood run --rm -v /srv/site:/var/www:ro website-nginx nginx -t\n  plywood run -d --name web -p 8080:80 website-nginx"
 )]
 pub struct RunArgs {
     /// Remove the container when its command ends
@@ -90,9 +90,24 @@ pub struct RunArgs {
     /// Mount an empty tmpfs at DST
     #[arg(long, value_name = "DST")]
     pub tmpfs: Vec<String>,
-    /// Network: the host's, or none but a loopback device
-    #[arg(long, value_name = "NET", default_value = "none")]
+    /// Network: bridge, none (loopback only), host, or container:NAME for that one's
+    #[arg(
+        long,
+        visible_alias = "network",
+        value_name = "NET",
+        env = "PLYWOOD_NET",
+        default_value = "bridge"
+    )]
     pub net: NetworkChoice,
+    /// Publish a port of the container on the host, or a range; may be repeated
+    #[arg(short, long, value_name = "[IP:]HOST:CONT[/udp]")]
+    pub publish: Vec<String>,
+    /// A name in /etc/hosts for a running container
+    #[arg(long, value_name = "CONTAINER[:ALIAS]")]
+    pub link: Vec<String>,
+    /// Ask this resolver, not the host's; may be repeated
+    #[arg(long, value_name = "IP")]
+    pub dns: Vec<String>,
     /// Run this instead of the image's entrypoint; empty for none
     #[arg(long, value_name = "COMMAND")]
     pub entrypoint: Option<String>,

@@ -15,8 +15,9 @@ use plywood_store::record::{ContainerRecord, ContainerState};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::commands::connect::{self, Connected};
 use crate::commands::{Host, Session, detach, logs, now};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result, both};
 use crate::exec::cgroup::{self, Cgroup};
 use crate::exec::error::CODE_FAILED;
 use crate::exec::monitor::Monitor;
@@ -218,31 +219,64 @@ pub fn run(
             };
         }
     };
-    let outcome = run_mounted(session, host, container, spec, mounted.path(), monitor, begins);
+    let connected = match connect::connect(session, host, container, spec) {
+        Ok(connected) => connected,
+        Err(error) => {
+            return Ended {
+                outcome: both(Err(error), mounted.close()).map_err(before_command),
+                began: false,
+            };
+        }
+    };
+    let (running, ended) = (connected.running(container), connected.ended(container));
+    let prepared = Prepared {
+        container: &running,
+        spec,
+        root: mounted.path(),
+        connected: &connected,
+    };
+    let outcome = run_prepared(session, host, &prepared, monitor, begins);
     let began = !outcome.as_ref().is_err_and(exec::Error::is_before_command);
+    if let Err(error) = connected.release(host, &container.id) {
+        session.output.note(format!("{error}; the next command tries again"));
+    }
     Ended {
-        outcome: finish(host, container, outcome, mounted.close()),
+        outcome: finish(host, &ended, outcome, mounted.close()),
         began,
     }
 }
 
-/// Runs `spec` in the root filesystem `root`, within its limits.
-fn run_mounted(
+/// A container that lacks nothing but its process.
+struct Prepared<'a> {
+    /// The record to keep while it runs.
+    container: &'a ContainerRecord,
+    spec: &'a Spec,
+    root: &'a Path,
+    connected: &'a Connected,
+}
+
+/// Runs the command, within its limits.
+fn run_prepared(
     session: &Session,
     host: &Host,
-    container: &ContainerRecord,
-    spec: &Spec,
-    root: &Path,
+    prepared: &Prepared<'_>,
     monitor: Option<&mut Monitor>,
     begins: impl FnOnce() -> Result<()>,
 ) -> exec::Result<i32> {
+    let Prepared {
+        container,
+        spec,
+        root,
+        connected,
+    } = *prepared;
     let cgroup = Cgroup::create(&cgroup_name(&host.store, &container.id), &spec.limits)?;
     let is_detached = monitor.is_some();
     let attendant = attendant(host, container, spec, monitor);
     let outcome = attendant.and_then(|attendant| {
-        exec::run(root, spec, attendant, |pid| {
+        exec::run(root, spec, connected.surroundings(), attendant, |pid| {
             cgroup.add(pid)?;
             record(&host.store, container, running(container, pid)?)?;
+            connected.announce(host)?;
             begins()?;
             if is_detached {
                 session.output.gather();

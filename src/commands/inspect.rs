@@ -5,6 +5,7 @@ use plywood_store::record::{ContainerRecord, ContainerState, ImageRecord, Place}
 use serde_json::{Value, json};
 
 use crate::cli::InspectArgs;
+use crate::commands::connection::Connection;
 use crate::commands::{Host, Session, date, tag};
 use crate::error::{Error, Result};
 use crate::exec::state;
@@ -83,6 +84,9 @@ fn of_container(host: &Host, record: &ContainerRecord) -> Result<Value> {
         ContainerState::Running { pid, .. } => ("running", Some(pid), None),
         ContainerState::Exited { code, .. } => ("exited", None, Some(code)),
     };
+    let connection = Connection::of(record)?;
+    // A killed one's address is nobody's.
+    let endpoint = connection.endpoint.filter(|_| pid.is_some());
     let driver = host.snapshotter.driver();
     let mut stack = host.snapshotter.stack(&record.id)?;
     if let Some(pid) = pid {
@@ -99,6 +103,9 @@ fn of_container(host: &Host, record: &ContainerRecord) -> Result<Value> {
         "id": record.id, "name": record.name, "image": record.image, "image_name": record.image_name,
         "created": date(record.created_at), "state": state, "pid": pid, "exit_code": exit_code,
         "driver": driver, "writable": driver, "rootfs": rootfs, "spec": record.spec,
+        "ip": endpoint.as_ref().map(|endpoint| endpoint.address), "ports": connection.ports,
+        "netns": pid.map(|pid| format!("/proc/{pid}/ns/net")),
+        "host_veth": endpoint.map(|endpoint| endpoint.host_veth),
         "stack": stack,
     }))
 }

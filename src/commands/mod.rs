@@ -5,6 +5,8 @@ pub mod check;
 pub mod collect;
 pub mod commit;
 pub mod completion;
+pub mod connect;
+pub mod connection;
 pub mod container;
 pub mod detach;
 pub mod df;
@@ -86,6 +88,7 @@ impl Session {
         let snapshotter = open_driver(&store)?;
         let recovered = snapshotter.recover()?;
         let host = Host { store, snapshotter };
+        connect::sweep(&host.store)?;
         for line in recovered.into_iter().chain(rm::take_up(&host)?) {
             self.output.note(format!("recovered: {line}"));
         }

@@ -4,9 +4,12 @@ use plywood_store::record::{ContainerRecord, ContainerState};
 use serde::Serialize;
 
 use crate::cli::PsArgs;
+use crate::commands::connection::Connection;
 use crate::commands::{Session, date, images};
+use crate::error::Result;
 use crate::exec::state;
 use crate::failure::{OK, Outcome};
+use crate::network::port::PublishedPort;
 
 /// One container, as `--json` shows it.
 #[derive(Debug, Serialize)]
@@ -22,6 +25,9 @@ struct Row {
     state: &'static str,
     pid: Option<u32>,
     exit_code: Option<i32>,
+    /// Its address on the bridge, while it runs.
+    ip: Option<std::net::Ipv4Addr>,
+    ports: Vec<PublishedPort>,
 }
 
 /// Lists running containers, or all.
@@ -34,7 +40,7 @@ pub fn run(args: &PsArgs, session: &Session) -> Outcome {
         let mut containers = store.containers.list()?;
         containers.sort_by_key(|container| std::cmp::Reverse(container.created_at));
         for container in &containers {
-            let row = row(container);
+            let row = row(container)?;
             if args.all || row.state == "running" {
                 rows.push(row);
             }
@@ -52,14 +58,15 @@ pub fn run(args: &PsArgs, session: &Session) -> Outcome {
         }
     } else {
         let cells = rows.iter().map(|row| cells(row, args.no_trunc)).collect();
-        session
-            .output
-            .table(&["CONTAINER", "NAME", "IMAGE", "COMMAND", "CREATED", "STATUS"], cells)?;
+        session.output.table(
+            &["CONTAINER", "NAME", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS"],
+            cells,
+        )?;
     }
     Ok(OK)
 }
 
-fn row(record: &ContainerRecord) -> Row {
+fn row(record: &ContainerRecord) -> Result<Row> {
     let (state, pid, exit_code) = match state::settled(&record.state) {
         ContainerState::Created => ("created", None, None),
         ContainerState::Running { pid, .. } => ("running", Some(pid), None),
@@ -70,7 +77,8 @@ fn row(record: &ContainerRecord) -> Row {
         .get("args")
         .and_then(|args| serde_json::from_value(args.clone()).ok())
         .unwrap_or_default();
-    Row {
+    let connection = Connection::of(record)?;
+    Ok(Row {
         id: record.id.clone(),
         name: record.name.clone(),
         image: record.image.to_string(),
@@ -80,7 +88,13 @@ fn row(record: &ContainerRecord) -> Row {
         state,
         pid,
         exit_code,
-    }
+        // A killed one's address is nobody's.
+        ip: connection
+            .endpoint
+            .filter(|_| pid.is_some())
+            .map(|endpoint| endpoint.address),
+        ports: connection.ports,
+    })
 }
 
 fn cells(row: &Row, whole: bool) -> Vec<String> {
@@ -109,5 +123,12 @@ fn cells(row: &Row, whole: bool) -> Vec<String> {
         cut(&command, 30),
         row.created.as_deref().map_or_else(String::new, images::age),
         status,
+        // An ended one's lead nowhere.
+        row.ports
+            .iter()
+            .filter(|_| row.pid.is_some())
+            .map(PublishedPort::to_string)
+            .collect::<Vec<_>>()
+            .join(", "),
     ]
 }

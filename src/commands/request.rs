@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::cli::{NetworkChoice, RunArgs};
-use crate::commands::hardening;
+use crate::cli::RunArgs;
+use crate::commands::{connection, hardening};
 use crate::error::{Context, Error, Result};
 use crate::exec::DEFAULT_PATH;
 use crate::exec::capability::Capabilities;
@@ -23,11 +23,8 @@ const TERMINAL: &str = "xterm";
 /// # Errors
 /// Invalid for what cannot be understood; a file of variables that cannot be read.
 pub fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
-    let network = match args.net {
-        NetworkChoice::None => Network::None,
-        NetworkChoice::Host => Network::Host,
-    };
-    let hostname = args.hostname.clone().unwrap_or_else(|| default_hostname(network, id));
+    let network = connection::of_choice(&args.net);
+    let hostname = args.hostname.clone().unwrap_or_else(|| default_hostname(&network, id));
     let mut asked = Vec::new();
     for file in &args.env_file {
         let text = std::fs::read_to_string(file).context("read", file)?;
@@ -175,7 +172,7 @@ pub fn working_dir(asked: Option<&str>, image: &str) -> Result<String> {
 }
 
 /// With the host's network goes the host's name, unless it is one that plywood would not set.
-fn default_hostname(network: Network, id: &str) -> String {
+fn default_hostname(network: &Network, id: &str) -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let is_usable = host
         .bytes()
@@ -183,7 +180,7 @@ fn default_hostname(network: Network, id: &str) -> String {
         && !host.is_empty();
     match network {
         Network::Host if is_usable => host,
-        Network::Host | Network::None => id.get(..SHORT_ID).unwrap_or(id).to_owned(),
+        _ => id.get(..SHORT_ID).unwrap_or(id).to_owned(),
     }
 }
 

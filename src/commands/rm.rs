@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::cli::RmArgs;
 use crate::commands::live::Live;
-use crate::commands::{Host, Session, container, logs, stop};
+use crate::commands::{Host, Session, connect, container, logs, stop};
 use crate::error::{Result, both};
 use crate::failure::{Each, Outcome};
 
@@ -88,6 +88,7 @@ pub fn remove_held(host: &Host, id: &str, hold: container::Hold, intent: Intent)
 
 fn erase(host: &Host, id: &str, hold: container::Hold) -> Result<()> {
     // The record goes last: until then the snapshot has an owner that can be found and removed again.
+    connect::remove(&host.store, id)?;
     host.snapshotter.unmount_at(id)?;
     host.snapshotter.remove(id)?;
     logs::remove(&host.store, id)?;

@@ -3,9 +3,10 @@
 use plywood_store::intent::Intent;
 use plywood_store::record::{ContainerRecord, ContainerState, ImageRecord, Record};
 
-use crate::cli::RunArgs;
+use crate::cli::{NetworkChoice, RunArgs};
+use crate::commands::connection::Connection;
 use crate::commands::container::{self, before_command};
-use crate::commands::{Host, Session, detach, now, request, rm, tag};
+use crate::commands::{Host, Session, connection, detach, now, request, rm, tag};
 use crate::error::{Context, Error, Kind, Result, both};
 use crate::exec::attach::Wishes;
 use crate::exec::monitor::Monitor;
@@ -87,16 +88,28 @@ fn run_to_end(args: &RunArgs, session: &Session, id: &str, monitor: Option<&mut 
 fn create(args: &RunArgs, host: &Host, id: &str) -> Result<(ContainerRecord, Spec, Intent)> {
     let image = host.store.find_image(&args.image)?;
     let config = oci::read_config(&host.store, &image)?;
-    let spec = request::spec(args, &config.config, id)?;
+    let mut spec = request::spec(args, &config.config, id)?;
+    if let NetworkChoice::Container(name) = &args.net {
+        let other = host.store.find_container(name)?;
+        connection::join(&mut spec, &other, args.hostname.is_none())?;
+    }
+    let connection = Connection::asked(args)?.found(&host.store)?;
     spec.check().map_err(|error| Error::invalid(error.to_string()))?;
     let passing = rm::passing(host, id)?;
-    match record(args, host, &image, id.to_owned(), &spec) {
+    match record(args, host, &image, id.to_owned(), &spec, &connection) {
         Ok(container) => Ok((container, spec, passing)),
         Err(error) => both(Err(error), passing.done()),
     }
 }
 
-fn record(args: &RunArgs, host: &Host, image: &ImageRecord, id: String, spec: &Spec) -> Result<ContainerRecord> {
+fn record(
+    args: &RunArgs,
+    host: &Host,
+    image: &ImageRecord,
+    id: String,
+    spec: &Spec,
+    connection: &Connection,
+) -> Result<ContainerRecord> {
     let lock = host.store.exclusive()?;
     if host.store.images.get(&image.key())?.is_none() {
         return Err(Error::not_found(format!("image {} has just been removed", args.image)));
@@ -116,6 +129,7 @@ fn record(args: &RunArgs, host: &Host, image: &ImageRecord, id: String, spec: &S
         created_at: now(),
         state: ContainerState::Created,
         spec: container::document(spec)?,
+        network: connection.document(),
     };
     host.store.containers.put(&lock, &container)?;
     lock.done()?;

@@ -17,7 +17,7 @@ use super::files::Generated;
 use super::last::Last;
 use super::rootfs::{self, HostMount};
 use super::seccomp::Filter;
-use super::spec::{Network, Spec};
+use super::spec::{Bind, Network, Spec};
 use super::streams::OwnStreams;
 use super::tree::Tree;
 use super::{leave, privilege, user};
@@ -31,6 +31,7 @@ pub(super) struct Plan<'a> {
     pub(super) spec: &'a Spec,
     pub(super) files: &'a [Generated],
     pub(super) filter: Option<&'a Filter>,
+    pub(super) surroundings: super::Surroundings<'a>,
     pub(super) streams: super::Streams<'a>,
 }
 
@@ -49,8 +50,14 @@ pub(super) fn live(plan: &Plan<'_>, channel: &Channel) -> i32 {
 fn set_up_and_execute(plan: &Plan<'_>, channel: &Channel) -> Result<Error> {
     let spec = plan.spec;
     let given = plan.streams;
-    leave::the_host(&[channel.as_fd(), given.stdin, given.stdout, given.stderr], spec)?;
-    nix::sched::unshare(namespaces(spec.network)).attempt(Stage::Namespaces, || "make namespaces".to_owned())?;
+    let network = plan.surroundings.network.map(|network| network.handle);
+    let kept = [channel.as_fd(), given.stdin, given.stdout, given.stderr];
+    leave::the_host(&kept.into_iter().chain(network).collect::<Vec<_>>(), spec)?;
+    if let Some(network) = network {
+        nix::sched::setns(network, CloneFlags::CLONE_NEWNET)
+            .attempt(Stage::Namespaces, || "join the network namespace".to_owned())?;
+    }
+    nix::sched::unshare(namespaces(&spec.network)).attempt(Stage::Namespaces, || "make namespaces".to_owned())?;
     privilege::own_keyring()?;
     let streams = OwnStreams::copy(given)?;
 
@@ -67,6 +74,7 @@ fn set_up_and_execute(plan: &Plan<'_>, channel: &Channel) -> Result<Error> {
             devices.bind_generated(&mut tree, file.path, &file.content)?;
         }
     }
+    mounts.mount_hosts(&mut tree)?;
     mounts.mount(&mut tree)?;
 
     let user = user::look_up(&tree, &spec.user)?;
@@ -92,9 +100,9 @@ fn set_up_and_execute(plan: &Plan<'_>, channel: &Channel) -> Result<Error> {
 }
 
 /// The namespaces that the child makes by itself; the pid namespace is the parent's doing.
-fn namespaces(network: Network) -> CloneFlags {
+fn namespaces(network: &Network) -> CloneFlags {
     let net = match network {
-        Network::Host => CloneFlags::empty(),
+        Network::Host | Network::Bridge | Network::Container(_) => CloneFlags::empty(),
         Network::None => CloneFlags::CLONE_NEWNET,
     };
     CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC | net
@@ -135,11 +143,21 @@ fn has_folder(tree: &Tree, path: &str) -> bool {
 /// Mounts that the user asked for, their sources opened while the host's tree is there.
 struct HostMounts<'a> {
     binds: Vec<(&'a Path, Option<HostMount>)>,
+    hosts: Option<HostMount>,
 }
+
+/// Where names are looked up.
+const HOSTS: &str = "/etc/hosts";
 
 impl<'a> HostMounts<'a> {
     fn open(plan: &'a Plan<'_>) -> Result<Self> {
         let spec = plan.spec;
+        let hosts = plan.surroundings.hosts.map(|source| Bind {
+            source: source.to_owned(),
+            target: HOSTS.into(),
+            read_only: false,
+        });
+        let hosts = hosts.map(|bind| HostMount::open(plan.root, &bind, false)).transpose()?;
         let mut binds = Vec::new();
         for bind in &spec.binds {
             binds.push((
@@ -150,7 +168,15 @@ impl<'a> HostMounts<'a> {
         binds.extend(spec.tmpfs.iter().map(|path| (Path::new(path), None)));
         // /a before /a/b, or it would hide it.
         binds.sort_by_key(|(path, _)| path.components().count());
-        Ok(Self { binds })
+        Ok(Self { binds, hosts })
+    }
+
+    /// Before the others: what the user mounts there is what the container sees.
+    fn mount_hosts(&self, tree: &mut Tree) -> Result<()> {
+        match &self.hosts {
+            Some(hosts) if has_folder(tree, HOSTS) => hosts.mount_on(tree, Path::new(HOSTS)),
+            _ => Ok(()),
+        }
     }
 
     fn mount(&self, tree: &mut Tree) -> Result<()> {

@@ -3,6 +3,7 @@
 
 use std::io::Read;
 
+use super::Surroundings;
 use super::error::{Attempt, Result, Stage};
 use super::spec::{Network, Spec};
 
@@ -21,26 +22,35 @@ pub(super) struct Generated {
     pub(super) content: Vec<u8>,
 }
 
-/// The files for `spec`; reads the host's.
-pub(super) fn generate(spec: &Spec) -> Result<Vec<Generated>> {
+/// The files for `spec`, but for a hosts file that is given; reads the host's.
+pub(super) fn generate(spec: &Spec, given: Surroundings<'_>) -> Result<Vec<Generated>> {
     let mut files = vec![Generated {
         path: "/etc/hostname",
         content: format!("{}\n", spec.hostname).into_bytes(),
     }];
+    if let Some(content) = given.resolv_conf {
+        files.push(Generated {
+            path: "/etc/resolv.conf",
+            content: content.into(),
+        });
+    }
     match spec.network {
+        _ if given.hosts.is_some() => {}
         Network::Host => {
             let content = hosts_with(read_host("/etc/hosts")?, &spec.hostname);
             files.push(Generated {
                 path: "/etc/hosts",
                 content,
             });
-            files.push(Generated {
-                path: "/etc/resolv.conf",
-                content: read_host("/etc/resolv.conf")?,
-            });
+            if given.resolv_conf.is_none() {
+                files.push(Generated {
+                    path: "/etc/resolv.conf",
+                    content: read_host("/etc/resolv.conf")?,
+                });
+            }
         }
         // Names lead nowhere: the image's own resolv.conf does no harm.
-        Network::None => files.push(Generated {
+        Network::None | Network::Bridge | Network::Container(_) => files.push(Generated {
             path: "/etc/hosts",
             content: hosts_with(HOSTS.into(), &spec.hostname),
         }),

@@ -17,7 +17,8 @@
 //! ```
 //!
 //! A cgroup ([`cgroup`]) is the verb's, which moves the process in between *ready*
-//! and *go*. A bridge is to be attached there too.
+//! and *go*. A network namespace other than an empty one is the caller's, who gives it
+//! with the run's [`Surroundings`].
 
 pub mod attach;
 pub mod capability;
@@ -97,6 +98,26 @@ pub enum Attendant<'a> {
     Monitor(&'a mut Monitor),
 }
 
+/// A network namespace for the container's first process to join.
+#[derive(Debug, Clone, Copy)]
+pub struct Namespace<'a> {
+    /// The namespace.
+    pub handle: BorrowedFd<'a>,
+    /// What a person would call it.
+    pub path: &'a str,
+}
+
+/// What a run is given besides its spec: made for this one run, and taken away by whoever made it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Surroundings<'a> {
+    /// For [`Network::Bridge`] and [`Network::Container`].
+    pub network: Option<Namespace<'a>>,
+    /// The host's file that is `/etc/hosts`, where it may change while the container runs.
+    pub hosts: Option<&'a Path>,
+    /// What `/etc/resolv.conf` holds.
+    pub resolv_conf: Option<&'a str>,
+}
+
 /// Runs `spec` in the directory `root`, a mounted root filesystem, and gives the
 /// command's exit code: its own, or 128+n where signal n ended it.
 ///
@@ -109,11 +130,13 @@ pub enum Attendant<'a> {
 pub fn run(
     root: &Path,
     spec: &Spec,
+    surroundings: Surroundings<'_>,
     mut attendant: Attendant<'_>,
     started: impl FnOnce(u32) -> Result<()>,
 ) -> Result<i32> {
     spec.check()?;
-    let files = files::generate(spec)?;
+    surroundings.check(spec)?;
+    let files = files::generate(spec, surroundings)?;
     let filter = spec.seccomp.filter(spec.capabilities)?;
     let folder = leftover::open_host_folder(root)
         .attempt(Stage::Root, || format!("open the root filesystem {}", root.display()))?;
@@ -124,10 +147,11 @@ pub fn run(
         spec,
         files: &files,
         filter: filter.as_ref(),
+        surroundings,
         streams: attendant.streams()?,
     };
 
-    let pid = fork_into_namespaces(spec.network, || child::live(&plan, &theirs))?;
+    let pid = fork_into_namespaces(&plan, || child::live(&plan, &theirs))?;
     drop(theirs);
     let (made, outcome) = follow(pid, &ours, spec, &mut attendant, &signals, started)?;
     leftover::remove(folder.as_fd(), root, &made);
@@ -167,6 +191,17 @@ fn follow(
             .and_then(|()| monitor.watch(&child, signals)),
     };
     Ok((made, outcome))
+}
+
+impl Surroundings<'_> {
+    /// Whether they are what the spec needs.
+    fn check(&self, spec: &Spec) -> Result<()> {
+        let wanted = matches!(spec.network, Network::Bridge | Network::Container(_));
+        if wanted == self.network.is_some() {
+            return Ok(());
+        }
+        Err(Error::new(Stage::Request, "join a network: none was made for the run"))
+    }
 }
 
 impl Attendant<'_> {
@@ -213,10 +248,14 @@ fn go(child: &supervise::Child, channel: &Channel, started: impl FnOnce(u32) -> 
 }
 
 /// Forks a child that is the first process of a new pid namespace.
-fn fork_into_namespaces(network: Network, child: impl FnOnce() -> i32) -> Result<Pid> {
+fn fork_into_namespaces(plan: &child::Plan<'_>, child: impl FnOnce() -> i32) -> Result<Pid> {
     explain::step(|| {
-        let net = if network == Network::None { " --net" } else { "" };
-        format!("unshare --fork --kill-child --pid --mount --uts --ipc{net} setsid sh")
+        let (join, net) = match (plan.surroundings.network, &plan.spec.network) {
+            (Some(network), _) => (format!("nsenter --net={} ", network.path), ""),
+            (None, Network::None) => (String::new(), " --net"),
+            (None, _) => (String::new(), ""),
+        };
+        format!("{join}unshare --fork --kill-child --pid --mount --uts --ipc{net} setsid sh")
     });
     let at = || "make a pid namespace".to_owned();
     // Unsharing moves children only; what is forked after this one belongs to the host again.

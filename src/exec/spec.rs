@@ -13,8 +13,8 @@ use super::seccomp::Seccomp;
 /// Bytes of a host name, the kernel's `__NEW_UTS_LEN`.
 const HOSTNAME_MAX: usize = 64;
 
-/// The network of a container. The default will be a bridge; until there is one, it is the safe choice.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The network of a container. By default the safe choice.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
     /// The host's.
@@ -22,6 +22,10 @@ pub enum Network {
     /// A namespace with nothing but a loopback device.
     #[default]
     None,
+    /// A namespace on the bridge, given with the run's [`super::Surroundings`].
+    Bridge,
+    /// The namespace of the container with this id, given likewise.
+    Container(String),
 }
 
 /// A bind mount of the host's.

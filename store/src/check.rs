@@ -404,7 +404,7 @@ mod tests {
         let it = fixture();
         // A root may be a filesystem of its own.
         fs::create_dir(it.store.root().join("lost+found")).unwrap();
-        for folder in ["locks", "mounted", "mnt", "pool", "overlay"] {
+        for folder in ["locks", "mounted", "network", "mnt", "pool", "overlay"] {
             it.store.folder(folder).unwrap();
         }
         assert_eq!(findings(&it, true), Vec::<String>::new());

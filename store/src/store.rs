@@ -74,6 +74,7 @@ pub(crate) const TOP: &[&str] = &[
     "locks",
     "logs",
     "mounted",
+    "network",
     "lost+found",
 ];
 /// The folders that every root has, parents first.

@@ -239,6 +239,7 @@ fn containers_are_found_by_name_through_the_index() {
             created_at: 0,
             state: ContainerState::Created,
             spec: serde_json::Value::Null,
+            network: None,
         };
         store.containers.put(&lock, &container).unwrap();
     }

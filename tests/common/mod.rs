@@ -30,6 +30,7 @@ pub const EPOCH: &str = "1577836800";
 pub struct Plywood {
     folder: PathBuf,
     driver: &'static str,
+    network: Option<&'static str>,
     _own: Option<TempDir>,
 }
 
@@ -48,6 +49,7 @@ impl Plywood {
         Self {
             folder: own.path().to_owned(),
             driver,
+            network: Some("none"),
             _own: Some(own),
         }
     }
@@ -57,8 +59,16 @@ impl Plywood {
         Self {
             folder: folder.to_owned(),
             driver,
+            network: Some("none"),
             _own: None,
         }
+    }
+
+    /// With the network that a user gets: only in a network namespace of the test's own, see [`own_network`].
+    #[must_use]
+    pub fn with_network(mut self) -> Self {
+        self.network = None;
+        self
     }
 
     /// Its driver.
@@ -89,6 +99,10 @@ impl Plywood {
             .env("SOURCE_DATE_EPOCH", EPOCH)
             .env_remove("PLYWOOD_ROOT")
             .env_remove("PLYWOOD_DRIVER")
+            .env_remove("PLYWOOD_POOL")
+            .env_remove("PLYWOOD_NET")
+            // This machine's network is no test's to change.
+            .envs(self.network.map(|network| ("PLYWOOD_NET", network)))
             .stdin(Stdio::null());
         command
     }
@@ -224,6 +238,18 @@ impl Drop for Plywood {
             let _ = self.run(["pool", "detach"]);
         }
     }
+}
+
+/// Moves this thread, and what it starts, into an empty network namespace with loopback.
+pub fn own_network() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    plywood::sys::netdevice::loopback_up(&socket).expect("a loopback interface");
+}
+
+/// Whether this kernel translates IPv4 addresses: the guest's has no nftables for it.
+pub fn translates() -> bool {
+    std::env::var_os("PLYWOOD_IN_GUEST").is_none()
 }
 
 /// Everything of a store that a failed verb must leave alone: records and blobs by content, layers by name.

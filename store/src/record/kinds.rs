@@ -132,6 +132,9 @@ pub struct ContainerRecord {
     pub state: ContainerState,
     /// How to run it again: the tool's own document.
     pub spec: serde_json::Value,
+    /// Its network, as it was asked for and, while it runs, as it is: the tool's own document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<serde_json::Value>,
 }
 
 /// The thin driver's pool, as the store believes it to be.
