@@ -9,14 +9,15 @@ use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
 use common::json_page::Page;
-use common::{Plywood, busybox_tar};
+use common::{Plywood, busybox_tar, own_network};
 
 /// What the container does: a change of each kind; then it waits for the end of its input.
 const EDIT: &str = "echo x > /etc/motd; rm /usr/share/doc/b; echo y >> /etc/hosts; echo ready; cat";
 
 #[test]
 fn root_each_document_is_what_the_page_says() {
-    let plywood = Plywood::new("overlay");
+    own_network();
+    let plywood = Plywood::new("overlay").with_network();
     let mut page = Page::of("overlay");
     let base = plywood.beside("base.tar");
     busybox_tar(&base);

@@ -85,13 +85,21 @@ fn address(plywood: &Plywood, name: &str) -> Ipv4Addr {
     inspect(plywood, name)["ip"].as_str().unwrap().parse().unwrap()
 }
 
-/// What a connection says until its end.
-fn heard(address: (Ipv4Addr, u16)) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address.into(), Duration::from_secs(3))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+/// What a connection says until its end; who is to answer may not listen yet.
+#[track_caller]
+fn heard(address: (Ipv4Addr, u16)) -> String {
+    let begun = Instant::now();
+    let mut stream = loop {
+        match TcpStream::connect_timeout(&address.into(), Duration::from_secs(3)) {
+            Ok(stream) => break stream,
+            Err(error) if begun.elapsed() > PATIENCE => panic!("{address:?}: {error}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
+    stream.read_to_string(&mut text).unwrap();
+    text
 }
 
 /// What of plywood's this namespace has, but for the bridge and the table, which stay.
@@ -183,15 +191,7 @@ fn root_experiment_host_to_container_and_back() {
     let script = "echo ready; nc -l -p 7000 -e echo from inside; nc 10.214.0.1 7001";
     let running = Running::start(&plywood, &["--name", "one", "base", "sh", "-c", script]);
     let ip = address(&plywood, "one");
-    let begun = Instant::now();
-    let text = loop {
-        match heard((ip, 7000)) {
-            Ok(text) => break text,
-            Err(error) if begun.elapsed() > PATIENCE => panic!("{error}"),
-            Err(_) => std::thread::sleep(Duration::from_millis(50)),
-        }
-    };
-    assert_eq!(text, "from inside\n");
+    assert_eq!(heard((ip, 7000)), "from inside\n");
     let (mut stream, from) = listener.accept().unwrap();
     assert_eq!(from.ip(), ip, "the container comes with its own address");
     stream.write_all(b"bye").unwrap();
@@ -236,8 +236,25 @@ fn root_experiment_the_network_namespace_is_entered_with_tools() {
     assert_eq!(left(&plywood), [""; 0]);
 }
 
-/// Says one line to each who connects, and sends each datagram back.
-const SERVES: &str = "nc -ll -p 80 -e echo tcp & udpsvd 0 53 cat & echo ready; exec cat";
+/// Says one line to each who connects.
+const SERVES: &str = "nc -ll -p 80 -e echo tcp & echo ready; exec cat";
+
+/// Sends one datagram back, from a container's network.
+fn serve_datagram(netns: &str, port: u16) -> std::thread::JoinHandle<()> {
+    let netns = fs::File::open(netns).unwrap();
+    let (bound, waits) = std::sync::mpsc::channel();
+    let server = std::thread::spawn(move || {
+        nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        bound.send(()).unwrap();
+        let mut buffer = [0; 64];
+        let (length, from) = socket.recv_from(&mut buffer).unwrap();
+        socket.send_to(&buffer[..length], from).unwrap();
+    });
+    waits.recv().unwrap();
+    server
+}
 
 #[test]
 fn root_published_ports_are_reached_by_every_address_of_the_host() {
@@ -264,7 +281,7 @@ fn root_published_ports_are_reached_by_every_address_of_the_host() {
     let gateway = Ipv4Addr::new(10, 214, 0, 1);
     for address in [Ipv4Addr::LOCALHOST, gateway, Ipv4Addr::new(127, 9, 9, 9)] {
         for port in [8080, 9000] {
-            assert_eq!(heard((address, port)).unwrap(), "tcp\n", "{address}:{port}");
+            assert_eq!(heard((address, port)), "tcp\n", "{address}:{port}");
         }
     }
     // Another container reaches it by the host's address, and so does it itself.
@@ -274,12 +291,14 @@ fn root_published_ports_are_reached_by_every_address_of_the_host() {
     };
     assert_eq!(from("bridge"), "tcp");
     assert_eq!(from("container:one"), "tcp");
+    let server = serve_datagram(inspect(&plywood, "one")["netns"].as_str().unwrap(), 53);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.send_to(b"datagram", "127.0.0.1:5353").unwrap();
     let mut buffer = [0; 64];
     let (length, from) = socket.recv_from(&mut buffer).unwrap();
     assert_eq!((&buffer[..length], from.port()), (&b"datagram"[..], 5353));
+    server.join().unwrap();
 
     let shown = plywood.ok(["ps"]);
     assert!(

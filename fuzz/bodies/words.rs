@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use clap::Parser;
 use plywood::cli::{self, Cli, PoolVerb, Verb};
+use plywood::commands::connection::Connection;
 use plywood::commands::request;
 use plywood::dm::name::Names;
 use plywood::dm::status::{PoolStatus, ThinStatus};
@@ -16,6 +17,7 @@ use plywood::dm::table::Table;
 use plywood::exec::spec::Spec;
 use plywood::exec::user;
 use plywood::image::oci::RunConfig;
+use plywood::network::port::Publication;
 
 /// A status or table line of device-mapper, or a device's name.
 pub(crate) fn dm_line(data: &[u8]) {
@@ -38,7 +40,7 @@ fn same_again<T: FromStr + Display + PartialEq + Debug>(line: &str) {
 }
 
 /// What comes before the operand that the fuzzer makes up, and after it.
-const ASKED: [(&[&str], &[&str]); 16] = [
+const ASKED: [(&[&str], &[&str]); 19] = [
     (&["pool", "init", "--data-size"], &[]),
     (&["pool", "init", "--volume-size"], &["--metadata-size", "1G"]),
     (&["pool", "grow", "--metadata-size"], &[]),
@@ -55,6 +57,9 @@ const ASKED: [(&[&str], &[&str]); 16] = [
     (&["tag", "image"], &[]),
     (&["--driver"], &["images"]),
     (&[], &[]),
+    (&["run", "-p"], &["image"]),
+    (&["run", "--link"], &["image"]),
+    (&["run", "--dns"], &["image"]),
 ];
 
 /// Words of a command line: the first byte says which operand the lines of the rest are, the others
@@ -78,6 +83,9 @@ pub(crate) fn command_line(data: &[u8]) {
             args.env_file.clear();
             args.security_opt.retain(|option| !option.starts_with("seccomp"));
             args.env.extend(request::env_lines(text).map(str::to_owned));
+            if let Ok(connection) = Connection::asked(&args) {
+                is_reachable(&connection);
+            }
             if let Ok(spec) = request::spec(&args, &RunConfig::default(), &"0".repeat(64)) {
                 is_sound(&spec);
             }
@@ -88,6 +96,36 @@ pub(crate) fn command_line(data: &[u8]) {
         }
         _ => {}
     }
+}
+
+/// Ports are written as they are read, and few; a network is one that can be written.
+fn is_reachable(connection: &Connection) {
+    for port in &connection.ports {
+        assert!(port.host_port > 0 && port.port > 0);
+        let text = format!(
+            "{}:{}:{}/{}",
+            port.address,
+            port.host_port,
+            port.port,
+            port.protocol.name()
+        );
+        assert_eq!(
+            text.parse::<Publication>().ok(),
+            Some(Publication(vec![*port])),
+            "{text}"
+        );
+    }
+    assert!(
+        connection
+            .links
+            .iter()
+            .all(|link| !link.alias.contains(char::is_whitespace))
+    );
+    let kept = serde_json::to_value(connection).expect("what was typed can be kept");
+    assert_eq!(
+        serde_json::from_value::<Connection>(kept).ok().as_ref(),
+        Some(connection)
+    );
 }
 
 /// A size is a number times a power of 1024, and fits.

@@ -190,6 +190,7 @@ impl Connected {
         if !ports.is_empty() {
             // Known before it is done: a killed plywood's rules are found by the record.
             put(&host.store, &self.running(container))?;
+            attachment.reach_itself()?;
             firewall::publish(ports, attachment.endpoint.address)?;
         }
         Ok(())

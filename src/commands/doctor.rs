@@ -1,12 +1,13 @@
 //! `plywood doctor`: what this kernel offers, what is missing, what to do about it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::commands::Session;
 use crate::dm::program::Program;
 use crate::failure::{OK, Outcome};
+use crate::network::firewall;
 use crate::snapshot::overlay;
 use crate::sys::mount::enter_private_namespace;
 
@@ -151,13 +152,30 @@ fn look() -> Vec<Finding> {
             "use a kernel that has them",
         ));
     }
-    for program in [Program::MkfsExt4, Program::ThinCheck] {
-        let found = program.find();
-        let detail = found
-            .as_ref()
-            .map_or_else(|| "not found".to_owned(), |path| path.display().to_string());
-        let remedy = format!("apt-get install {}", program.package());
-        findings.push(Finding::new(program.name(), found.is_some(), detail, &remedy));
+    for needed in [Program::MkfsExt4, Program::ThinCheck] {
+        findings.push(program(needed.name(), needed.find(), needed.package()));
     }
+    findings.extend(network());
     findings
+}
+
+/// A program of a Debian package's.
+fn program(name: &str, found: Option<PathBuf>, package: &str) -> Finding {
+    let detail = found
+        .as_ref()
+        .map_or_else(|| "not found".to_owned(), |path| path.display().to_string());
+    Finding::new(name, found.is_some(), detail, &format!("apt-get install {package}"))
+}
+
+/// What containers need to reach more than each other and the host.
+fn network() -> [Finding; 2] {
+    [
+        Finding::new(
+            "nftables for IPv4",
+            firewall::is_known(),
+            "containers' way out, and published ports",
+            "use a kernel that has them; containers and the host reach each other without",
+        ),
+        program(firewall::PROGRAM, firewall::find(), firewall::PACKAGE),
+    ]
 }

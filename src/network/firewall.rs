@@ -16,6 +16,7 @@
 
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
@@ -24,13 +25,15 @@ use netlink_sys::{Socket, SocketAddr};
 use super::port::PublishedPort;
 use super::subnet::Subnet;
 use super::{BRIDGE, sysctl};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::explain;
 
-/// nft(8), and the Debian package that has it.
+/// nft(8).
 pub const PROGRAM: &str = "nft";
-/// See [`PROGRAM`].
+/// The Debian package that has it.
 pub const PACKAGE: &str = "nftables";
+/// Where it is looked for: not where the caller's variables say.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Whether this network namespace can translate addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,17 @@ enum Table {
     Absent,
     /// The kernel has no nftables for IPv4.
     Unknown,
+}
+
+/// Where nft is, if it is installed.
+pub fn find() -> Option<PathBuf> {
+    let places = PATH.split(':').map(|folder| PathBuf::from(folder).join(PROGRAM));
+    places.into_iter().find(|path| path.is_file())
+}
+
+/// Whether this kernel has nftables for IPv4.
+pub fn is_known() -> bool {
+    matches!(look(), Ok(Table::Present | Table::Absent))
 }
 
 /// Makes the table unless it is there, and lets `pool` out through it.
@@ -201,17 +215,18 @@ fn elements(verb: &str, ports: &[PublishedPort], to: Option<Ipv4Addr>) -> String
 /// Gives nft a ruleset.
 fn apply(ruleset: &str) -> Result<()> {
     explain::step(|| format!("{} | {PROGRAM} -f -", explain::printf(ruleset.as_bytes())));
-    let started = Command::new(PROGRAM)
+    let path = find().ok_or_else(|| {
+        Error::not_found(format!("the program {PROGRAM} is missing")).hinted(format!("apt-get install {PACKAGE}"))
+    })?;
+    let started = Command::new(path)
         .args(["-f", "-"])
+        .env_clear()
+        .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn();
-    let mut nft = started.map_err(|error| {
-        Error::new(Kind::NotFound, format!("cannot start {PROGRAM}"))
-            .caused_by(error)
-            .hinted(format!("apt-get install {PACKAGE}"))
-    })?;
+    let mut nft = started.context("start", PROGRAM)?;
     let written = nft
         .stdin
         .take()

@@ -76,6 +76,17 @@ impl Attachment {
         self.namespace.as_fd()
     }
 
+    /// Lets the container reach its own published ports by the host's addresses: such packets come back by the
+    /// way that they went.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn reach_itself(&self) -> Result<()> {
+        let route = Route::open().context("open", "a netlink socket")?;
+        let name = &self.endpoint.host_veth;
+        link::hairpin(&route, name).context("reflect packets at", name)
+    }
+
     /// Takes the container, which has ended, off the bridge.
     ///
     /// # Errors
