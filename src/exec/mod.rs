@@ -27,6 +27,7 @@ pub mod error;
 mod files;
 mod leftover;
 pub mod limits;
+mod masks;
 mod mounts;
 mod privilege;
 mod rootfs;
