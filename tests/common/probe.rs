@@ -1,6 +1,8 @@
 //! A program that makes one system call and ends with its error number: an ELF
 //! file of twenty instructions, for what no tool of an image would ask for.
 
+#![allow(dead_code, reason = "each test crate has a copy of its own and uses a part of it")]
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -19,9 +21,14 @@ const BASE: u64 = 0x40_0000;
 /// Bytes of both headers.
 const HEADERS: u64 = 64 + 56;
 
+/// Where the bytes lie that an argument may point to.
+pub const DATA: u64 = BASE + 0x800;
+
 /// Writes the program for `number` with three arguments to `path`.
-pub fn write(path: &Path, gate: Gate, number: u32, arguments: [u64; 3]) {
-    let code = code(gate, number, arguments);
+pub fn write(path: &Path, gate: Gate, number: u32, arguments: [u64; 3], data: &[u8]) {
+    let mut code = code(gate, number, arguments);
+    code.resize(usize::try_from(DATA - BASE - HEADERS).unwrap(), 0);
+    code.extend(data);
     let length = HEADERS + code.len() as u64;
     let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     // An executable for x86-64, version 1.
