@@ -12,6 +12,7 @@ use rustix::fs::{Mode, Uid};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{DumpableBehavior, Signal};
 
+use super::cgroup_view::View;
 use super::channel::{Channel, Message};
 use super::error::{Attempt, Error, Result, Stage};
 use super::files::Generated;
@@ -73,6 +74,7 @@ fn set_up_and_execute(plan: &Plan<'_>, channel: &Channel) -> Result<Error> {
     let user = user::look_up(&tree, &spec.user)?;
     let working_dir = tree.folder(Path::new(&spec.working_dir))?;
     let streams = streams.arrange(spec, &devices, &user)?;
+    let cgroups = devices.cgroups(spec.privileged)?;
     devices.finish()?;
     if spec.read_only {
         rootfs::make_read_only(&tree)?;
@@ -85,6 +87,7 @@ fn set_up_and_execute(plan: &Plan<'_>, channel: &Channel) -> Result<Error> {
     if !channel.wait() {
         return Err(plywood_is_gone());
     }
+    cgroups.map_or(Ok(()), View::enter)?;
     let env = with_home(&spec.env, &user);
     let limits = limits::chosen(&spec.limits);
     explain_last_steps(plan, &env, &user, &limits);

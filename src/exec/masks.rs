@@ -9,6 +9,7 @@ use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
+use super::cgroup_view::{self, View};
 use super::error::{Attempt, Error, Result, Stage};
 use super::mounts::{Copy, DATA_ONLY, New, flag_words};
 use crate::explain;
@@ -85,6 +86,14 @@ impl Kernel {
             copy.attach(target).attempt(Stage::Mounts, at)?;
         }
         Ok(())
+    }
+
+    /// The place for cgroups; none where this kernel has none.
+    pub(super) fn cgroups(&self, privileged: bool) -> Result<Option<View>> {
+        match self.open(cgroup_view::PATH)? {
+            Some((folder, _)) => View::new(folder, &self.proc, privileged).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// A handle on a path in `/proc` or `/sys`; none where this kernel does not have it.

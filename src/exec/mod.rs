@@ -20,6 +20,7 @@
 //! attached there too. They are not here yet.
 
 pub mod capability;
+mod cgroup_view;
 mod channel;
 mod child;
 mod command;

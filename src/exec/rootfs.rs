@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, FileType, FsWord, Gid, Mode, OFlags, PROC_SUPER_MAGIC,
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
+use super::cgroup_view::View;
 use super::error::{Attempt, Error, Result, Stage};
 use super::masks::Kernel;
 use super::mounts::{Copy, DATA_ONLY, New, flag_words};
@@ -250,6 +251,11 @@ impl Devices {
     /// Hides what the kernel would tell, and forbids what it would let change.
     pub(super) fn mask(&self) -> Result<()> {
         self.kernel.mask(&self.stage, STAGE)
+    }
+
+    /// The place for cgroups; none where this kernel has none.
+    pub(super) fn cgroups(&self, privileged: bool) -> Result<Option<View>> {
+        self.kernel.cgroups(privileged)
     }
 
     /// Takes the stage away: what was bind-mounted from it stays, the rest is out of reach.

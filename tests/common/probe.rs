@@ -16,30 +16,30 @@ pub enum Gate {
     Int80,
 }
 
-/// Where the file lies in memory.
-const BASE: u64 = 0x40_0000;
 /// Bytes of both headers.
-const HEADERS: u64 = 64 + 56;
+const HEADERS: usize = 64 + 56;
+/// Where the program's data lies in the file.
+const DATA_AT: usize = 0x800;
 
-/// Where the bytes lie that an argument may point to.
-pub const DATA: u64 = BASE + 0x800;
+/// Stands for the address of the data, among the arguments of a [`Gate::Syscall`].
+pub const DATA: u64 = 0xdada_dada_dada_dada;
 
 /// Writes the program for `number` with three arguments to `path`.
 pub fn write(path: &Path, gate: Gate, number: u32, arguments: [u64; 3], data: &[u8]) {
     let mut code = code(gate, number, arguments);
-    code.resize(usize::try_from(DATA - BASE - HEADERS).unwrap(), 0);
+    code.resize(DATA_AT - HEADERS, 0);
     code.extend(data);
-    let length = HEADERS + code.len() as u64;
+    let length = (HEADERS + code.len()) as u64;
     let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-    // An executable for x86-64, version 1.
-    elf.extend([2, 0, 62, 0, 1, 0, 0, 0]);
-    for word in [BASE + HEADERS, 64, 0] {
+    // For x86-64, version 1, at any address: it serves as a program and as a loader.
+    elf.extend([3, 0, 62, 0, 1, 0, 0, 0]);
+    for word in [HEADERS as u64, 64, 0] {
         elf.extend(word.to_le_bytes());
     }
     elf.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
     // All of it, readable and executable.
     elf.extend([1, 0, 0, 0, 5, 0, 0, 0]);
-    for word in [0, BASE, BASE, length, length, 0x1000] {
+    for word in [0, 0, 0, length, length, 0x1000] {
         elf.extend(word.to_le_bytes());
     }
     elf.extend(code);
@@ -58,10 +58,16 @@ fn code(gate: Gate, number: u32, arguments: [u64; 3]) -> Vec<u8> {
     let mut code = Vec::new();
     match gate {
         Gate::Syscall => {
-            // movabs to rdi, rsi, rdx; mov eax; syscall
-            for (register, argument) in [0xbf, 0xbe, 0xba].into_iter().zip(arguments) {
-                code.extend([0x48, register]);
-                code.extend(argument.to_le_bytes());
+            // To rdi, rsi, rdx: lea from rip, or movabs. Then mov eax; syscall.
+            for ((register, lea), argument) in [(0xbf, 0x3d), (0xbe, 0x35), (0xba, 0x15)].into_iter().zip(arguments) {
+                if argument == DATA {
+                    code.extend([0x48, 0x8d, lea]);
+                    let after = HEADERS + code.len() + 4;
+                    code.extend(u32::try_from(DATA_AT - after).unwrap().to_le_bytes());
+                } else {
+                    code.extend([0x48, register]);
+                    code.extend(argument.to_le_bytes());
+                }
             }
             code.push(0xb8);
             code.extend(number.to_le_bytes());
