@@ -20,6 +20,11 @@ fn device_mapper_lines() {
 }
 
 #[test]
+fn seccomp_profiles() {
+    replay("seccomp", 400, words::seccomp);
+}
+
+#[test]
 fn command_lines() {
     replay("command_line", 50, words::command_line);
 }

@@ -12,7 +12,7 @@
 //! - `exit` after each command, where the process of the first one ended with its namespace.
 //!
 //! After `pivot_root` a shell has the image's programs only, where plywood needs none: the image
-//! brings busybox, and `setpriv`, `prlimit`, `env` and `chroot` as a Debian's does. (With the `mount` of
+//! brings busybox, and `setpriv`, `prlimit`, `unshare`, `env` and `chroot` as a Debian's does. (With the `mount` of
 //! util-linux all is the same but for an empty folder, /run/mount, which that makes for itself.)
 
 mod common;

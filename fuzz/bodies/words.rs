@@ -1,5 +1,5 @@
-//! What the fuzzer does with a line from the kernel and with words from a command line, and what
-//! must then hold. The corpora are replayed through the same functions by `tests/corpus_words.rs`.
+//! What the fuzzer does with a line from the kernel, with words from a command line and with a file that
+//! they name, and what must then hold. The corpora are replayed through the same functions by `tests/corpus_words.rs`.
 
 #![allow(dead_code, reason = "each target uses one of them")]
 
@@ -14,6 +14,8 @@ use plywood::commands::request;
 use plywood::dm::name::Names;
 use plywood::dm::status::{PoolStatus, ThinStatus};
 use plywood::dm::table::Table;
+use plywood::exec::capability::Capabilities;
+use plywood::exec::seccomp::Seccomp;
 use plywood::exec::spec::Spec;
 use plywood::exec::user;
 use plywood::image::oci::RunConfig;
@@ -187,4 +189,15 @@ fn users(data: &[u8]) {
         fields.next() == Some(asked.as_bytes()) || fields.nth(1).is_some_and(|uid| uid.ends_with(asked.as_bytes()))
     });
     assert!(user.uid != 0 || number || line, "{wanted:?} became root");
+}
+
+/// A seccomp profile of Docker's: refused, or it can be kept, read again, and says the same.
+pub(crate) fn seccomp(data: &[u8]) {
+    for add in [&[][..], &["ALL".to_owned()]] {
+        let capabilities = Capabilities::chosen(false, add, &[]).expect("a capability");
+        if let Ok(profile) = Seccomp::from_docker("profile", data, capabilities) {
+            let kept = serde_json::to_vec(&profile).expect("what was read can be kept");
+            assert_eq!(serde_json::from_slice::<Seccomp>(&kept).ok(), Some(profile));
+        }
+    }
 }

@@ -11,10 +11,11 @@ use nix::sched::CloneFlags;
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::cgroup::view::View;
 use super::channel::{Channel, Message};
 use super::error::{Attempt, Error, Result, Stage};
 use super::files::Generated;
-use super::last::Last;
+use super::last::{self, Last};
 use super::rootfs::{self, HostMount};
 use super::seccomp::Filter;
 use super::spec::{Bind, Network, Spec};
@@ -80,6 +81,7 @@ fn set_up_and_execute(plan: &Plan<'_>, channel: &Channel) -> Result<Error> {
     let user = user::look_up(&tree, &spec.user)?;
     let working_dir = tree.folder(Path::new(&spec.working_dir))?;
     let streams = streams.arrange(spec, &devices, &user)?;
+    let cgroups = devices.cgroups(spec.privileged)?;
     devices.finish()?;
     if spec.read_only {
         rootfs::make_read_only(&tree)?;
@@ -89,6 +91,8 @@ fn set_up_and_execute(plan: &Plan<'_>, channel: &Channel) -> Result<Error> {
         &Message::Ready { made: tree.into_made() },
         streams.master.as_ref().map(AsFd::as_fd),
     )?;
+    last::wait_for_go(channel)?;
+    cgroups.map_or(Ok(()), View::enter)?;
     let last = Last {
         spec,
         filter: plan.filter,

@@ -18,7 +18,7 @@ use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 
 use super::channel::{self, Channel, Message};
 use super::error::{Attempt, Error, Result, Stage};
-use super::last::Last;
+use super::last::{self, Last};
 use super::seccomp::Filter;
 use super::spec::Spec;
 use super::streams::{Devices, OwnStreams};
@@ -108,6 +108,7 @@ fn enter_and_execute(
         &Message::Ready { made: Vec::new() },
         streams.master.as_ref().map(AsFd::as_fd),
     )?;
+    last::wait_for_go(channel)?;
     let last = Last {
         spec,
         filter,

@@ -25,11 +25,8 @@ pub(super) struct Last<'a> {
 }
 
 impl Last<'_> {
-    /// Waits for *go*, and takes them. Gives why execve did not happen.
+    /// Takes them. Gives why execve did not happen.
     pub(super) fn take(self, channel: &Channel) -> Result<Error> {
-        if !channel.wait() {
-            return Err(plywood_is_gone());
-        }
         let (spec, user) = (self.spec, &self.user);
         let env = with_home(&spec.env, user);
         let limits = rlimit::chosen(&spec.ulimits);
@@ -48,6 +45,14 @@ impl Last<'_> {
             .attempt(Stage::Namespaces, || "close descriptors".to_owned())?;
         last.take()?;
         Ok(command::execute(&spec.args, &env))
+    }
+}
+
+/// Waits until plywood says *go*.
+pub(super) fn wait_for_go(channel: &Channel) -> Result<()> {
+    match channel.wait() {
+        true => Ok(()),
+        false => Err(plywood_is_gone()),
     }
 }
 

@@ -33,6 +33,7 @@ mod last;
 mod leave;
 mod leftover;
 pub mod log;
+mod masks;
 pub mod monitor;
 mod mounts;
 mod privilege;

@@ -10,11 +10,13 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, FsWord, Gid, Mode, OFlags, PROC_SUPER_MAGIC, Uid};
+use rustix::fs::{AtFlags, FileType, FsWord, Gid, Mode, OFlags, PROC_SUPER_MAGIC, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
+use super::cgroup::view::View;
 use super::error::{Attempt, Error, Result, Stage};
+use super::masks::Kernel;
 use super::mounts::{Copy, DATA_ONLY, New, flag_words};
 use super::tree::{Target, Tree};
 use crate::explain;
@@ -42,25 +44,6 @@ const LINKS: [(&str, &str); 5] = [
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 ];
-
-/// Kernel facts that are none of a container's business, as Docker has them.
-const MASKED: [&str; 12] = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-
-/// Kernel switches that a container may see.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Makes `root` this process's root directory and lets go of the old one. To
 /// be called in a mount namespace of this process's own.
@@ -94,26 +77,26 @@ pub(super) fn enter(root: &Path, privileged: bool) -> Result<()> {
 
 /// `/proc`, `/sys` and `/dev`, with the stage for [`bind_generated`] still in it.
 pub(super) fn mount_kernel(tree: &mut Tree, privileged: bool) -> Result<Devices> {
-    let proc = tree.mount_point("proc")?;
-    New {
+    let target = tree.mount_point("proc")?;
+    let proc = New {
         kind: "proc",
         options: &[],
         flags: DATA_ONLY,
     }
-    .mount_on(proc, "/proc")?;
+    .mount_on(target, "/proc")?;
 
-    let sys = tree.mount_point("sys")?;
+    let target = tree.mount_point("sys")?;
     let read_only = if privileged {
         MountAttrFlags::empty()
     } else {
         MountAttrFlags::MOUNT_ATTR_RDONLY
     };
-    New {
+    let sys = New {
         kind: "sysfs",
         options: &[],
         flags: DATA_ONLY | read_only,
     }
-    .mount_on(sys, "/sys")?;
+    .mount_on(target, "/sys")?;
 
     let target = tree.mount_point("dev")?;
     let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
@@ -128,19 +111,20 @@ pub(super) fn mount_kernel(tree: &mut Tree, privileged: bool) -> Result<Devices>
         flags: flags | no_devices,
     }
     .mount_on(target, "/dev")?;
-    Devices::make(dev)
+    Devices::make(Kernel::new(proc, sys), dev)
 }
 
 /// The container's `/dev`, while it is being furnished.
 #[derive(Debug)]
 pub(super) struct Devices {
+    kernel: Kernel,
     dev: OwnedFd,
     stage: OwnedFd,
     pts: OwnedFd,
 }
 
 impl Devices {
-    fn make(dev: OwnedFd) -> Result<Self> {
+    fn make(kernel: Kernel, dev: OwnedFd) -> Result<Self> {
         for (name, to) in LINKS {
             explain::step(|| format!("ln -s {to} /dev/{name}"));
             rustix::fs::symlinkat(to, &dev, name).attempt(Stage::Mounts, || format!("make the link /dev/{name}"))?;
@@ -179,7 +163,12 @@ impl Devices {
             flags,
         }
         .mount_on(make_folder(&dev, STAGE_NAME)?, STAGE)?;
-        let devices = Self { dev, stage, pts };
+        let devices = Self {
+            kernel,
+            dev,
+            stage,
+            pts,
+        };
         for (name, major, minor) in DEVICES {
             devices.make_device(name, major, minor)?;
         }
@@ -231,47 +220,22 @@ impl Devices {
 
     /// Hides what the kernel would tell, and forbids what it would let change.
     pub(super) fn mask(&self) -> Result<()> {
-        let throttles = cpu_folders().into_iter().map(|cpu| format!("{cpu}/thermal_throttle"));
-        for path in MASKED.into_iter().map(str::to_owned).chain(throttles) {
-            let Some(target) = open_kernel_path(&path)? else {
-                continue;
-            };
-            if target.1 == FileType::Directory {
-                New {
-                    kind: "tmpfs",
-                    options: &[("size", "0")],
-                    flags: DATA_ONLY | MountAttrFlags::MOUNT_ATTR_RDONLY,
-                }
-                .mount_on(target.0, &path)?;
-            } else {
-                explain::step(|| format!("mount --bind {STAGE}/null {path}"));
-                let copy = Copy::of(&self.stage, "null").attempt(Stage::Mounts, || format!("hide {path}"))?;
-                copy.attach(target.0)
-                    .attempt(Stage::Mounts, || format!("hide {path}"))?;
-            }
-        }
-        for path in READ_ONLY {
-            let Some((target, _)) = open_kernel_path(path)? else {
-                continue;
-            };
-            let flags = DATA_ONLY | MountAttrFlags::MOUNT_ATTR_RDONLY;
-            explain::step(|| {
-                let words = flag_words(flags).join(",");
-                format!("mount --bind {path} {path} && mount -o remount,bind,{words} {path}")
-            });
-            let at = || format!("make {path} read-only");
-            let copy = Copy::of_handle(&target).attempt(Stage::Mounts, at)?;
-            copy.flag(flags).attempt(Stage::Mounts, at)?;
-            copy.attach(target).attempt(Stage::Mounts, at)?;
-        }
-        Ok(())
+        self.kernel.mask(&self.stage, STAGE)
+    }
+
+    /// The place for cgroups; none where this kernel has none.
+    pub(super) fn cgroups(&self, privileged: bool) -> Result<Option<View>> {
+        self.kernel.cgroups(privileged)
     }
 
     /// Takes the stage away: what was bind-mounted from it stays, the rest is out of reach.
     pub(super) fn finish(self) -> Result<()> {
         explain::step(|| format!("umount -l {STAGE} && rmdir {STAGE}"));
-        unmount(STAGE, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
-            .attempt(Stage::Mounts, || format!("unmount {STAGE}"))?;
+        let at = || format!("unmount {STAGE}");
+        // The system call wants a name: the one in our own tmpfs.
+        rustix::process::fchdir(&self.dev).attempt(Stage::Mounts, at)?;
+        unmount(STAGE_NAME, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).attempt(Stage::Mounts, at)?;
+        rustix::process::chdir("/").attempt(Stage::Mounts, at)?;
         rustix::fs::unlinkat(&self.dev, STAGE_NAME, AtFlags::REMOVEDIR)
             .attempt(Stage::Mounts, || format!("remove {STAGE}"))
     }
@@ -400,39 +364,6 @@ fn refuse_kernel_target(target: &OwnedFd, path: &Path) -> Result<()> {
         )),
         _ => Ok(()),
     }
-}
-
-/// A handle on a path of our own, fresh `/proc` or `/sys`; none where this kernel does not have it.
-fn open_kernel_path(path: &str) -> Result<Option<(OwnedFd, FileType)>> {
-    let handle = match rustix::fs::openat(
-        CWD,
-        path,
-        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    ) {
-        Ok(handle) => handle,
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-        Err(error) => return Err(Error::system(Stage::Mounts, format!("open {path}"), error)),
-    };
-    let stat = rustix::fs::fstat(&handle).attempt(Stage::Mounts, || format!("look at {path}"))?;
-    Ok(Some((handle, FileType::from_raw_mode(stat.st_mode))))
-}
-
-/// `/sys/devices/system/cpu/cpu<n>` of each processor.
-fn cpu_folders() -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir("/sys/devices/system/cpu") else {
-        return Vec::new();
-    };
-    let is_cpu = |name: &str| {
-        name.strip_prefix("cpu")
-            .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| is_cpu(name))
-        .map(|name| format!("/sys/devices/system/cpu/{name}"))
-        .collect()
 }
 
 /// A new folder in a tmpfs of our own.

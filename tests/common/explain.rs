@@ -29,7 +29,13 @@ pub const EDIT: &str = "echo hello > /etc/motd; rm /usr/share/doc/b; mkdir -m 75
 /// A base system in which a shell can go on after `pivot_root`.
 pub fn base_tar(archive: &Path) {
     busybox_tar(archive);
-    let tools = ["usr/bin/env", "usr/bin/prlimit", "usr/bin/setpriv", "usr/sbin/chroot"];
+    let tools = [
+        "usr/bin/env",
+        "usr/bin/prlimit",
+        "usr/bin/setpriv",
+        "usr/bin/unshare",
+        "usr/sbin/chroot",
+    ];
     let mut members: BTreeSet<PathBuf> = tools.iter().map(PathBuf::from).collect();
     for tool in tools {
         let needed = output("ldd", &[&format!("/{tool}")]);

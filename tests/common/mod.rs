@@ -481,3 +481,23 @@ pub fn ready(plywood: &Plywood, args: &[&str]) -> Child {
     assert_eq!(line, "ready\n");
     child
 }
+
+/// One container overwrites a file of its image, in place and anew; another one, and a later one, see the image's.
+#[track_caller]
+pub fn siblings_keep_to_themselves(plywood: &Plywood, image: &str) {
+    let digest = |name: &str, before: &str| {
+        let script = format!("{before} md5sum < /usr/share/doc/a; md5sum < /bin/busybox");
+        plywood.ok(["run", "--name", name, image, "sh", "-ec", &script])
+    };
+    let whole = digest("whole", "");
+    let write = "printf changed | dd of=/usr/share/doc/a conv=notrunc 2>/dev/null;
+        cp /bin/busybox /b; mv /b /bin/busybox; printf x >> /bin/busybox; sync;";
+    assert_ne!(digest("writer", write), whole);
+    assert_eq!(digest("reader", ""), whole);
+    plywood.ok(["start", "-a", "writer"]);
+    assert_eq!(plywood.ok(["start", "-a", "whole"]), whole);
+    for name in ["whole", "writer", "reader"] {
+        plywood.ok(["rm", name]);
+    }
+    plywood.sound();
+}

@@ -1,5 +1,7 @@
 //! What lies beside a root and must stay as it is.
 
+#![allow(dead_code, reason = "each test crate has a copy of its own and uses a part of it")]
+
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};

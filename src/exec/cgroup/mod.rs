@@ -6,7 +6,7 @@
 //! folders and writes the limits, [`Cgroup::add`] moves the first process in
 //! before its command runs, [`Cgroup::out_of_memory`] says afterwards whether the
 //! kernel killed something of it, [`Cgroup::remove`] takes the folders away.
-//! Others look at it with [`Cgroup::of`].
+//! Others look at it with [`Cgroup::of`]; the container sees it through a [view::View].
 //!
 //! What was asked for and cannot be limited here is an error; what nobody asked
 //! for (processes, figures) is done as far as the kernel can.
@@ -14,6 +14,7 @@
 mod hierarchy;
 pub mod limits;
 mod usage;
+pub(super) mod view;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

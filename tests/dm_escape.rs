@@ -1,0 +1,48 @@
+//! What a pool gives besides what overlay gives: two containers of one image share no page of memory.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use common::{Plywood, busybox_tar};
+
+#[test]
+fn dm_e18_no_container_sees_what_another_one_writes() {
+    let plywood = Plywood::new("thin");
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    plywood.ok(["import", base.to_str().expect("UTF-8"), "base"]);
+    common::siblings_keep_to_themselves(&plywood, "base");
+    // A page belongs to a device, and each container has one of its own: what a fault of the kernel's writes into
+    // the pages of a file stays in the container that it was read in.
+    let mut held = ["three", "four"].map(|name| {
+        let run = [
+            "run",
+            "-i",
+            "--rm",
+            "--name",
+            name,
+            "base",
+            "sh",
+            "-c",
+            "stat -c %d /; read line",
+        ];
+        let mut child = plywood
+            .command(run)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("plywood starts");
+        let mut device = String::new();
+        let said = child.stdout.take().expect("a pipe");
+        BufReader::new(said).read_line(&mut device).expect("a line");
+        (child, device)
+    });
+    assert!(!held[0].1.is_empty());
+    assert_ne!(held[0].1, held[1].1);
+    for (child, _) in &mut held {
+        drop(child.stdin.take());
+        child.wait().expect("its end");
+    }
+}
