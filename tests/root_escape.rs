@@ -22,7 +22,7 @@ mod sentinel;
 
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -415,6 +415,24 @@ fn root_e14_sockets_that_reach_past_a_namespace_cannot_be_had() {
     let unconfined = |spec: &mut Spec| spec.seccomp = Seccomp::Unconfined;
     assert_ne!(ask(Gate::Syscall, 425, [0, 0, 0], &unconfined), 1, "the filter it was");
     oracle.check("sockets");
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn root_set_user_id_programs_give_rights_only_where_they_may() {
+    let image = Image::new();
+    let program = image.root().join("probe");
+    const SETUID: u32 = 105;
+    probe::write(&program, Gate::Syscall, SETUID, [0, 0, 0], b"");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+    for (no_new_privileges, expected) in [(true, 1), (false, 0)] {
+        let spec = Spec {
+            user: "ops".to_owned(),
+            no_new_privileges,
+            ..spec(&["/probe"])
+        };
+        assert_eq!(image.run(&spec).code(), expected);
+    }
 }
 
 #[test]
