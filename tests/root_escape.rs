@@ -112,8 +112,11 @@ fn swapping(one: &Path, other: &Path, during: impl FnOnce()) {
     std::thread::scope(|threads| {
         threads.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
-                std::thread::yield_now();
+                // There and back: in the end each is what it was.
+                for _ in 0..2 {
+                    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
+                    std::thread::yield_now();
+                }
             }
         });
         // Ends the other thread where `during` panics.
