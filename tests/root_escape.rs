@@ -22,7 +22,7 @@ mod sentinel;
 
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -112,8 +112,11 @@ fn swapping(one: &Path, other: &Path, during: impl FnOnce()) {
     std::thread::scope(|threads| {
         threads.spawn(|| {
             while !over.load(Ordering::Relaxed) {
-                renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
-                std::thread::yield_now();
+                // There and back: in the end each is what it was.
+                for _ in 0..2 {
+                    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
+                    std::thread::yield_now();
+                }
             }
         });
         // Ends the other thread where `during` panics.
@@ -131,7 +134,7 @@ fn swapping(one: &Path, other: &Path, during: impl FnOnce()) {
 /// Runs `spec` many times while `one` and `other` change places: each run goes well or is refused, and what lies
 /// outside stays as it was.
 fn race(image: &Image, one: &Path, other: &Path, spec: &Spec) {
-    let rounds = std::env::var("PLYWOOD_TEST_ROUNDS").map_or(40, |rounds| rounds.parse().unwrap());
+    let rounds = std::env::var("PLYWOOD_TEST_ROUNDS").map_or(15, |rounds| rounds.parse().unwrap());
     let oracle = Oracle::new();
     let mut refused = 0;
     swapping(one, other, || {
@@ -415,6 +418,24 @@ fn root_e14_sockets_that_reach_past_a_namespace_cannot_be_had() {
     let unconfined = |spec: &mut Spec| spec.seccomp = Seccomp::Unconfined;
     assert_ne!(ask(Gate::Syscall, 425, [0, 0, 0], &unconfined), 1, "the filter it was");
     oracle.check("sockets");
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn root_set_user_id_programs_give_rights_only_where_they_may() {
+    let image = Image::new();
+    let program = image.root().join("probe");
+    const SETUID: u32 = 105;
+    probe::write(&program, Gate::Syscall, SETUID, [0, 0, 0], b"");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+    for (no_new_privileges, expected) in [(true, 1), (false, 0)] {
+        let spec = Spec {
+            user: "ops".to_owned(),
+            no_new_privileges,
+            ..spec(&["/probe"])
+        };
+        assert_eq!(image.run(&spec).code(), expected);
+    }
 }
 
 #[test]

@@ -23,7 +23,6 @@ use std::path::Path;
 
 use boxed::{Image, run_and, run_in, shell, spec, wait_for};
 use plywood::exec::capability::Capabilities;
-use plywood::exec::cgroup::limits::Limits;
 use plywood::exec::seccomp::Seccomp;
 use plywood::exec::spec::{Bind, Network, Spec};
 use plywood::exec::{self, Attendant, Streams, Surroundings};

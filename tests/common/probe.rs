@@ -37,8 +37,8 @@ pub fn write(path: &Path, gate: Gate, number: u32, arguments: [u64; 3], data: &[
         elf.extend(word.to_le_bytes());
     }
     elf.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
-    // All of it, readable and executable.
-    elf.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+    // All of it; writable too, as before Linux 6.10 the kernel clears the rest of a loader's last page.
+    elf.extend([1, 0, 0, 0, 7, 0, 0, 0]);
     for word in [0, 0, 0, length, length, 0x1000] {
         elf.extend(word.to_le_bytes());
     }
