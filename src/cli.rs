@@ -14,7 +14,10 @@ use clap_complete::Shell;
 
 use plywood_store::Reference;
 
-pub use live::{AttachArgs, ExecArgs, KillArgs, LogsArgs, NsenterArgs, StopArgs, WaitArgs};
+pub use live::{
+    AttachArgs, CpArgs, ExecArgs, KillArgs, LogsArgs, NsenterArgs, StatsArgs, StopArgs, VolumeRmArgs, VolumeVerb,
+    WaitArgs,
+};
 pub use run::RunArgs;
 use value::compression;
 pub use value::size;
@@ -130,6 +133,20 @@ pub enum Verb {
         after_help = "The program sees the host's files, and has the host's rights. Without options it joins the\nnetwork, the host name and IPC. There is no mount namespace to join: a program with the host's\nrights would load the image's libraries there; plywood exec runs the image's own.\n\nExamples:\n  plywood nsenter website ip address\n  plywood nsenter website --net ss -ltn"
     )]
     Nsenter(NsenterArgs),
+    /// Copy files and folders into a container, or out of it
+    #[command(
+        after_help = "As cp(1) does: a folder that is there takes the copy in, else the copy gets that name; FOLDER/. is what\nis in it. Owners, modes and times are kept. - is a tar on standard input or output.\n\nExamples:\n  plywood cp website:/etc/nginx/nginx.conf .\n  plywood cp site/. website:/var/www\n  plywood cp website:/var/log - | tar -tv"
+    )]
+    Cp(CpArgs),
+    /// Show what running containers use
+    #[command(after_help = "Example:\n  plywood stats --no-stream website")]
+    Stats(StatsArgs),
+    /// Folders that outlive containers
+    #[command(
+        subcommand,
+        after_help = "Example:\n  plywood volume create data && plywood run -v data:/var/lib/data website"
+    )]
+    Volume(VolumeVerb),
     /// Print what a detached container has written
     #[command(after_help = "Example:\n  plywood logs -f --tail 20 website")]
     Logs(LogsArgs),

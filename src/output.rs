@@ -113,6 +113,15 @@ impl Output {
         self.bytes(text.as_bytes())
     }
 
+    /// Empties the terminal that the result goes to.
+    ///
+    /// # Errors
+    /// As for [`Output::line`].
+    pub fn clear(&self) -> Result<()> {
+        // ECMA-48: cursor to the upper left, erase all below.
+        self.bytes(b"\x1b[H\x1b[J")
+    }
+
     /// Tells something beside the result, on stderr.
     pub fn note(&self, text: impl AsRef<str>) {
         if !self.quiet {
@@ -239,6 +248,11 @@ impl crate::image::Progress for Bars {
     fn end(&self) {
         self.end();
     }
+}
+
+/// Whether results go to a person.
+pub fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
 }
 
 /// Bytes for people: `12.34 MiB`.

@@ -63,7 +63,21 @@ fn root_each_document_is_what_the_page_says() {
     page.holds("inspect of an image", &plywood.json(["inspect", "site"]));
     page.holds("inspect of a container", &plywood.json(["inspect", "c"]));
     plywood.ok(["umount", "c"]);
-    plywood.ok(["run", "-d", "--name", "d", "base", "sleep", "1000"]);
+    plywood.ok([
+        "run",
+        "-d",
+        "--name",
+        "d",
+        "-m",
+        "64m",
+        "-v",
+        "data:/mnt",
+        "base",
+        "sleep",
+        "1000",
+    ]);
+    page.holds("stats", &plywood.json(["stats", "d"]));
+    page.holds("volume ls", &plywood.json(["volume", "ls"]));
     page.holds("kill", &plywood.json(["kill", "-s", "CONT", "d"]));
     page.holds("stop", &plywood.json(["stop", "-t", "0", "d"]));
     page.holds("wait", &plywood.json(["wait", "d"]));
@@ -84,6 +98,8 @@ fn root_each_document_is_what_the_page_says() {
         "inspect of a container",
         "tree",
         "ps",
+        "stats",
+        "volume ls",
         "kill",
         "stop",
         "wait",

@@ -1,6 +1,6 @@
 //! The verbs on containers that run.
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::DETACH_KEYS;
 use super::value::signal;
@@ -125,4 +125,55 @@ pub struct WaitArgs {
     /// Names or ids
     #[arg(value_name = "CONTAINER", required = true)]
     pub containers: Vec<String>,
+}
+
+/// `plywood cp`
+#[derive(Debug, Args)]
+pub struct CpArgs {
+    /// CONTAINER:PATH, a path of the host's, or - for a tar
+    #[arg(value_name = "SOURCE")]
+    pub source: String,
+    /// The same
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+}
+
+/// `plywood stats`
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    /// Once, also at a terminal
+    #[arg(long)]
+    pub no_stream: bool,
+    /// Names or ids [default: all that run]
+    #[arg(value_name = "CONTAINER")]
+    pub containers: Vec<String>,
+}
+
+/// `plywood volume`
+#[derive(Debug, Subcommand)]
+pub enum VolumeVerb {
+    /// List volumes, and the containers that have them
+    #[command(after_help = "Example:\n  plywood volume ls")]
+    Ls,
+    /// Make an empty volume; run -v makes one with what the image has
+    #[command(after_help = "Example:\n  plywood volume create data")]
+    Create(VolumeCreateArgs),
+    /// Remove volumes, and what is in them
+    #[command(after_help = "Example:\n  plywood volume rm data")]
+    Rm(VolumeRmArgs),
+}
+
+/// `plywood volume create`
+#[derive(Debug, Args)]
+pub struct VolumeCreateArgs {
+    /// Its name
+    pub name: String,
+}
+
+/// `plywood volume rm`
+#[derive(Debug, Args)]
+pub struct VolumeRmArgs {
+    /// Names
+    #[arg(value_name = "NAME", required = true)]
+    pub names: Vec<String>,
 }

@@ -26,6 +26,9 @@ pub struct RunArgs {
     /// Give the command a terminal of its own
     #[arg(short, long)]
     pub tty: bool,
+    /// A small first process, which buries orphans and passes signals on to the command
+    #[arg(long)]
+    pub init: bool,
     /// Keys that leave the terminal, and let the container go on
     #[arg(long, value_name = "KEYS", default_value = DETACH_KEYS)]
     pub detach_keys: String,
@@ -84,7 +87,7 @@ pub struct RunArgs {
     /// Host name inside [default: the container's id]
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
-    /// Bind mount SRC at DST; :ro makes it read-only
+    /// Mount a folder or file of the host's, or a volume by its name, at DST; :ro makes it read-only
     #[arg(short, long, value_name = "SRC:DST[:ro]")]
     pub volume: Vec<String>,
     /// Mount an empty tmpfs at DST

@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::commands::connect::{self, Connected};
-use crate::commands::{Host, Session, detach, logs, now};
+use crate::commands::{Host, Session, detach, logs, now, volume};
 use crate::error::{Context, Error, Kind, Result, both};
 use crate::exec::cgroup::{self, Cgroup};
 use crate::exec::error::CODE_FAILED;
@@ -219,7 +219,9 @@ pub fn run(
             };
         }
     };
-    let connected = match connect::connect(session, host, container, spec) {
+    let bound = volume::ready(&host.store, mounted.dir(), spec);
+    let connected = bound.and_then(|spec| Ok((connect::connect(session, host, container, &spec)?, spec)));
+    let (connected, spec) = match connected {
         Ok(connected) => connected,
         Err(error) => {
             return Ended {
@@ -231,7 +233,7 @@ pub fn run(
     let (running, ended) = (connected.running(container), connected.ended(container));
     let prepared = Prepared {
         container: &running,
-        spec,
+        spec: &spec,
         root: mounted.path(),
         connected: &connected,
     };

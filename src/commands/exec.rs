@@ -46,6 +46,7 @@ fn spec(args: &ExecArgs, live: &Live) -> Result<Spec> {
         user: args.user.clone().unwrap_or_else(|| own.user.clone()),
         terminal: args.tty,
         stdin: args.interactive,
+        init: false,
         ..own
     })
 }

@@ -8,6 +8,7 @@ pub mod completion;
 pub mod connect;
 pub mod connection;
 pub mod container;
+pub mod cp;
 pub mod detach;
 pub mod df;
 pub mod diff;
@@ -31,10 +32,12 @@ pub mod rmi;
 mod room;
 pub mod run;
 pub mod start;
+pub mod stats;
 pub mod stop;
 pub mod tag;
 pub mod tree;
 pub mod umount;
+pub mod volume;
 pub mod wait;
 
 use std::sync::Arc;
@@ -188,6 +191,9 @@ pub fn dispatch(verb: Verb, session: &Session) -> Outcome {
         Verb::Attach(args) => attach::run(&args, session),
         Verb::Exec(args) => exec::run(&args, session),
         Verb::Nsenter(args) => exec::nsenter(&args, session),
+        Verb::Cp(args) => cp::run(&args, session),
+        Verb::Stats(args) => stats::run(&args, session),
+        Verb::Volume(verb) => volume::run(&verb, session),
         Verb::Logs(args) => logs::run(&args, session),
         Verb::Stop(args) => stop::run(&args, session),
         Verb::Kill(args) => stop::kill(&args, session),
@@ -216,6 +222,7 @@ fn mounts(verb: &Verb) -> bool {
             | Verb::Run(_)
             | Verb::Start(_)
             | Verb::Commit(_)
+            | Verb::Cp(_)
             | Verb::Diff(_)
     )
 }

@@ -4,13 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use crate::cli::RunArgs;
-use crate::commands::{connection, hardening};
+use crate::commands::{connection, hardening, volume};
 use crate::error::{Context, Error, Result};
 use crate::exec::DEFAULT_PATH;
 use crate::exec::capability::Capabilities;
 use crate::exec::cgroup::limits::Limits;
 use crate::exec::signals;
-use crate::exec::spec::{Bind, Network, Spec};
+use crate::exec::spec::{Bind, Network, Spec, VolumeMount};
 use crate::image::oci::RunConfig;
 
 /// Digits of a container's id that are its host name.
@@ -35,7 +35,14 @@ pub fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
     let capabilities = Capabilities::chosen(args.privileged, &args.cap_add, &args.cap_drop)
         .map_err(|error| Error::invalid(error.to_string()))?;
     let security = hardening::security(&args.security_opt, args.privileged, capabilities)?;
-    Ok(Spec {
+    let (mut binds, mut volumes) = (Vec::new(), Vec::new());
+    for text in &args.volume {
+        match mount(text)? {
+            Mount::Bind(bind) => binds.push(bind),
+            Mount::Volume(volume) => volumes.push(volume),
+        }
+    }
+    let mut spec = Spec {
         args: command(config, args.entrypoint.as_deref(), &args.command),
         env,
         working_dir: working_dir(args.workdir.as_deref(), &config.working_dir)?,
@@ -58,9 +65,13 @@ pub fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
             cpus: args.cpus,
             pids: args.pids_limit,
         },
-        binds: args.volume.iter().map(|text| bind(text)).collect::<Result<_>>()?,
+        init: args.init,
+        volumes,
+        binds,
         tmpfs: args.tmpfs.clone(),
-    })
+    };
+    spec.volumes.extend(volume::of_image(config, id, &spec));
+    Ok(spec)
 }
 
 /// The variables of an env file: a line each, but for empty ones and comments.
@@ -184,11 +195,18 @@ fn default_hostname(network: &Network, id: &str) -> String {
     }
 }
 
-/// `SRC:DST[:ro]`.
-fn bind(text: &str) -> Result<Bind> {
+/// What `-v` mounts.
+#[derive(Debug, PartialEq, Eq)]
+enum Mount {
+    Bind(Bind),
+    Volume(VolumeMount),
+}
+
+/// `SRC:DST[:ro]`, where a source without a slash is a volume's name.
+fn mount(text: &str) -> Result<Mount> {
     let bad = || {
         Error::invalid(format!("cannot understand the mount {text:?}"))
-            .hinted("write SRC:DST or SRC:DST:ro, as in /srv/site:/var/www:ro")
+            .hinted("write SRC:DST or SRC:DST:ro, as in /srv/site:/var/www:ro or data:/var/lib/data")
     };
     let mut parts = text.split(':');
     let (Some(source), Some(target)) = (parts.next(), parts.next()) else {
@@ -202,16 +220,21 @@ fn bind(text: &str) -> Result<Bind> {
     if source.is_empty() || !target.starts_with('/') {
         return Err(bad());
     }
-    if !source.contains('/') {
-        return Err(Error::invalid(format!("{source:?} is not a path of the host's"))
-            .hinted(format!("for a folder beside you, write ./{source}:{target}")));
+    let target = PathBuf::from(target);
+    if !source.contains('/') && !matches!(source, "." | "..") {
+        volume::check_name(source)?;
+        return Ok(Mount::Volume(VolumeMount {
+            name: source.to_owned(),
+            target,
+            read_only,
+        }));
     }
     let source = std::path::absolute(Path::new(source)).context("resolve", source)?;
-    Ok(Bind {
+    Ok(Mount::Bind(Bind {
         source,
-        target: PathBuf::from(target),
+        target,
         read_only,
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -282,6 +305,10 @@ mod tests {
 
     #[test]
     fn mounts_are_taken_apart() {
+        let bind = |text| match mount(text) {
+            Ok(Mount::Bind(bind)) => Ok(bind),
+            other => Err(other),
+        };
         let expected = |read_only| Bind {
             source: "/srv/a".into(),
             target: "/b".into(),
@@ -291,8 +318,14 @@ mod tests {
         assert_eq!(bind("/srv/a:/b:rw").unwrap(), expected(false));
         assert_eq!(bind("/srv/a:/b:ro").unwrap(), expected(true));
         assert!(bind("./a:/b").unwrap().source.is_absolute());
-        for bad in ["", "/a", ":/b", "/a:", "/a:b", "/a:/b:rx", "/a:/b:ro:z", "name:/b"] {
-            assert!(bind(bad).is_err(), "{bad:?}");
+        for bad in ["", "/a", ":/b", "/a:", "/a:b", "/a:/b:rx", "/a:/b:ro:z", "na me:/b"] {
+            assert!(mount(bad).is_err(), "{bad:?}");
         }
+        let volume = VolumeMount {
+            name: "name".to_owned(),
+            target: "/b".into(),
+            read_only: true,
+        };
+        assert_eq!(mount("name:/b:ro").unwrap(), Mount::Volume(volume));
     }
 }

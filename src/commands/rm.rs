@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::cli::RmArgs;
 use crate::commands::live::Live;
-use crate::commands::{Host, Session, connect, container, logs, stop};
+use crate::commands::{Host, Session, connect, container, logs, stop, volume};
 use crate::error::{Result, both};
 use crate::failure::{Each, Outcome};
 
@@ -92,6 +92,7 @@ fn erase(host: &Host, id: &str, hold: container::Hold) -> Result<()> {
     host.snapshotter.unmount_at(id)?;
     host.snapshotter.remove(id)?;
     logs::remove(&host.store, id)?;
+    volume::remove_own(&host.store, id)?;
     let lock = host.store.exclusive()?;
     host.store.containers.remove(&lock, id)?;
     lock.done()?;

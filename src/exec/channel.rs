@@ -76,6 +76,14 @@ impl Channel {
         Ok(())
     }
 
+    /// Says why the command does not run; gives the exit code of that.
+    pub(super) fn fail(&self, error: Error) -> i32 {
+        let code = error.exit_code();
+        // Where the parent is gone too, nobody is left to tell.
+        let _ = self.send(&Message::Failed(error.into()), None);
+        code
+    }
+
     /// Waits for a message; none at the end.
     pub(super) fn receive(&self) -> Result<Option<(Message, Option<OwnedFd>)>> {
         let mut bytes = vec![0; MESSAGE_MAX];

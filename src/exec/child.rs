@@ -13,7 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::cgroup::view::View;
 use super::channel::{Channel, Message};
-use super::error::{Attempt, Error, Result, Stage};
+use super::error::{Attempt, Result, Stage};
 use super::files::Generated;
 use super::last::{self, Last};
 use super::rootfs::{self, HostMount};
@@ -38,17 +38,14 @@ pub(super) struct Plan<'a> {
 
 /// The whole life of the child. Gives its exit code where it did not become the command.
 pub(super) fn live(plan: &Plan<'_>, channel: &Channel) -> i32 {
-    let error = match set_up_and_execute(plan, channel) {
-        Ok(error) | Err(error) => error,
-    };
-    let code = error.exit_code();
-    // Where the parent is gone too, nobody is left to tell.
-    let _ = channel.send(&Message::Failed(error.into()), None);
-    code
+    match set_up(plan, channel) {
+        Ok(last) => last.take(channel),
+        Err(error) => channel.fail(error),
+    }
 }
 
-/// Gives why execve did not happen.
-fn set_up_and_execute(plan: &Plan<'_>, channel: &Channel) -> Result<Error> {
+/// As far as the command's last steps.
+fn set_up<'a>(plan: &'a Plan<'_>, channel: &Channel) -> Result<Last<'a>> {
     let spec = plan.spec;
     let given = plan.streams;
     let network = plan.surroundings.network.map(|network| network.handle);
@@ -93,14 +90,13 @@ fn set_up_and_execute(plan: &Plan<'_>, channel: &Channel) -> Result<Error> {
     )?;
     last::wait_for_go(channel)?;
     cgroups.map_or(Ok(()), View::enter)?;
-    let last = Last {
+    Ok(Last {
         spec,
         filter: plan.filter,
         user,
         working_dir,
         streams,
-    };
-    last.take(channel)
+    })
 }
 
 /// The namespaces that the child makes by itself; the pid namespace is the parent's doing.

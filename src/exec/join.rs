@@ -70,24 +70,22 @@ fn fork_in_pid_namespace(process: BorrowedFd<'_>, child: impl FnOnce() -> i32) -
     back.map(|()| pid)
 }
 
+/// Gives its exit code where it did not become the command.
 fn live(process: BorrowedFd<'_>, spec: &Spec, filter: Option<&Filter>, streams: Streams<'_>, channel: &Channel) -> i32 {
-    let error = match enter_and_execute(process, spec, filter, streams, channel) {
-        Ok(error) | Err(error) => error,
-    };
-    let code = error.exit_code();
-    // Where the parent is gone too, nobody is left to tell.
-    let _ = channel.send(&Message::Failed(error.into()), None);
-    code
+    match set_up(process, spec, filter, streams, channel) {
+        Ok(last) => last.take(channel),
+        Err(error) => channel.fail(error),
+    }
 }
 
-/// Gives why execve did not happen.
-fn enter_and_execute(
+/// As far as the command's last steps.
+fn set_up<'a>(
     process: BorrowedFd<'_>,
-    spec: &Spec,
-    filter: Option<&Filter>,
+    spec: &'a Spec,
+    filter: Option<&'a Filter>,
     given: Streams<'_>,
     channel: &Channel,
-) -> Result<Error> {
+) -> Result<Last<'a>> {
     leave::the_host(
         &[channel.as_fd(), process, given.stdin, given.stdout, given.stderr],
         spec,
@@ -109,14 +107,13 @@ fn enter_and_execute(
         streams.master.as_ref().map(AsFd::as_fd),
     )?;
     last::wait_for_go(channel)?;
-    let last = Last {
+    Ok(Last {
         spec,
         filter,
         user,
         working_dir,
         streams,
-    };
-    last.take(channel)
+    })
 }
 
 fn open_folder(tree: &Tree, path: &str) -> Result<OwnedFd> {
@@ -239,12 +236,7 @@ pub fn enter(process: BorrowedFd<'_>, pid: u32, kinds: Kinds, args: &[String], e
         let words: Vec<String> = args.iter().map(explain::quote).collect();
         format!("nsenter --target {pid}{} -- {}", kinds.words(), words.join(" "))
     });
-    let child = || {
-        let error = enter_and_become(process, kinds, args, env);
-        let code = error.exit_code();
-        let _ = theirs.send(&Message::Failed(error.into()), None);
-        code
-    };
+    let child = || theirs.fail(enter_and_become(process, kinds, args, env));
     let forked = match kinds.pid {
         true => fork_in_pid_namespace(process, child)?,
         false => fork::fork(child).attempt(Stage::Namespaces, || "fork".to_owned())?,

@@ -11,7 +11,7 @@ use super::seccomp::Filter;
 use super::spec::Spec;
 use super::streams::Arranged;
 use super::user::User;
-use super::{command, privilege};
+use super::{command, init, privilege};
 use crate::explain;
 use crate::sys::close_range;
 
@@ -25,8 +25,19 @@ pub(super) struct Last<'a> {
 }
 
 impl Last<'_> {
-    /// Takes them. Gives why execve did not happen.
-    pub(super) fn take(self, channel: &Channel) -> Result<Error> {
+    /// Takes them. Gives the exit code where this process did not become the command.
+    pub(super) fn take(self, channel: &Channel) -> i32 {
+        let spec = self.spec;
+        let command = |env: &[String]| channel.fail(command::execute(&spec.args, env));
+        let ended = self.prepare(channel).and_then(|env| match spec.init {
+            true => init::run(spec.terminal, || command(&env)),
+            false => Ok(command(&env)),
+        });
+        ended.unwrap_or_else(|error| channel.fail(error))
+    }
+
+    /// All but execve; gives the command's environment.
+    fn prepare(self, channel: &Channel) -> Result<Vec<String>> {
         let (spec, user) = (self.spec, &self.user);
         let env = with_home(&spec.env, user);
         let limits = rlimit::chosen(&spec.ulimits);
@@ -44,7 +55,7 @@ impl Last<'_> {
         close_range::close_on_exec(FIRST_OTHER, u32::MAX)
             .attempt(Stage::Namespaces, || "close descriptors".to_owned())?;
         last.take()?;
-        Ok(command::execute(&spec.args, &env))
+        Ok(env)
     }
 }
 

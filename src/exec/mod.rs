@@ -28,6 +28,7 @@ mod child;
 mod command;
 pub mod error;
 mod files;
+mod init;
 mod join;
 mod last;
 mod leave;

@@ -39,6 +39,17 @@ pub struct Bind {
     pub read_only: bool,
 }
 
+/// A volume of the store's, which whoever runs the spec makes a [`Bind`] of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// Its name.
+    pub name: String,
+    /// In the container, absolute.
+    pub target: std::path::PathBuf,
+    /// Not writable.
+    pub read_only: bool,
+}
+
 /// What to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -68,6 +79,12 @@ pub struct Spec {
     /// No set-user-id program can give more.
     #[serde(default)]
     pub no_new_privileges: bool,
+    /// A first process before it, which buries orphans and passes signals on.
+    #[serde(default)]
+    pub init: bool,
+    /// Volumes, by name.
+    #[serde(default)]
+    pub volumes: Vec<VolumeMount>,
     /// Asks it to end; none: SIGTERM.
     #[serde(default)]
     pub stop_signal: Option<i32>,
@@ -129,6 +146,7 @@ impl Spec {
             .binds
             .iter()
             .map(|bind| bind.target.as_path())
+            .chain(self.volumes.iter().map(|volume| volume.target.as_path()))
             .chain(self.tmpfs.iter().map(Path::new));
         for target in targets {
             let has_name = target.components().any(|part| matches!(part, Component::Normal(_)));
@@ -158,6 +176,8 @@ pub(super) fn plain() -> Spec {
         read_only: false,
         privileged: false,
         capabilities: Capabilities::default(),
+        init: false,
+        volumes: Vec::new(),
         stop_signal: None,
         limits: Limits::default(),
         no_new_privileges: true,

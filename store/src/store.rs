@@ -74,6 +74,7 @@ pub(crate) const TOP: &[&str] = &[
     "locks",
     "logs",
     "mounted",
+    "volumes",
     "network",
     "lost+found",
 ];

@@ -170,6 +170,8 @@ pub fn spec(args: &[&str]) -> Spec {
         seccomp: Seccomp::default(),
         ulimits: Vec::new(),
         oom_score: None,
+        init: false,
+        volumes: Vec::new(),
         stop_signal: None,
         limits: Limits::default(),
         binds: Vec::new(),
