@@ -3,12 +3,16 @@
 //! Docker's and podman's words and flags where they have one. Every verb's help
 //! ends with an example.
 
+mod network;
+
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use plywood_store::Reference;
+
+pub use network::NetworkChoice;
 
 /// Where the store lives unless `--root` says otherwise.
 pub const DEFAULT_ROOT: &str = "/var/lib/plywood";
@@ -418,44 +422,6 @@ pub struct RunArgs {
     /// Command and arguments [default: the image's]
     #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
-}
-
-/// The networks of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NetworkChoice {
-    /// A namespace on the bridge
-    Bridge,
-    /// A namespace with nothing but a loopback device
-    None,
-    /// The host's own: no isolation
-    Host,
-    /// That of the container with this name
-    Container(String),
-}
-
-impl std::str::FromStr for NetworkChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match (text, text.strip_prefix("container:")) {
-            ("bridge", _) => Ok(Self::Bridge),
-            ("none", _) => Ok(Self::None),
-            ("host", _) => Ok(Self::Host),
-            (_, Some(name)) if !name.is_empty() => Ok(Self::Container(name.to_owned())),
-            _ => Err("write bridge, none, host or container:NAME".to_owned()),
-        }
-    }
-}
-
-impl std::fmt::Display for NetworkChoice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Bridge => f.write_str("bridge"),
-            Self::None => f.write_str("none"),
-            Self::Host => f.write_str("host"),
-            Self::Container(name) => write!(f, "container:{name}"),
-        }
-    }
 }
 
 /// `plywood start`

@@ -13,7 +13,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Plywood, busybox_tar};
+use common::{Plywood, busybox_tar, words};
 
 /// A store with the image `base`.
 fn with_base() -> Plywood {
@@ -240,13 +240,9 @@ fn nothing_of_a_container_is_left(plywood: &Plywood) {
 fn root_a_person_at_a_terminal_gets_it_back_as_it_was() {
     let plywood = with_base();
     let run = plywood.command(["run", "--rm", "-it", "base", "sh", "-c", "stty size; tty; exit 6"]);
-    let words: Vec<String> = std::iter::once(run.get_program())
-        .chain(run.get_args())
-        .map(plywood::explain::quote)
-        .collect();
     let script = format!(
         "stty rows 33 cols 77; before=$(stty -g); {}; echo code $?; [ \"$before\" = \"$(stty -g)\" ] && echo same",
-        words.join(" ")
+        words(&run)
     );
     let mut script = Command::new("script")
         .args(["-qec", &script, "/dev/null"])

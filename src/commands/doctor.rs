@@ -1,6 +1,6 @@
 //! `plywood doctor`: what this kernel offers, what is missing, what to do about it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -153,17 +153,15 @@ fn look() -> Vec<Finding> {
         ));
     }
     for needed in [Program::MkfsExt4, Program::ThinCheck] {
-        findings.push(program(needed.name(), needed.find(), needed.package()));
+        findings.push(program(needed.name(), needed.find().as_deref(), needed.package()));
     }
     findings.extend(network());
     findings
 }
 
 /// A program of a Debian package's.
-fn program(name: &str, found: Option<PathBuf>, package: &str) -> Finding {
-    let detail = found
-        .as_ref()
-        .map_or_else(|| "not found".to_owned(), |path| path.display().to_string());
+fn program(name: &str, found: Option<&Path>, package: &str) -> Finding {
+    let detail = found.map_or_else(|| "not found".to_owned(), |path| path.display().to_string());
     Finding::new(name, found.is_some(), detail, &format!("apt-get install {package}"))
 }
 
@@ -176,6 +174,6 @@ fn network() -> [Finding; 2] {
             "containers' way out, and published ports",
             "use a kernel that has them; containers and the host reach each other without",
         ),
-        program(firewall::PROGRAM, firewall::find(), firewall::PACKAGE),
+        program(firewall::PROGRAM, firewall::find().as_deref(), firewall::PACKAGE),
     ]
 }

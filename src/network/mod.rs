@@ -214,14 +214,9 @@ fn in_new_namespace(host: &Route, bridge: u32, pool: Subnet, preferred: u32) -> 
     step(format!("addr add {address}/{prefix} dev {}", link::INSIDE));
     link::add_address(&inside, index, address, prefix).context("give an address to", &at)?;
     // The kernel announces the address when the link comes up: a gratuitous ARP.
-    explain::step(|| {
-        format!(
-            "ip netns exec {name} sh -c 'echo 1 > /proc/sys/net/ipv4/conf/{}/arp_notify'",
-            link::INSIDE
-        )
-    });
-    let notify = format!("/proc/sys/net/ipv4/conf/{}/arp_notify", link::INSIDE);
-    std::fs::write(&notify, "1").context("set", &notify)?;
+    sysctl::set_inside(name, &format!("net/ipv4/conf/{}/arp_notify", link::INSIDE), "1")?;
+    // There are no IPv6 networks here; without them no neighbour can pass for a router of one.
+    sysctl::set_inside(name, &format!("net/ipv6/conf/{}/disable_ipv6", link::INSIDE), "1")?;
     step(format!("link set {} up", link::INSIDE));
     link::up(&inside, index).context("bring up", &at)?;
     step(format!("route add default via {}", endpoint.gateway));
