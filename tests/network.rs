@@ -9,10 +9,53 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use common::explain::{Shell, base_tar, explained, output, path};
-use common::{Plywood, heard, own_network};
+use common::{Plywood, busybox_tar, heard, own_network};
 
 /// Longer than anything here takes, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A store's sweep must not take what another store's container has got since: the address, and the port.
+#[test]
+fn a_sweep_leaves_what_is_another_containers_by_now() {
+    own_network();
+    let stores = [(); 2].map(|()| Plywood::new("overlay").with_network());
+    let base = stores[0].beside("base.tar");
+    busybox_tar(&base);
+    let start = |store: &Plywood| {
+        store.ok(["import", base.to_str().unwrap(), "base"]);
+        let script = "nc -ll -p 80 -e echo here";
+        let run = ["run", "--name", "one", "-p", "8080:80", "base", "sh", "-c", script];
+        // The only address there is.
+        store.command(run).env("PLYWOOD_POOL", "10.9.0.0/30").spawn().unwrap()
+    };
+    let answers = || [(Ipv4Addr::new(10, 9, 0, 2), 80), (Ipv4Addr::LOCALHOST, 8080)].map(heard);
+    let mut first = start(&stores[0]);
+    assert_eq!(answers(), ["here\n", "here\n"]);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let begun = Instant::now();
+    while output("ip", &["-o", "link"]).contains("ply0a090002") {
+        assert!(begun.elapsed() < PATIENCE, "the kernel takes the link away");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let rule = || output("nft", &["list", "map", "ip", "plywood", "by_port"]).contains("tcp . 8080 : 10.9.0.2 . 80");
+    assert!(rule(), "what a killed plywood leaves");
+
+    let mut second = start(&stores[1]);
+    assert_eq!(answers(), ["here\n", "here\n"]);
+    stores[0].ok(["gc"]);
+    assert_eq!(answers(), ["here\n", "here\n"]);
+    assert_eq!(stores[0].json(["inspect", "one"])[0]["ip"], serde_json::Value::Null);
+    second.kill().unwrap();
+    second.wait().unwrap();
+    stores[0].ok(["gc"]);
+    assert!(rule(), "it is not the first store's");
+    while rule() {
+        assert!(begun.elapsed() < PATIENCE, "the second store sweeps its own");
+        stores[1].ok(["gc"]);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
 
 /// `--explain` of a run on the bridge, typed into a shell line by line in a network namespace that has nothing of
 /// plywood's, gives a container that answers on the same address and the same published port.

@@ -19,7 +19,7 @@ use crate::exec::{Namespace, Surroundings, state};
 use crate::explain;
 use crate::network::port::Held;
 use crate::network::subnet::Subnet;
-use crate::network::{self, Attachment, firewall, names};
+use crate::network::{self, Attachment, Fate, firewall, names};
 
 /// The folder of hosts files.
 const FOLDER: &str = "network";
@@ -289,7 +289,8 @@ pub fn remove(store: &Store, id: &str) -> Result<()> {
     if let Some(found) = store.containers.get(id)? {
         let mut connection = Connection::of(&found)?;
         if let Some(endpoint) = connection.endpoint.take() {
-            firewall::withdraw(&connection.ports)?;
+            let anothers = endpoint.fate()? == Fate::Another;
+            firewall::withdraw_dead(&connection.ports, endpoint.address, anothers)?;
             network::detach(&endpoint)?;
             let network = connection.document();
             put(store, &ContainerRecord { network, ..found })?;
