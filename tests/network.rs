@@ -57,6 +57,50 @@ fn a_sweep_leaves_what_is_another_containers_by_now() {
     }
 }
 
+/// Links, rules and files of containers.
+fn left(plywood: &Plywood) -> String {
+    let mut left = output("ip", &["-o", "link"]);
+    left.push_str(&output("nft", &["list", "ruleset"]));
+    let files = fs::read_dir(plywood.root().join("network")).into_iter().flatten();
+    left.extend(files.map(|file| format!("file {}\n", file.unwrap().file_name().display())));
+    let ours = |line: &&str| line.contains("ply0") || line.contains("tcp . 8080") || line.starts_with("file ");
+    left.lines().filter(ours).filter(|line| *line != "file .lock").collect()
+}
+
+/// Whenever plywood is killed, one command later there is no link, no rule and no file of the container's.
+#[test]
+fn a_plywood_killed_at_any_moment_leaves_nothing() {
+    own_network();
+    let plywood = Plywood::new("overlay").with_network();
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    plywood.ok(["import", base.to_str().unwrap(), "base"]);
+    let run = ["run", "--rm", "-p", "8080:80", "base", "true"];
+    let begun = Instant::now();
+    plywood.ok(run);
+    let whole = begun.elapsed();
+    for step in 0..30 {
+        let mut child = plywood.command(run).spawn().unwrap();
+        std::thread::sleep(whole * step / 30);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let begun = Instant::now();
+        loop {
+            plywood.ok(["gc"]);
+            // The kernel ends the first process, and then its namespace, in its own time.
+            match left(&plywood) {
+                left if left.is_empty() => break,
+                left => assert!(begun.elapsed() < PATIENCE, "step {step}: {left}"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    plywood.ok(run);
+    assert_eq!(left(&plywood), "");
+    assert_eq!(plywood.json(["ps", "-a"]), serde_json::json!([]));
+    plywood.sound();
+}
+
 /// `--explain` of a run on the bridge, typed into a shell line by line in a network namespace that has nothing of
 /// plywood's, gives a container that answers on the same address and the same published port.
 #[test]
