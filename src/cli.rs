@@ -4,6 +4,7 @@
 //! ends with an example.
 
 mod live;
+mod network;
 mod run;
 mod value;
 
@@ -18,6 +19,7 @@ pub use live::{
     AttachArgs, CpArgs, ExecArgs, KillArgs, LogsArgs, NsenterArgs, StatsArgs, StopArgs, VolumeRmArgs, VolumeVerb,
     WaitArgs,
 };
+pub use network::NetworkChoice;
 pub use run::RunArgs;
 use value::compression;
 pub use value::size;
@@ -387,44 +389,6 @@ pub struct RmiArgs {
     /// Names or ids
     #[arg(value_name = "IMAGE", required = true)]
     pub images: Vec<String>,
-}
-
-/// The networks of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NetworkChoice {
-    /// A namespace on the bridge
-    Bridge,
-    /// A namespace with nothing but a loopback device
-    None,
-    /// The host's own: no isolation
-    Host,
-    /// That of the container with this name
-    Container(String),
-}
-
-impl std::str::FromStr for NetworkChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match (text, text.strip_prefix("container:")) {
-            ("bridge", _) => Ok(Self::Bridge),
-            ("none", _) => Ok(Self::None),
-            ("host", _) => Ok(Self::Host),
-            (_, Some(name)) if !name.is_empty() => Ok(Self::Container(name.to_owned())),
-            _ => Err("write bridge, none, host or container:NAME".to_owned()),
-        }
-    }
-}
-
-impl std::fmt::Display for NetworkChoice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Bridge => f.write_str("bridge"),
-            Self::None => f.write_str("none"),
-            Self::Host => f.write_str("host"),
-            Self::Container(name) => write!(f, "container:{name}"),
-        }
-    }
 }
 
 /// `plywood start`

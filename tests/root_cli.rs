@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use common::{Plywood, busybox_tar};
+use common::{Plywood, busybox_tar, words};
 
 /// A store with the image `base`.
 fn with_base() -> Plywood {
@@ -22,12 +22,10 @@ fn with_base() -> Plywood {
 
 /// What a terminal of a thousand columns shows in the end, line by line.
 fn on_a_terminal(command: &Command) -> Vec<String> {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let words: Vec<String> = words.map(plywood::explain::quote).collect();
     let output = Command::new("script")
         .args([
             "-qec",
-            &format!("stty rows 50 cols 1000; {}", words.join(" ")),
+            &format!("stty rows 50 cols 1000; {}", words(command)),
             "/dev/null",
         ])
         .env("TERM", "xterm")

@@ -14,12 +14,12 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Plywood, busybox_tar, own_network, translates};
+use common::{Plywood, busybox_tar, heard, own_network, translates};
 
 /// Longer than anything here takes, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -44,7 +44,8 @@ impl Running {
     /// `run` with these arguments, whose command has said `ready`.
     #[track_caller]
     fn start(plywood: &Plywood, args: &[&str]) -> Self {
-        let mut command = plywood.command(["run"].iter().chain(args));
+        // What it notes about this kernel is another test's.
+        let mut command = plywood.command(["--quiet", "run"].iter().chain(args));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap());
         assert_eq!(line(&mut lines), "ready", "{args:?}");
@@ -83,23 +84,6 @@ fn inspect(plywood: &Plywood, name: &str) -> serde_json::Value {
 
 fn address(plywood: &Plywood, name: &str) -> Ipv4Addr {
     inspect(plywood, name)["ip"].as_str().unwrap().parse().unwrap()
-}
-
-/// What a connection says until its end; who is to answer may not listen yet.
-#[track_caller]
-fn heard(address: (Ipv4Addr, u16)) -> String {
-    let begun = Instant::now();
-    let mut stream = loop {
-        match TcpStream::connect_timeout(&address.into(), Duration::from_secs(3)) {
-            Ok(stream) => break stream,
-            Err(error) if begun.elapsed() > PATIENCE => panic!("{address:?}: {error}"),
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
-        }
-    };
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
 }
 
 /// What of plywood's this namespace has, but for the bridge and the table, which stay.
@@ -417,6 +401,13 @@ fn root_links_resolvers_and_joined_networks() {
     assert!(
         !linked.contains("192.0.2.7") && !linked.contains("nameserver 127."),
         "{linked}"
+    );
+
+    // Neither the host's end nor the namespace's handle is open in a container.
+    let open = plywood.ok(["run", "--rm", "base", "sh", "-c", "ls /proc/$$/fd; ls /sys/class/net"]);
+    assert_eq!(
+        open.split_whitespace().collect::<Vec<_>>(),
+        ["0", "1", "2", "eth0", "lo"]
     );
 
     let joined = plywood.ok([

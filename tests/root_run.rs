@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Plywood, busybox_tar, ready, with_base};
+use common::{Plywood, busybox_tar, ready, with_base, words};
 
 fn state_of(plywood: &Plywood, name: &str) -> (String, Option<i64>) {
     let containers = plywood.json(["ps", "-a"]);
@@ -213,13 +213,9 @@ fn nothing_of_a_container_is_left(plywood: &Plywood) {
 fn root_a_person_at_a_terminal_gets_it_back_as_it_was() {
     let plywood = with_base();
     let run = plywood.command(["run", "--rm", "-it", "base", "sh", "-c", "stty size; tty; exit 6"]);
-    let words: Vec<String> = std::iter::once(run.get_program())
-        .chain(run.get_args())
-        .map(plywood::explain::quote)
-        .collect();
     let script = format!(
         "stty rows 33 cols 77; before=$(stty -g); {}; echo code $?; [ \"$before\" = \"$(stty -g)\" ] && echo same",
-        words.join(" ")
+        words(&run)
     );
     let mut script = Command::new("script")
         .args(["-qec", &script, "/dev/null"])

@@ -6,6 +6,8 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use plywood_store::Store;
 use plywood_store::record::{ContainerRecord, ContainerState};
@@ -19,7 +21,7 @@ use crate::exec::{Namespace, Surroundings, state};
 use crate::explain;
 use crate::network::port::Held;
 use crate::network::subnet::Subnet;
-use crate::network::{self, Attachment, firewall, names};
+use crate::network::{self, Attachment, Fate, firewall, names};
 
 /// The folder of hosts files.
 const FOLDER: &str = "network";
@@ -38,7 +40,7 @@ pub struct Connected {
     hosts: Option<PathBuf>,
     resolv_conf: Option<String>,
     /// Published ports are this process's while the container runs.
-    _held: Held,
+    held: Held,
 }
 
 /// Makes the network that `spec` wants for the container, which the caller holds.
@@ -84,12 +86,12 @@ fn on_bridge(session: &Session, host: &Host, container: &ContainerRecord, connec
         path: format!("/run/netns/{}", attachment.endpoint.host_veth),
         connection,
         attachment: Some(attachment),
-        _held: held,
+        held,
         ..Connected::default()
     };
     match connected.furnish(session, host, container) {
         Ok(()) => Ok(connected),
-        Err(error) => both(Err(error), connected.release(host, &container.id)),
+        Err(error) => both(Err(error), connected.release(host, &container.id).done()),
     }
 }
 
@@ -241,17 +243,36 @@ impl Connected {
         }
     }
 
-    /// Takes everything away. The container has ended.
+    /// Begins to take everything away. The container has ended.
+    pub fn release(self, host: &Host, id: &str) -> Releasing {
+        let Some(attachment) = self.attachment else {
+            return Releasing(None);
+        };
+        let (store, id, ports, held) = (Arc::clone(&host.store), id.to_owned(), self.connection.ports, self.held);
+        // A link's removal waits for all processors, many milliseconds: meanwhile the rest can go on.
+        let thread = std::thread::spawn(move || {
+            firewall::withdraw(&ports)?;
+            drop(held);
+            attachment.close()?;
+            forget(&store, &id)
+        });
+        Releasing(Some(thread))
+    }
+}
+
+/// A network that is being taken away.
+#[derive(Debug)]
+#[must_use]
+pub struct Releasing(Option<JoinHandle<Result<()>>>);
+
+impl Releasing {
+    /// Waits until it is gone.
     ///
     /// # Errors
     /// Where something stays; the next command tries again.
-    pub fn release(self, host: &Host, id: &str) -> Result<()> {
-        let Some(attachment) = self.attachment else {
-            return Ok(());
-        };
-        firewall::withdraw(&self.connection.ports)?;
-        attachment.close()?;
-        forget(&host.store, id)
+    pub fn done(self) -> Result<()> {
+        let gone = |_| Err(Error::new(Kind::Io, "the thread that takes the network away is gone"));
+        self.0.map_or(Ok(()), |thread| thread.join().unwrap_or_else(gone))
     }
 }
 
@@ -289,7 +310,8 @@ pub fn remove(store: &Store, id: &str) -> Result<()> {
     if let Some(found) = store.containers.get(id)? {
         let mut connection = Connection::of(&found)?;
         if let Some(endpoint) = connection.endpoint.take() {
-            firewall::withdraw(&connection.ports)?;
+            let anothers = endpoint.fate()? == Fate::Another;
+            firewall::withdraw_dead(&connection.ports, endpoint.address, anothers)?;
             network::detach(&endpoint)?;
             let network = connection.document();
             put(store, &ContainerRecord { network, ..found })?;

@@ -239,13 +239,12 @@ pub fn run(
     };
     let outcome = run_prepared(session, host, &prepared, monitor, begins);
     let began = !outcome.as_ref().is_err_and(exec::Error::is_before_command);
-    if let Err(error) = connected.release(host, &container.id) {
+    let releasing = connected.release(host, &container.id);
+    let outcome = finish(host, &ended, outcome, mounted.close());
+    if let Err(error) = releasing.done() {
         session.output.note(format!("{error}; the next command tries again"));
     }
-    Ended {
-        outcome: finish(host, &ended, outcome, mounted.close()),
-        began,
-    }
+    Ended { outcome, began }
 }
 
 /// A container that lacks nothing but its process.

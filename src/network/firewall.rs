@@ -22,7 +22,7 @@ use std::process::{Command, Stdio};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 
-use super::port::PublishedPort;
+use super::port::{Held, PublishedPort};
 use super::subnet::Subnet;
 use super::{BRIDGE, sysctl};
 use crate::error::{Context, Error, Kind, Result};
@@ -99,6 +99,30 @@ pub fn withdraw(ports: &[PublishedPort]) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// Undoes what a killed plywood published for the container at `address`. What leads elsewhere by now is let be; so is,
+/// where the address is `anothers` by now, what somebody holds.
+///
+/// # Errors
+/// Where nft cannot.
+pub fn withdraw_dead(ports: &[PublishedPort], address: Ipv4Addr, anothers: bool) -> Result<()> {
+    if ports.is_empty() || !matches!(look(), Ok(Table::Present)) {
+        return Ok(());
+    }
+    for port in ports {
+        let held = Held::take(&[*port]);
+        if leads_to(port, address) && !(anothers && held.is_err()) {
+            apply(&elements("delete", &[*port], None))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a published port is led to the container at `address`.
+fn leads_to(port: &PublishedPort, address: Ipv4Addr) -> bool {
+    let there = nft(&elements("get", &[*port], None));
+    there.is_ok_and(|said| said.contains(&format!(": {address} . {} ", port.port)))
 }
 
 /// Asks the kernel for the table, without nft.
@@ -215,6 +239,11 @@ fn elements(verb: &str, ports: &[PublishedPort], to: Option<Ipv4Addr>) -> String
 /// Gives nft a ruleset.
 fn apply(ruleset: &str) -> Result<()> {
     explain::step(|| format!("{} | {PROGRAM} -f -", explain::printf(ruleset.as_bytes())));
+    nft(ruleset).map(drop)
+}
+
+/// What nft says to its commands.
+fn nft(commands: &str) -> Result<String> {
     let path = find().ok_or_else(|| {
         Error::not_found(format!("the program {PROGRAM} is missing")).hinted(format!("apt-get install {PACKAGE}"))
     })?;
@@ -223,19 +252,20 @@ fn apply(ruleset: &str) -> Result<()> {
         .env_clear()
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
     let mut nft = started.context("start", PROGRAM)?;
     let written = nft
         .stdin
         .take()
-        .map_or(Ok(()), |mut stdin| stdin.write_all(ruleset.as_bytes()));
+        .map_or(Ok(()), |mut stdin| stdin.write_all(commands.as_bytes()));
     let ended = nft
         .wait_with_output()
         .map_err(|error| Error::io("wait for", PROGRAM, error))?;
     if ended.status.success() {
-        return written.map_err(|error| Error::io("write to", PROGRAM, error));
+        written.context("write to", PROGRAM)?;
+        return Ok(String::from_utf8_lossy(&ended.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&ended.stderr);
     let said = said.lines().next().unwrap_or("it says nothing").to_owned();

@@ -58,6 +58,35 @@ pub struct Endpoint {
     pub mac: String,
     /// The host's end of the veth pair.
     pub host_veth: String,
+    /// Its number: the name becomes another container's with the address, this does not.
+    pub host_index: u32,
+}
+
+/// What has become of an endpoint whose plywood is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Its link is still there.
+    There,
+    /// The kernel has taken it away.
+    Gone,
+    /// Another container has got the address since.
+    Another,
+}
+
+impl Endpoint {
+    /// What has become of it, in this network namespace.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn fate(&self) -> Result<Fate> {
+        Ok(
+            match link::index(&self.host_veth).context("look for", &self.host_veth)? {
+                None => Fate::Gone,
+                Some(index) if index == self.host_index => Fate::There,
+                Some(_) => Fate::Another,
+            },
+        )
+    }
 }
 
 /// A network namespace on the bridge. It ends with its last process and this.
@@ -109,22 +138,32 @@ pub fn attach(pool: Option<Subnet>, preferred: u32) -> Result<Attachment> {
     let host = Route::open().context("open", "a netlink socket")?;
     let (bridge, pool) = bridge(&host, pool)?;
     // A namespace belongs to a thread: this one goes back to nowhere.
-    std::thread::scope(|threads| {
+    let mut attachment = std::thread::scope(|threads| {
         let made = threads.spawn(|| in_new_namespace(&host, bridge, pool, preferred));
-        made.join().unwrap_or_else(|_| {
+        let gone = |_| {
             Err(Error::new(
                 Kind::Io,
                 "the thread that makes a network namespace is gone",
             ))
-        })
-    })
+        };
+        made.join().unwrap_or_else(gone)
+    })?;
+    // By this thread, which is in the host's namespace.
+    let name = &attachment.endpoint.host_veth;
+    let index = link::index(name).context("look for", name)?;
+    attachment.endpoint.host_index = index.ok_or_else(|| Error::not_found(format!("the link {name} is gone")))?;
+    Ok(attachment)
 }
 
-/// Takes a container off the bridge; that it is gone is as good.
+/// Takes a container off the bridge; that it is gone is as good. A link of the same name that is another container's
+/// by now is let be.
 ///
 /// # Errors
 /// The kernel's.
 pub fn detach(endpoint: &Endpoint) -> Result<()> {
+    if endpoint.fate()? != Fate::There {
+        return Ok(());
+    }
     let route = Route::open().context("open", "a netlink socket")?;
     link::remove(&route, &endpoint.host_veth).context("remove the link", &endpoint.host_veth)
 }
@@ -214,14 +253,9 @@ fn in_new_namespace(host: &Route, bridge: u32, pool: Subnet, preferred: u32) -> 
     step(format!("addr add {address}/{prefix} dev {}", link::INSIDE));
     link::add_address(&inside, index, address, prefix).context("give an address to", &at)?;
     // The kernel announces the address when the link comes up: a gratuitous ARP.
-    explain::step(|| {
-        format!(
-            "ip netns exec {name} sh -c 'echo 1 > /proc/sys/net/ipv4/conf/{}/arp_notify'",
-            link::INSIDE
-        )
-    });
-    let notify = format!("/proc/sys/net/ipv4/conf/{}/arp_notify", link::INSIDE);
-    std::fs::write(&notify, "1").context("set", &notify)?;
+    sysctl::set_inside(name, &format!("net/ipv4/conf/{}/arp_notify", link::INSIDE), "1")?;
+    // There are no IPv6 networks here; without them no neighbour can pass for a router of one.
+    sysctl::set_inside(name, &format!("net/ipv6/conf/{}/disable_ipv6", link::INSIDE), "1")?;
     step(format!("link set {} up", link::INSIDE));
     link::up(&inside, index).context("bring up", &at)?;
     step(format!("route add default via {}", endpoint.gateway));
@@ -257,6 +291,8 @@ fn take_address(
                 gateway: pool.gateway(),
                 mac,
                 host_veth: name,
+                // Not known in here.
+                host_index: 0,
             });
         }
     }

@@ -47,7 +47,11 @@ pub fn hosts(hosts: &[Host]) -> String {
 /// # Errors
 /// I/O.
 pub fn make(path: &Path, content: &str) -> Result<()> {
-    explain::step(|| format!("{} > {}", explain::printf(content.as_bytes()), explain::quote(path)));
+    explain::step(|| {
+        let folder = path.parent().unwrap_or(path);
+        let (folder, path) = (explain::quote(folder), explain::quote(path));
+        format!("mkdir -p {folder} && {} > {path}", explain::printf(content.as_bytes()))
+    });
     let mut file = OpenOptions::new()
         .create(true)
         .truncate(true)

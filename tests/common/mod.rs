@@ -15,9 +15,11 @@ pub mod tars;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use plywood_store::Digest;
 use tempfile::TempDir;
@@ -245,6 +247,44 @@ pub fn own_network() {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root");
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
     plywood::sys::netdevice::loopback_up(&socket).expect("a loopback interface");
+    // A new namespace has the host's settings.
+    fs::write("/proc/sys/net/ipv4/ip_forward", "0").expect("this thread's own switch");
+}
+
+/// A command as a person would type it, with the variables that it sets and unsets: without them it would run on
+/// this machine's network.
+pub fn words(command: &Command) -> String {
+    let variables = command.get_envs().map(|(key, value)| match value {
+        Some(value) => format!("{}={}", key.display(), plywood::explain::quote(value)),
+        None => format!("-u {}", key.display()),
+    });
+    // -u is an option: before the first variable.
+    let mut words: Vec<String> = variables.collect();
+    words.sort_by_key(|word| !word.starts_with("-u"));
+    words.insert(0, "env".to_owned());
+    let own = std::iter::once(command.get_program()).chain(command.get_args());
+    words.extend(own.map(plywood::explain::quote));
+    words.join(" ")
+}
+
+/// Longer than an answer takes, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a connection says until its end; who is to answer may not listen yet.
+#[track_caller]
+pub fn heard(address: (Ipv4Addr, u16)) -> String {
+    let begun = Instant::now();
+    let mut stream = loop {
+        match TcpStream::connect_timeout(&address.into(), Duration::from_secs(3)) {
+            Ok(stream) => break stream,
+            Err(error) if begun.elapsed() > PATIENCE => panic!("{address:?}: {error}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    text
 }
 
 /// Whether this kernel translates IPv4 addresses: the guest's has no nftables for it.
