@@ -143,8 +143,14 @@ fn look() -> Vec<Finding> {
             controllers.map_or_else(|| "version 1".to_owned(), |list| format!("version 2: {}", list.trim())),
             "mount cgroup2 at /sys/fs/cgroup",
         ),
+        Finding::new(
+            "system call filters",
+            std::path::Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
+            "what a container may ask the kernel for",
+            "use a kernel that has seccomp filters; run --security-opt seccomp=unconfined does without",
+        ),
     ];
-    for namespace in ["mnt", "pid", "uts", "ipc", "net", "user"] {
+    for namespace in ["mnt", "pid", "uts", "ipc", "net", "user", "cgroup"] {
         findings.push(Finding::new(
             &format!("{namespace} namespaces"),
             std::path::Path::new("/proc/self/ns").join(namespace).exists(),

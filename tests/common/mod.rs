@@ -234,9 +234,14 @@ impl Plywood {
 
 impl Drop for Plywood {
     fn drop(&mut self) {
-        if self.driver == "thin" && self.root().exists() {
-            // The pool's devices would outlive their files.
+        // Mounts and the pool's devices would outlive their files.
+        let mounted = self.root().join("mounted");
+        let is_shown = fs::read_dir(mounted).is_ok_and(|mut points| points.next().is_some());
+        let is_thin = self.driver == "thin" && self.root().exists();
+        if is_thin || is_shown && self._own.is_some() {
             let _ = self.run(["umount", "--all"]);
+        }
+        if is_thin {
             let _ = self.run(["pool", "detach"]);
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Values of `/proc/sys` that change by themselves, and those of a network that others change.
-const RESTLESS: [&str; 10] = [
+const RESTLESS: [&str; 12] = [
     "net",
     "fs/dentry-state",
     "fs/file-nr",
@@ -16,8 +16,10 @@ const RESTLESS: [&str; 10] = [
     "fs/quota",
     "fs/aio-nr",
     "kernel/ns_last_pid",
+    "kernel/perf_event_max_sample_rate",
     "kernel/pty/nr",
     "kernel/random",
+    "kernel/tainted",
 ];
 
 /// The host as it was.
