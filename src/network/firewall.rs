@@ -111,8 +111,8 @@ pub fn withdraw_dead(ports: &[PublishedPort], address: Ipv4Addr, anothers: bool)
         return Ok(());
     }
     for port in ports {
-        let held = Held::take(&[*port]);
-        if leads_to(port, address) && !(anothers && held.is_err()) {
+        let is_held = || Held::take(&[*port]).is_err();
+        if leads_to(port, address) && !(anothers && is_held()) {
             apply(&elements("delete", &[*port], None))?;
         }
     }
