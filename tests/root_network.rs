@@ -326,14 +326,15 @@ fn root_bad_requests_are_named_and_leave_nothing() {
         (vec!["-p", "80"], "cannot publish \"80\": it names one port only"),
         (vec!["-p", "99999:80"], "cannot publish \"99999:80\""),
         (vec!["-p", "192.0.2.1:8080:80"], "192.0.2.1 is not this host's"),
-        (
-            vec!["-p", "80:80", "--net", "none"],
-            "-p is for containers on the bridge",
-        ),
+        (vec!["-p", "80:80", "--net", "none"], "-p does not go with --net none"),
         (vec!["--link", "nothing:x"], "nothing"),
         (vec!["--link", ":x"], "cannot understand the link"),
         (vec!["--dns", "resolver"], "no address of a resolver"),
         (vec!["--net", "container:nothing"], "nothing"),
+        (
+            vec!["--dns", "192.0.2.1", "--net", "container:x"],
+            "--dns does not go with --net container:x",
+        ),
     ] {
         let error = plywood.fails(125, [&["run"], &args[..], &["base", "true"]].concat());
         assert!(error.contains(word) && error.contains("Hint: "), "{args:?}: {error}");

@@ -246,24 +246,24 @@ impl Connected {
     /// Begins to take everything away. The container has ended.
     pub fn release(self, host: &Host, id: &str) -> Releasing {
         let Some(attachment) = self.attachment else {
-            return Releasing(None);
+            return Releasing(Ok(None));
         };
         let (store, id, ports, held) = (Arc::clone(&host.store), id.to_owned(), self.connection.ports, self.held);
         // A link's removal waits for all processors, many milliseconds: meanwhile the rest can go on.
-        let thread = std::thread::spawn(move || {
+        let thread = std::thread::Builder::new().spawn(move || {
             firewall::withdraw(&ports)?;
             drop(held);
             attachment.close()?;
             forget(&store, &id)
         });
-        Releasing(Some(thread))
+        Releasing(thread.map(Some))
     }
 }
 
 /// A network that is being taken away.
 #[derive(Debug)]
 #[must_use]
-pub struct Releasing(Option<JoinHandle<Result<()>>>);
+pub struct Releasing(std::io::Result<Option<JoinHandle<Result<()>>>>);
 
 impl Releasing {
     /// Waits until it is gone.
@@ -271,8 +271,9 @@ impl Releasing {
     /// # Errors
     /// Where something stays; the next command tries again.
     pub fn done(self) -> Result<()> {
+        let thread = self.0.context("start", "a thread that takes the network away")?;
         let gone = |_| Err(Error::new(Kind::Io, "the thread that takes the network away is gone"));
-        self.0.map_or(Ok(()), |thread| thread.join().unwrap_or_else(gone))
+        thread.map_or(Ok(()), |thread| thread.join().unwrap_or_else(gone))
     }
 }
 

@@ -52,13 +52,16 @@ impl Connection {
             endpoint: None,
         };
         let on_bridge = args.net == NetworkChoice::Bridge;
-        let misplaced = [("-p", !asked.ports.is_empty()), ("--link", !asked.links.is_empty())];
-        if let Some((option, _)) = misplaced.into_iter().find(|(_, given)| *given && !on_bridge) {
-            return Err(Error::invalid(format!(
-                "{option} is for containers on the bridge, not with --net {}",
-                args.net
-            ))
-            .hinted("leave out --net; a container that joins another one's network is reached by that one's ports"));
+        let joined = matches!(args.net, NetworkChoice::Container(_));
+        let misplaced = [
+            ("-p", !asked.ports.is_empty() && !on_bridge),
+            ("--link", !asked.links.is_empty() && !on_bridge),
+            ("--dns", !asked.dns.is_empty() && joined),
+        ];
+        if let Some((option, _)) = misplaced.into_iter().find(|(_, misplaced)| *misplaced) {
+            return Err(Error::invalid(format!("{option} does not go with --net {}", args.net)).hinted(
+                "leave out --net for the bridge; ports, links and resolvers are those of the container whose network is joined",
+            ));
         }
         Ok(asked)
     }

@@ -89,11 +89,12 @@ fn create(args: &RunArgs, host: &Host, id: &str) -> Result<(ContainerRecord, Spe
     let image = host.store.find_image(&args.image)?;
     let config = oci::read_config(&host.store, &image)?;
     let mut spec = request::spec(args, &config.config, id)?;
+    let asked = Connection::asked(args)?;
     if let NetworkChoice::Container(name) = &args.net {
         let other = host.store.find_container(name)?;
         connection::join(&mut spec, &other, args.hostname.is_none())?;
     }
-    let connection = Connection::asked(args)?.found(&host.store)?;
+    let connection = asked.found(&host.store)?;
     spec.check().map_err(|error| Error::invalid(error.to_string()))?;
     let passing = rm::passing(host, id)?;
     match record(args, host, &image, id.to_owned(), &spec, &connection) {

@@ -76,12 +76,9 @@ pub fn ensure(pool: Subnet) -> Result<()> {
 /// # Errors
 /// Where nft cannot.
 pub fn publish(ports: &[PublishedPort], address: Ipv4Addr) -> Result<()> {
-    let add = |ruleset: &str| apply(&(ruleset.to_owned() + &elements("add", ports, Some(address))));
-    // Held by this process: what is in the map is a killed one's.
-    add("").or_else(|_| {
-        let _ = withdraw(ports);
-        add("")
-    })
+    let elements = elements("add", ports, Some(address));
+    // These ports are held by this process: what is there under their keys is a killed one's.
+    apply(&elements).or_else(|_| withdraw(ports).and_then(|()| apply(&elements)))
 }
 
 /// Undoes [`publish`]; that they are gone is as good.
@@ -111,8 +108,8 @@ pub fn withdraw_dead(ports: &[PublishedPort], address: Ipv4Addr, anothers: bool)
         return Ok(());
     }
     for port in ports {
-        let held = Held::take(&[*port]);
-        if leads_to(port, address) && !(anothers && held.is_err()) {
+        let is_held = || Held::take(&[*port]).is_err();
+        if leads_to(port, address) && !(anothers && is_held()) {
             apply(&elements("delete", &[*port], None))?;
         }
     }

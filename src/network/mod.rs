@@ -139,14 +139,16 @@ pub fn attach(pool: Option<Subnet>, preferred: u32) -> Result<Attachment> {
     let (bridge, pool) = bridge(&host, pool)?;
     // A namespace belongs to a thread: this one goes back to nowhere.
     let mut attachment = std::thread::scope(|threads| {
-        let made = threads.spawn(|| in_new_namespace(&host, bridge, pool, preferred));
+        let work = || in_new_namespace(&host, bridge, pool, preferred);
+        let thread = std::thread::Builder::new().spawn_scoped(threads, work);
+        let thread = thread.context("start", "a thread for the network namespace")?;
         let gone = |_| {
             Err(Error::new(
                 Kind::Io,
                 "the thread that makes a network namespace is gone",
             ))
         };
-        made.join().unwrap_or_else(gone)
+        thread.join().unwrap_or_else(gone)
     })?;
     // By this thread, which is in the host's namespace.
     let name = &attachment.endpoint.host_veth;
