@@ -5,8 +5,9 @@
 //! the crate asks number after number, 1555 instructions for the default
 //! profile's calls without their conditions, and the kernel, which tries a new
 //! filter on every number, takes 0.65 ms to load them at each start of a
-//! container. The tree has 184, conditions included, and takes 0.05 ms. Besides, the crate has one error number for a whole filter, and
-//! its loader sets `no_new_privs`.
+//! container. The tree has 184, conditions included, and takes 0.05 ms. Besides,
+//! the crate has one error number for a whole filter, and its loader sets
+//! `no_new_privs`.
 //!
 //! ```text
 //! other architecture?         kill: its calls have other numbers
