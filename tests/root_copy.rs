@@ -13,7 +13,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use common::{Plywood, busybox_tar, with_base};
+use common::{Plywood, busybox_tar, with_base, words};
 
 /// A store with the image `base` and a container `one`, which runs where `runs` says so.
 fn with_one(runs: bool) -> Plywood {
@@ -242,12 +242,9 @@ fn root_an_init_buries_orphans_and_passes_signals_on() {
     plywood.ok(["run", "-d", "--init", "--name", "one", "base", "sleep", "1000"]);
     plywood.ok(["stop", "-t", "60", "one"]);
     assert_eq!(plywood.ok(["wait", "one"]), "143");
-    let words = plywood.command(["run", "--rm", "-it", "--init", "base", "sh", "-c", "stty size; exit 4"]);
-    let words: Vec<String> = std::iter::once(words.get_program())
-        .chain(words.get_args())
-        .map(plywood::explain::quote)
-        .collect();
-    let script = format!("stty rows 33 cols 77; {}; echo code $?", words.join(" "));
+    let run = plywood.command(["run", "--rm", "-it", "--init", "base", "sh", "-c", "stty size; exit 4"]);
+    let words = words(&run);
+    let script = format!("stty rows 33 cols 77; {}; echo code $?", words);
     let mut script = Command::new("script")
         .args(["-qec", &script, "/dev/null"])
         .stdin(std::process::Stdio::piped())

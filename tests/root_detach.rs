@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Plywood, with_base};
+use common::{Plywood, with_base, words};
 
 /// Ends at TERM with 9, and says so.
 const ENDS_WELL: &str = "trap 'echo ended; exit 9' TERM; echo ready; while :; do sleep 0.1; done";
@@ -172,14 +172,11 @@ fn root_logs_follow_until_the_end_and_keep_every_byte() {
 fn root_a_person_leaves_a_container_and_comes_back() {
     let plywood = with_base();
     let run = plywood.command(["run", "-it", "--name", "room", "base", "sh"]);
-    let words: Vec<String> = std::iter::once(run.get_program())
-        .chain(run.get_args())
-        .map(plywood::explain::quote)
-        .collect();
+    let words = words(&run);
     let mut script = Command::new("script")
         .args([
             "-qec",
-            &format!("{}; echo code $?; stty -a | grep -o ' echo '", words.join(" ")),
+            &format!("{}; echo code $?; stty -a | grep -o ' echo '", words),
             "/dev/null",
         ])
         .stdin(Stdio::piped())

@@ -11,7 +11,7 @@ mod common;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Plywood, with_base};
+use common::{Plywood, with_base, words};
 
 /// A store with a container `one` that runs.
 fn running() -> Plywood {
@@ -108,11 +108,8 @@ fn root_exec_gives_the_commands_code_and_passes_streams() {
 fn root_exec_has_a_terminal_of_the_containers() {
     let plywood = running();
     let exec = plywood.command(["exec", "-it", "one", "sh", "-c", "stty size; tty; exit 6"]);
-    let words: Vec<String> = std::iter::once(exec.get_program())
-        .chain(exec.get_args())
-        .map(plywood::explain::quote)
-        .collect();
-    let script = format!("stty rows 33 cols 77; {}; echo code $?", words.join(" "));
+    let words = words(&exec);
+    let script = format!("stty rows 33 cols 77; {}; echo code $?", words);
     let mut script = Command::new("script")
         .args(["-qec", &script, "/dev/null"])
         .stdin(Stdio::piped())

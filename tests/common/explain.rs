@@ -30,15 +30,21 @@ pub const EDIT: &str = "echo hello > /etc/motd; rm /usr/share/doc/b; mkdir -m 75
 pub fn base_tar(archive: &Path) {
     busybox_tar(archive);
     let tools = [
-        "usr/bin/env",
-        "usr/bin/prlimit",
-        "usr/bin/setpriv",
-        "usr/bin/unshare",
-        "usr/sbin/chroot",
+        "/usr/bin/env",
+        "/usr/bin/prlimit",
+        "/usr/bin/setpriv",
+        "/usr/bin/unshare",
+        "/usr/sbin/chroot",
     ];
-    let mut members: BTreeSet<PathBuf> = tools.iter().map(PathBuf::from).collect();
-    for tool in tools {
-        let needed = output("ldd", &[&format!("/{tool}")]);
+    append_programs(archive, &tools.map(Path::new));
+}
+
+/// Adds programs of the host's, each under its own path, with the libraries that they need.
+pub fn append_programs(archive: &Path, programs: &[&Path]) {
+    let below_root = |path: &Path| path.strip_prefix("/").expect("an absolute path").to_owned();
+    let mut members: BTreeSet<PathBuf> = programs.iter().map(|program| below_root(program)).collect();
+    for program in programs {
+        let needed = output("ldd", &[&path(program)]);
         let needed = needed.split_whitespace().filter_map(|word| word.strip_prefix('/'));
         members.extend(needed.map(PathBuf::from));
     }

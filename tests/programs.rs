@@ -1,0 +1,188 @@
+//! Real programs in containers: nginx under load through a published port, bash with job control.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test ends where something is not as it must be"
+)]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::explain::{append_programs, output};
+use common::{Plywood, busybox_tar, own_network, words};
+
+/// Longer than anything here takes, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const NGINX: &str = "\
+daemon off; user root root; error_log stderr; pid /tmp/nginx.pid; worker_processes 2;
+events { worker_connections 256; }
+http {
+  access_log off;
+  client_body_temp_path /tmp/1; proxy_temp_path /tmp/2; fastcgi_temp_path /tmp/3; uwsgi_temp_path /tmp/4; scgi_temp_path /tmp/5;
+  server { listen 80; root /site; }
+}
+";
+
+/// The store, with an image of busybox and these programs.
+fn with_programs(plywood: Plywood, programs: &[&Path]) -> Plywood {
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    append_programs(&base, programs);
+    plywood.ok(["import", base.to_str().unwrap(), "base"]);
+    plywood
+}
+
+/// Debian's nginx, unpacked and not installed: as a service it would be started on this machine.
+fn nginx(folder: &Path) {
+    let status =
+        |command: &mut Command| assert!(command.current_dir(folder).status().unwrap().success(), "{command:?}");
+    status(Command::new("apt-get").args(["download", "-qq", "nginx"]));
+    let package = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let package = package
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|end| end == "deb"))
+        .unwrap();
+    status(Command::new("dpkg-deb").arg("-x").arg(package).arg("."));
+}
+
+#[test]
+fn nginx_serves_through_a_published_port_under_load() {
+    let folder = tempfile::tempdir().unwrap();
+    nginx(folder.path());
+    own_network();
+    let program = folder.path().join("usr/sbin/nginx");
+    let plywood = with_programs(Plywood::new("overlay").with_network(), &[&program]);
+    let site = plywood.beside("site");
+    fs::create_dir(&site).unwrap();
+    fs::write(site.join("index.html"), "<h1>Layer upon layer</h1>\n").unwrap();
+    fs::write(plywood.beside("nginx.conf"), NGINX).unwrap();
+    let mounts = [
+        format!("{}:/site:ro", site.display()),
+        format!("{}:/nginx.conf:ro", plywood.beside("nginx.conf").display()),
+    ];
+    let inside = format!("/{}", program.strip_prefix("/").unwrap().display());
+    plywood.ok([
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "-p",
+        "8080:80",
+        "-v",
+        &mounts[0],
+        "-v",
+        &mounts[1],
+        "base",
+        &inside,
+        "-c",
+        "/nginx.conf",
+    ]);
+    let get = || {
+        Command::new("curl")
+            .args(["-sf", "http://127.0.0.1:8080/"])
+            .output()
+            .unwrap()
+    };
+    let begun = Instant::now();
+    while get().stdout != b"<h1>Layer upon layer</h1>\n" {
+        assert!(begun.elapsed() < PATIENCE, "{}", plywood.ok(["logs", "web"]));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let load = output("wrk", &["-t", "2", "-c", "32", "-d", "10s", "http://127.0.0.1:8080/"]);
+    assert!(!load.contains("Socket errors") && !load.contains("Non-2xx"), "{load}");
+    let requests = load
+        .lines()
+        .find_map(|line| line.split_once(" requests in "))
+        .unwrap()
+        .0
+        .trim();
+    assert!(requests.parse::<u64>().unwrap() > 100, "{load}");
+    plywood.ok(["stop", "web"]);
+    assert_eq!(plywood.ok(["wait", "web"]), "0");
+    assert!(!get().status.success());
+}
+
+/// A person at tmux(1).
+struct Person {
+    socket: String,
+}
+
+impl Person {
+    fn at(command: &str, socket: &str) -> Self {
+        let person = Self {
+            socket: socket.to_owned(),
+        };
+        person.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "30", command]);
+        person
+    }
+
+    fn tmux(&self, args: &[&str]) -> String {
+        output("tmux", &[&["-L", &self.socket], args].concat())
+    }
+
+    /// Types a line, or keys by their names.
+    fn types(&self, keys: &[&str]) {
+        self.tmux(&[&["send-keys"], keys].concat());
+    }
+
+    #[track_caller]
+    fn sees(&self, text: &str) {
+        let begun = Instant::now();
+        loop {
+            let screen = self.tmux(&["capture-pane", "-p"]);
+            if screen.lines().any(|line| line.trim_end() == text) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no {text:?} in\n{screen}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Person {
+    fn drop(&mut self) {
+        let _ = Command::new("tmux").args(["-L", &self.socket, "kill-server"]).output();
+    }
+}
+
+#[test]
+fn bash_has_job_control() {
+    let plywood = with_programs(Plywood::new("overlay"), &[Path::new("/bin/bash")]);
+    let run = [
+        "run", "--rm", "-it", "--net", "none", "-e", "PS1=> ", "base", "bash", "--norc",
+    ];
+    let command = words(&plywood.command(run));
+    let person = Person::at(&command, &format!("plywood-{}", std::process::id()));
+    person.sees(">");
+    person.types(&["echo size $(stty size)", "Enter"]);
+    person.sees("size 30 100");
+    // Stopped by a key, gone on with in the background, brought back, ended by a key.
+    person.types(&["sleep 1000", "Enter"]);
+    person.sees("> sleep 1000");
+    person.types(&["C-z"]);
+    person.sees("[1]+  Stopped                 sleep 1000");
+    person.types(&["bg", "Enter"]);
+    person.sees("[1]+ sleep 1000 &");
+    person.types(&["jobs", "Enter"]);
+    person.sees("[1]+  Running                 sleep 1000 &");
+    person.types(&["fg", "Enter"]);
+    person.sees("sleep 1000");
+    person.types(&["C-c"]);
+    person.types(&["echo code $?", "Enter"]);
+    person.sees("code 130");
+    person.tmux(&["resize-window", "-x", "90", "-y", "20"]);
+    person.types(&["clear; echo size $(stty size)", "Enter"]);
+    person.sees("size 20 90");
+    person.types(&["exit", "Enter"]);
+    let begun = Instant::now();
+    while plywood.json(["ps", "-a"]) != serde_json::json!([]) {
+        assert!(begun.elapsed() < PATIENCE);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
