@@ -30,7 +30,7 @@ test: deps-test ## everything: lint, tests on this kernel, device-mapper tests i
 
 attacks: deps-test ## the attacks in long loops: ROUNDS=100000 races, bombs at their full size, generated tars
 	PLYWOOD_TEST_ROUNDS=$(or $(ROUNDS),100000) tests/run root_attacks root_unpack import_attacks document_attacks readers
-	PLYWOOD_TEST_ROUNDS=$(or $(ROUNDS),100000) scripts/cargo test --locked --test root_escape
+	PLYWOOD_TEST_ROUNDS=$(or $(ROUNDS),100000) scripts/cargo test --locked --test root_escape --test root_copy
 
 torture: deps-test ## random kills, power cuts and crowds: make torture SECONDS=600 SEED=1
 	tests/torture/run $(or $(SECONDS),600) $(SEED)

@@ -278,3 +278,50 @@ fn root_stats_tell_what_is_used() {
     assert!(plywood.fails(1, ["stats", "busy"]).contains("does not run"));
     assert_eq!(plywood.json(["stats"]), serde_json::json!([]));
 }
+
+/// A folder of a running container becomes a link to the host's, and a folder again, as fast as it can.
+#[test]
+fn root_e02_cp_beside_names_that_change() {
+    let rounds: usize = std::env::var("PLYWOOD_TEST_ROUNDS").map_or(20, |rounds| rounds.parse().unwrap());
+    let plywood = with_one(true);
+    let out = plywood.beside("out");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("page"), "the host's\n").unwrap();
+    let evil = plywood.beside("evil");
+    fs::write(&evil, "evil\n").unwrap();
+    let (evil, got) = (evil.to_str().unwrap().to_owned(), plywood.beside("got"));
+    let pid = plywood.json(["inspect", "one"])[0]["pid"].as_u64().unwrap();
+    let inside = fs::File::open(format!("/proc/{pid}/root/srv")).unwrap();
+    rustix::fs::symlinkat(&out, &inside, "link").unwrap();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let (mut in_place, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                let exchange = rustix::fs::RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(&inside, "site", &inside, "link", exchange).unwrap();
+            }
+        });
+        for _ in 0..rounds {
+            let into = plywood.run(["cp", &evil, "one:/srv/site/planted"]);
+            let from = plywood.run(["cp", "one:/srv/site/page", got.to_str().unwrap()]);
+            for output in [into, from] {
+                match output.status.success() {
+                    true => in_place += 1,
+                    false => refused += 1,
+                }
+            }
+            assert_ne!(fs::read_to_string(&got).unwrap_or_default(), "the host's\n");
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    println!("{in_place} copies in place, {refused} refused");
+    let names: Vec<_> = fs::read_dir(&out)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(
+        (names, read(&out.join("page"))),
+        (vec!["page".into()], "the host's\n".to_owned())
+    );
+}
