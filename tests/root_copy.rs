@@ -11,9 +11,8 @@ mod common;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
-use std::process::Command;
 
-use common::{Plywood, busybox_tar, with_base, words};
+use common::{Plywood, busybox_tar, with_base};
 
 /// A store with the image `base` and a container `one`, which runs where `runs` says so.
 fn with_one(runs: bool) -> Plywood {
@@ -225,37 +224,6 @@ fn root_a_half_made_volume_is_swept() {
     fs::create_dir(plywood.root().join("volumes/.new-0123")).unwrap();
     plywood.ok(["volume", "create", "two"]);
     assert!(!plywood.root().join("volumes/.new-0123").exists());
-}
-
-#[test]
-fn root_an_init_buries_orphans_and_passes_signals_on() {
-    let plywood = with_base();
-    // The shell leaves an orphan, and is not the first process.
-    let script = "(sleep 0.1 &); sleep 0.5; ps -o pid,stat,comm; echo $$";
-    let seen = plywood.ok(["run", "--rm", "--init", "base", "sh", "-c", script]);
-    assert!(!seen.contains('Z') && seen.ends_with("\n2"), "{seen}");
-    plywood.fails(7, ["run", "--rm", "--init", "base", "sh", "-c", "exit 7"]);
-    plywood.fails(143, ["run", "--rm", "--init", "base", "sh", "-c", "kill -TERM $$"]);
-    plywood.fails(127, ["run", "--rm", "--init", "base", "no-such-command"]);
-    plywood.fails(126, ["run", "--rm", "--init", "base", "/etc"]);
-    // A command without handlers ends at TERM: it is no first process.
-    plywood.ok(["run", "-d", "--init", "--name", "one", "base", "sleep", "1000"]);
-    plywood.ok(["stop", "-t", "60", "one"]);
-    assert_eq!(plywood.ok(["wait", "one"]), "143");
-    let run = plywood.command(["run", "--rm", "-it", "--init", "base", "sh", "-c", "stty size; exit 4"]);
-    let words = words(&run);
-    let script = format!("stty rows 33 cols 77; {}; echo code $?", words);
-    let mut script = Command::new("script")
-        .args(["-qec", &script, "/dev/null"])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let person = script.stdin.take();
-    let output = script.wait_with_output().unwrap();
-    drop(person);
-    let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
-    assert!(text.ends_with("33 77\ncode 4\n"), "{text}");
 }
 
 #[test]

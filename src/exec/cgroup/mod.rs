@@ -143,22 +143,6 @@ impl Cgroup {
             .unwrap_or(0)
     }
 
-    /// Stops every process of it where it is; [`Cgroup::thaw`] lets them go on.
-    ///
-    /// # Errors
-    /// Where they do not stop within a second, or the kernel cannot do it.
-    pub fn freeze(&self) -> Result<()> {
-        self.set_frozen(true)
-    }
-
-    /// Lets every process go on.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn thaw(&self) -> Result<()> {
-        self.set_frozen(false)
-    }
-
     /// Removes it, whose processes are dead or about to be.
     ///
     /// # Errors
@@ -205,34 +189,6 @@ impl Cgroup {
 
     fn with(&self, controller: &str) -> Option<&Group> {
         self.groups.iter().find(|group| group.controllers.contains(&controller))
-    }
-
-    fn set_frozen(&self, frozen: bool) -> Result<()> {
-        let group = self
-            .with("freezer")
-            .or_else(|| self.groups.iter().find(|group| group.version == Version::V2));
-        let group = group.ok_or_else(|| Error::new(Stage::Limits, "freeze the container: it has no cgroup for it"))?;
-        let (file, value, state, wanted) = match (group.version, frozen) {
-            (Version::V1, true) => ("freezer.state", "FROZEN", "freezer.state", "FROZEN"),
-            (Version::V1, false) => ("freezer.state", "THAWED", "freezer.state", "THAWED"),
-            (Version::V2, true) => ("cgroup.freeze", "1", "cgroup.events", "frozen 1"),
-            (Version::V2, false) => ("cgroup.freeze", "0", "cgroup.events", "frozen 0"),
-        };
-        for _ in 0..TRIES {
-            // Said again each time: v1 gives up on a process that is just forking.
-            group.write(file, value)?;
-            if group
-                .read(state)
-                .is_some_and(|text| text.lines().any(|line| line == wanted))
-            {
-                return Ok(());
-            }
-            std::thread::sleep(PAUSE);
-        }
-        Err(Error::new(
-            Stage::Limits,
-            format!("bring {} to {wanted:?} within a second", group.path.display()),
-        ))
     }
 }
 
