@@ -10,8 +10,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use plywood_store::Store;
 use plywood_store::record::{ContainerRecord, ContainerState};
+use plywood_store::{Store, durable};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
@@ -148,21 +148,12 @@ pub fn try_hold(store: &Store, id: &str) -> Result<Option<Hold>> {
             Err(error) => return Err(Error::io("lock", &path, error)),
         }
         // Who held it may have removed container and file just now: then this locks nothing.
-        if is_same(&file, &path)? {
+        if durable::is_still_at(&file, &path)? {
             // The caller's record is older than the hold.
             let current = store.containers.get(id)?;
             let lives = current.is_some_and(|current| state::is_alive(&current.state));
             return Ok((!lives).then_some(Hold { _file: file }));
         }
-    }
-}
-
-fn is_same(file: &File, path: &Path) -> Result<bool> {
-    let held = rustix::fs::fstat(file).context("look at", path)?;
-    match rustix::fs::stat(path) {
-        Ok(there) => Ok((held.st_dev, held.st_ino) == (there.st_dev, there.st_ino)),
-        Err(Errno::NOENT) => Ok(false),
-        Err(error) => Err(Error::io("look at", path, error)),
     }
 }
 

@@ -20,11 +20,11 @@ use rustix::io::Errno;
 
 use crate::cli::CpArgs;
 use crate::commands::live::{self, Live};
-use crate::commands::{Host, Session, container, random_key};
+use crate::commands::{Session, container, random_key};
 use crate::error::{Context, Error, Result, both};
 use crate::explain;
 use crate::failure::{Failure, OK, Outcome};
-use crate::snapshot::{Access, Mounted};
+use crate::snapshot::Access;
 
 /// Standard input or output, as a tar.
 const STREAM: &str = "-";
@@ -114,7 +114,7 @@ fn with_root(
         Err(record) => {
             let _hold = container::hold(session, &host.store, &record)?;
             container::refuse_shown(&host.store, &record)?;
-            let mounted = mount(&host, &record.id, access)?;
+            let mounted = host.snapshotter.mount(&record.id, access)?;
             let root = mounted.dir().try_clone_to_owned().context("copy", "a handle")?;
             let done = {
                 let root = Root::Container(root);
@@ -123,10 +123,6 @@ fn with_root(
             Ok(both(done, mounted.close())?)
         }
     }
-}
-
-fn mount(host: &Host, id: &str, access: Access) -> Result<Mounted> {
-    host.snapshotter.mount(id, access)
 }
 
 /// What is to be copied.
