@@ -20,6 +20,11 @@ fn device_mapper_lines() {
 }
 
 #[test]
+fn pool_mappings() {
+    replay("thin_dump", 1000, words::thin_dump);
+}
+
+#[test]
 fn seccomp_profiles() {
     replay("seccomp", 400, words::seccomp);
 }

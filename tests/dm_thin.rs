@@ -25,7 +25,7 @@ use plywood::snapshot::thin::Thin;
 use plywood::snapshot::{Access, NewLayer, Snapshotter};
 use plywood_store::blob::Descriptor;
 use plywood_store::intent::Plan;
-use plywood_store::record::LayerRecord;
+use plywood_store::record::{LayerRecord, Place};
 use plywood_store::{DiffId, Driver, Store};
 
 const MIB: u64 = 1 << 20;
@@ -354,4 +354,34 @@ fn dm_trimming_gives_back_what_was_deleted_without_a_discard() {
         1,
         "the snapshot's volume is missed"
     );
+}
+
+#[test]
+fn dm_trimming_takes_no_block_that_a_volume_has() {
+    let root = Root::new(256 * MIB);
+    let driver = root.open();
+    let layer = root.layer(&driver, "kept");
+    driver.prepare("a", Some(&layer.chain_id), None).unwrap();
+    let snapshot = root.store.snapshots.get("a").unwrap().expect("a");
+    let (Place::Thin(layer), Place::Thin(snapshot)) = (layer.place, snapshot.place) else {
+        panic!("volumes");
+    };
+    // Of the last blocks that the pool handed out every byte counts.
+    write(&driver, "a", &vec![7; 3 << 20]).unwrap();
+    let pool = shell("dmsetup ls | grep -o '^plywood-[^ \t]*-pool'");
+    let digests = || {
+        // Volume 1 is the golden one.
+        shell(&format!(
+            "for id in 1 {layer} {snapshot}; do dmsetup create look --table \"0 524288 thin /dev/mapper/{pool} $id\"
+             sha256sum < /dev/mapper/look; dmsetup remove look; done"
+        ))
+    };
+    let before = digests();
+    assert_eq!(before.lines().count(), 3, "{before}");
+    drop(driver);
+    let lock = root.store.exclusive().unwrap();
+    let _: u64 = assembly::trim(&root.store, &lock).unwrap();
+    lock.done().unwrap();
+    drop(root.open());
+    assert_eq!(digests(), before);
 }

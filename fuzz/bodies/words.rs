@@ -11,6 +11,7 @@ use clap::Parser;
 use plywood::cli::{self, Cli, PoolVerb, Verb};
 use plywood::commands::connection::Connection;
 use plywood::commands::request;
+use plywood::dm::mappings::Mappings;
 use plywood::dm::name::Names;
 use plywood::dm::status::{PoolStatus, ThinStatus};
 use plywood::dm::table::Table;
@@ -30,6 +31,18 @@ pub(crate) fn dm_line(data: &[u8]) {
     let names = Names::of_root("0123abcd0000");
     if let Some(id) = names.parse_thin(line) {
         assert_eq!(names.thin(id), line, "a name that plywood does not make");
+    }
+}
+
+/// A pool's mappings as `thin_dump` writes them: what is free lies within the pool, in order.
+pub(crate) fn thin_dump(data: &[u8]) {
+    const MOST: u64 = 4096;
+    if let Ok(mappings) = Mappings::read(data, 128, MOST) {
+        let mut at = 0;
+        for run in mappings.free() {
+            assert!(at <= run.start && run.start < run.end && run.end <= MOST, "{run:?}");
+            at = run.end + 1;
+        }
     }
 }
 

@@ -13,12 +13,11 @@ use plywood_store::record::{POOL_KEY, PoolDevices, PoolRecord};
 
 use crate::dm::control::{Control, node_of};
 use crate::dm::kernel::KernelPool;
-use crate::dm::loops;
 use crate::dm::name::Names;
 use crate::dm::pool::ThinPool;
 use crate::dm::program::Program;
 use crate::dm::status::Need;
-use crate::dm::underlay::{BLOCK, BLOCK_SECTORS, METADATA_MOST, Underlay, allocated, head_of};
+use crate::dm::underlay::{BLOCK, BLOCK_SECTORS, METADATA_MOST, Underlay, head_of};
 use crate::dm::volume::Volumes;
 use crate::error::{Error, Kind, Result, undone};
 use crate::explain::quote;
@@ -158,11 +157,11 @@ pub fn check(store: &Store, lock: &Exclusive) -> Result<()> {
         .hinted("keep a copy of both files, then thin_repair into a new metadata file; plywood check tells which layers are whole"))
 }
 
-/// Gives the disk back what the data file holds of blocks that no volume has, by `thin_trim`, which
-/// wants the pool out of the kernel for the moment. Gives the number of bytes.
+/// Gives the disk back what the data file holds of blocks that no volume has; the pool has to be out of the
+/// kernel for the moment. Gives the number of bytes.
 ///
 /// # Errors
-/// In use; invalid for a pool on block devices of the user's.
+/// In use; invalid for a pool on block devices of the user's; corrupt where the metadata cannot be read.
 pub fn trim(store: &Store, lock: &Exclusive) -> Result<u64> {
     let under = recorded(store)?;
     if matches!(under.devices, PoolDevices::Block { .. }) {
@@ -171,19 +170,7 @@ pub fn trim(store: &Store, lock: &Exclusive) -> Result<u64> {
         ));
     }
     detach(store, lock)?;
-    let (data, metadata) = (under.data_path(), under.metadata_path());
-    let before = allocated(&data)?;
-    let device = loops::attach(&data, "DATA")?;
-    let words = [
-        "--pool-inactive".as_ref(),
-        "--metadata-dev".as_ref(),
-        metadata.as_os_str(),
-        "--data-dev".as_ref(),
-        device.path.as_os_str(),
-    ];
-    Program::ThinTrim.run(&words)?;
-    drop(device);
-    Ok(before.saturating_sub(allocated(&data)?))
+    under.punch_free()
 }
 
 /// What the pool of this root's record lies on.

@@ -36,13 +36,7 @@ pub struct Attached {
 /// # Errors
 /// In use where a loop device has that file already; the kernel's.
 pub fn attach(file: &Path, variable: &str) -> Result<Attached> {
-    if let Some(taken) = find_lasting(file)? {
-        return Err(Error::new(
-            Kind::InUse,
-            format!("{} is attached to {} already", file.display(), taken.display()),
-        )
-        .hinted(format!("if nothing uses it: losetup --detach {}", taken.display())));
-    }
+    require_detached(file)?;
     step(|| {
         format!(
             "{variable}=$(losetup --find --show --direct-io=on --sector-size {SECTOR} {})",
@@ -75,7 +69,22 @@ pub fn attach(file: &Path, variable: &str) -> Result<Attached> {
     ))
 }
 
-/// The same after a moment: the kernel lets go of a file a little after its last user has.
+/// Refuses a file that a loop device has.
+///
+/// # Errors
+/// In use.
+pub fn require_detached(file: &Path) -> Result<()> {
+    match find_lasting(file)? {
+        None => Ok(()),
+        Some(taken) => Err(Error::new(
+            Kind::InUse,
+            format!("{} is attached to {} already", file.display(), taken.display()),
+        )
+        .hinted(format!("if nothing uses it: losetup --detach {}", taken.display()))),
+    }
+}
+
+/// The same as [`find`] after a moment: the kernel lets go of a file a little after its last user has.
 fn find_lasting(file: &Path) -> Result<Option<PathBuf>> {
     for _ in 0..PATIENCE {
         if find(file)?.is_none() {

@@ -18,6 +18,7 @@ pub mod ext4;
 pub mod kernel;
 pub mod locks;
 pub mod loops;
+pub mod mappings;
 pub mod name;
 pub mod pool;
 pub mod program;

@@ -4,8 +4,10 @@
 //! one is an error that names its Debian package.
 
 use std::ffi::OsStr;
+use std::io::{BufReader, Read, Seek};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{ChildStdout, Command, ExitStatus, Output, Stdio};
 
 use crate::error::{Error, Kind, Result};
 use crate::explain::{quote, step};
@@ -22,8 +24,8 @@ pub enum Program {
     ThinCheck,
     /// Lists a pool's volumes.
     ThinLs,
-    /// Discards what no volume of a pool has.
-    ThinTrim,
+    /// Writes a pool's mappings out.
+    ThinDump,
 }
 
 impl Program {
@@ -33,7 +35,7 @@ impl Program {
             Self::MkfsExt4 => "mkfs.ext4",
             Self::ThinCheck => "thin_check",
             Self::ThinLs => "thin_ls",
-            Self::ThinTrim => "thin_trim",
+            Self::ThinDump => "thin_dump",
         }
     }
 
@@ -41,7 +43,7 @@ impl Program {
     pub fn package(self) -> &'static str {
         match self {
             Self::MkfsExt4 => "e2fsprogs",
-            Self::ThinCheck | Self::ThinLs | Self::ThinTrim => "thin-provisioning-tools",
+            Self::ThinCheck | Self::ThinLs | Self::ThinDump => "thin-provisioning-tools",
         }
     }
 
@@ -57,6 +59,11 @@ impl Program {
     /// # Errors
     /// Where it is missing or cannot be started.
     pub fn output<S: AsRef<OsStr>>(self, arguments: &[S]) -> Result<Output> {
+        let (path, mut command) = self.command(arguments)?;
+        command.output().map_err(|error| Error::io("run", &path, error))
+    }
+
+    fn command<S: AsRef<OsStr>>(self, arguments: &[S]) -> Result<(PathBuf, Command)> {
         let path = self.find().ok_or_else(|| {
             Error::not_found(format!("the program {} is missing", self.name()))
                 .hinted(format!("apt install {}", self.package()))
@@ -65,14 +72,10 @@ impl Program {
             let words = arguments.iter().map(|word| format!(" {}", quote(word)));
             format!("{}{}", self.name(), words.collect::<String>())
         });
-        Command::new(&path)
-            .args(arguments)
-            .env_clear()
-            .env("PATH", PATH)
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| Error::io("run", &path, error))
+        let mut command = Command::new(&path);
+        command.args(arguments).env_clear().env("PATH", PATH).env("LC_ALL", "C");
+        command.stdin(Stdio::null());
+        Ok((path, command))
     }
 
     /// Runs it; anything but exit code 0 is an error with what it said.
@@ -84,10 +87,38 @@ impl Program {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(Error::new(
-            Kind::Io,
-            format!("{} failed: {}: {}", self.name(), output.status, said.trim()),
-        ))
+        Err(self.failed(output.status, &output.stderr))
+    }
+
+    /// Runs it and has `reader` read what it says while it says it.
+    ///
+    /// # Errors
+    /// Its failure; the reader's.
+    pub fn read<S: AsRef<OsStr>, T>(
+        self,
+        arguments: &[S],
+        reader: impl FnOnce(BufReader<ChildStdout>) -> Result<T>,
+    ) -> Result<T> {
+        let (path, mut command) = self.command(arguments)?;
+        let io = |error| Error::io("run", &path, error);
+        // A file, so that neither side waits for the other.
+        let mut said = tempfile::tempfile().map_err(io)?;
+        command.stderr(said.try_clone().map_err(io)?).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(io)?;
+        let output = child.stdout.take().map(BufReader::new);
+        let read = output.ok_or_else(|| Error::invalid("no pipe")).and_then(reader);
+        // Without its reader it ends.
+        let status = child.wait().map_err(io)?;
+        if status.success() || status.signal() == Some(libc::SIGPIPE) {
+            return read;
+        }
+        let mut words = Vec::new();
+        said.rewind().and_then(|()| said.read_to_end(&mut words)).map_err(io)?;
+        Err(self.failed(status, &words))
+    }
+
+    fn failed(self, status: ExitStatus, said: &[u8]) -> Error {
+        let said = String::from_utf8_lossy(said);
+        Error::new(Kind::Io, format!("{} failed: {status}: {}", self.name(), said.trim()))
     }
 }

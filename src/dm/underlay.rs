@@ -18,10 +18,12 @@ use std::path::{Path, PathBuf};
 
 use plywood_store::Store;
 use plywood_store::record::{PoolDevices, PoolRecord};
+use rustix::fs::FallocateFlags;
 
 use crate::dm::control::Control;
 use crate::dm::kernel::KernelPool;
 use crate::dm::loops;
+use crate::dm::mappings::Mappings;
 use crate::dm::name::Names;
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::program::Program;
@@ -83,7 +85,7 @@ impl Underlay {
             )
         });
         let file = private_file(&path)?;
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, metadata).context("allocate", &path)?;
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, metadata).context("allocate", &path)?;
         file.sync_all().context("sync", &path)?;
         let path = self.data_path();
         step(|| format!("truncate -s {data} {}", quote(&path)));
@@ -228,6 +230,32 @@ impl Underlay {
             .ok_or_else(|| Error::corrupt(format!("cannot read what thin_ls says: {listed:?}")))
     }
 
+    /// Gives the disk back what the data file holds of blocks that no volume has. Gives the number of bytes.
+    ///
+    /// # Errors
+    /// In use where a loop device has one of the files; corrupt where the metadata cannot be read.
+    pub(super) fn punch_free(&self) -> Result<u64> {
+        let (data, metadata) = (self.data_path(), self.metadata_path());
+        loops::require_detached(&metadata)?;
+        loops::require_detached(&data)?;
+        let most = size_of_device(&data)? / BLOCK;
+        let mappings = Program::ThinDump.read(&[&metadata], |dump| Mappings::read(dump, BLOCK_SECTORS, most))?;
+        let before = allocated(&data)?;
+        let file = OpenOptions::new().write(true).open(&data).context("open", &data)?;
+        for run in mappings.free() {
+            let (offset, length) = (run.start * BLOCK, (run.end - run.start) * BLOCK);
+            step(|| {
+                format!(
+                    "fallocate --punch-hole --offset {offset} --length {length} {}",
+                    quote(&data)
+                )
+            });
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            rustix::fs::fallocate(&file, flags, offset, length).context("punch holes into", &data)?;
+        }
+        Ok(before.saturating_sub(allocated(&data)?))
+    }
+
     /// Refuses a pool with less than a tenth free, after growing its metadata where they can grow.
     ///
     /// # Errors
@@ -283,8 +311,7 @@ impl Underlay {
                 let size = larger(&path, size.min(METADATA_MOST) / 4096 * 4096)?;
                 step(|| format!("fallocate -l {size} {}", quote(&path)));
                 let file = OpenOptions::new().write(true).open(&path).context("open", &path)?;
-                rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size)
-                    .context("allocate", &path)?;
+                rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size).context("allocate", &path)?;
                 file.sync_all().context("sync", &path)?;
             }
             for path in [self.data_path(), self.metadata_path()] {
@@ -333,7 +360,7 @@ fn larger(path: &Path, size: u64) -> Result<u64> {
 }
 
 /// Bytes that a file has on its disk.
-pub(super) fn allocated(path: &Path) -> Result<u64> {
+fn allocated(path: &Path) -> Result<u64> {
     Ok(std::fs::metadata(path)
         .context("look at", path)?
         .blocks()
