@@ -224,3 +224,27 @@ fn root_a_killed_monitor_takes_its_container_with_it() {
     plywood.ok(["rm", "-f", "one"]);
     plywood.sound();
 }
+
+/// Processor time that a process has used, in hundredths of a second.
+fn ticks(pid: rustix::process::Pid) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap();
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+    fields.skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn root_a_terminal_that_nobody_has_open_is_not_polled_all_the_time() {
+    let plywood = with_base();
+    let script = "echo closing; exec 0<&- 1>&- 2>&-; sleep 4; exec >/dev/tty; echo again; sleep 1000";
+    plywood.ok(["run", "-dt", "--name", "one", "base", "sh", "-c", script]);
+    await_log(&plywood, "one", "closing");
+    let monitor = monitor_of(&plywood, "one");
+    std::thread::sleep(Duration::from_millis(500));
+    let before = ticks(monitor);
+    std::thread::sleep(Duration::from_secs(2));
+    let used = ticks(monitor) - before;
+    assert!(used < 40, "{used} hundredths of 2 seconds");
+    await_log(&plywood, "one", "again");
+    plywood.ok(["kill", "one"]);
+    plywood.sound();
+}

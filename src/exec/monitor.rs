@@ -23,7 +23,8 @@ use rustix::termios::Winsize;
 use super::Streams;
 use super::error::{Attempt, Error, Result, Stage};
 use super::log::{self, Stream};
-use super::supervise::{Child, Signals};
+use super::supervise::{Child, Signals, milliseconds};
+use super::terminal::REOPENED_MILLISECONDS;
 use super::wire::{CHUNK, FromMonitor, MESSAGE_MAX, ToMonitor};
 
 /// Bytes that one who is attached may lag behind.
@@ -72,6 +73,8 @@ struct Open {
     /// Where its input is written; none where it has none, or no more.
     input: Option<OwnedFd>,
     is_terminal: bool,
+    /// Nobody has the terminal's other end open just now.
+    is_hung_up: bool,
     pending: VecDeque<u8>,
     input_ends: bool,
 }
@@ -114,6 +117,7 @@ impl Monitor {
                 stderr: errors.1,
             }),
             is_terminal: false,
+            is_hung_up: false,
             pending: VecDeque::new(),
             input_ends: false,
         });
@@ -208,13 +212,17 @@ impl Monitor {
     /// Waits until there is something to do; whether the command has ended.
     fn wait(&self, child: &Child, signals: &Signals) -> Result<bool> {
         let mut watched = vec![PollFd::new(child, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+        let mut patience = None;
         if let Some(open) = &self.open {
             watched.push(PollFd::new(&open.listener, PollFlags::IN));
-            watched.extend(
-                open.outputs
-                    .iter()
-                    .map(|(_, handle)| PollFd::new(handle, PollFlags::IN)),
-            );
+            match open.is_hung_up {
+                true => patience = Some(milliseconds(REOPENED_MILLISECONDS)),
+                false => watched.extend(
+                    open.outputs
+                        .iter()
+                        .map(|(_, handle)| PollFd::new(handle, PollFlags::IN)),
+                ),
+            }
             if let Some(input) = open.input.as_ref().filter(|_| !open.pending.is_empty()) {
                 watched.push(PollFd::new(input, PollFlags::OUT));
             }
@@ -224,9 +232,12 @@ impl Monitor {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, takes);
             flags.set(PollFlags::OUT, !client.waiting.is_empty());
-            watched.push(PollFd::new(&client.socket, flags));
+            // Asked for nothing, one that is gone would be told of again and again.
+            if !flags.is_empty() {
+                watched.push(PollFd::new(&client.socket, flags));
+            }
         }
-        match poll(&mut watched, None) {
+        match poll(&mut watched, patience.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(Error::system(Stage::Supervision, "watch the container", error)),
         }
@@ -273,8 +284,9 @@ impl Monitor {
         let mut chunk = [0; CHUNK];
         let mut at_end = Vec::new();
         for (stream, handle) in &open.outputs {
-            match rustix::io::retry_on_intr(|| rustix::io::read(handle, &mut chunk)) {
-                // EIO: nobody has the terminal's other end open; that may change.
+            let read = rustix::io::retry_on_intr(|| rustix::io::read(handle, &mut chunk));
+            open.is_hung_up = read == Err(Errno::IO);
+            match read {
                 Err(Errno::AGAIN | Errno::IO) => {}
                 Ok(0) => at_end.push(*stream),
                 Ok(length) => {

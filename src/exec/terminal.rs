@@ -20,6 +20,8 @@ use super::error::{Attempt, Error, Result, Stage};
 const CHUNK: usize = 16 << 10;
 /// The end-of-file character, ^D.
 const END_OF_FILE: u8 = 4;
+/// How often a terminal is looked at again that nobody has open inside: polling it would return at once.
+pub(super) const REOPENED_MILLISECONDS: u32 = 100;
 /// A pipe's end is for ever, a terminal's is one character, and one that comes
 /// while the command changes modes is lost: it is said again this often.
 const REPEAT_END_MILLISECONDS: u32 = 250;
@@ -65,6 +67,8 @@ pub(super) struct Relay<'a> {
     has_ended: bool,
     /// The last byte that was read from it ended no line.
     is_within_line: bool,
+    /// Nobody has the other end open just now.
+    is_hung_up: bool,
     _raw: Option<Raw<'a>>,
 }
 
@@ -91,6 +95,7 @@ impl<'a> Relay<'a> {
             pending: VecDeque::new(),
             has_ended: false,
             is_within_line: false,
+            is_hung_up: false,
             _raw: raw,
         };
         relay.resize();
@@ -113,7 +118,9 @@ impl<'a> Relay<'a> {
         if !self.pending.is_empty() {
             flags |= PollFlags::OUT;
         }
-        watched.push(PollFd::new(&self.master, flags));
+        if !self.is_hung_up {
+            watched.push(PollFd::new(&self.master, flags));
+        }
         if let Some(stdin) = &self.stdin
             && self.pending.len() < CHUNK
         {
@@ -123,8 +130,9 @@ impl<'a> Relay<'a> {
 
     /// How long to wait at most.
     pub(super) fn patience(&self) -> Option<Timespec> {
-        self.has_ended
-            .then(|| super::supervise::milliseconds(REPEAT_END_MILLISECONDS))
+        let reopened = self.is_hung_up.then_some(REOPENED_MILLISECONDS);
+        let longest = reopened.or(self.has_ended.then_some(REPEAT_END_MILLISECONDS))?;
+        Some(super::supervise::milliseconds(longest))
     }
 
     /// Passes on what there is, without waiting for more.
@@ -196,10 +204,11 @@ impl<'a> Relay<'a> {
     }
 
     /// Passes a chunk on; false where there is nothing now.
-    fn give_output(&self) -> Result<bool> {
+    fn give_output(&mut self) -> Result<bool> {
         let mut chunk = [0; CHUNK];
-        match rustix::io::retry_on_intr(|| rustix::io::read(&self.master, &mut chunk)) {
-            // EIO: nobody has the other end open.
+        let read = rustix::io::retry_on_intr(|| rustix::io::read(&self.master, &mut chunk));
+        self.is_hung_up = read == Err(Errno::IO);
+        match read {
             Ok(0) | Err(Errno::AGAIN | Errno::IO) => Ok(false),
             Ok(length) => {
                 write_all(self.stdout, chunk.get(..length).unwrap_or_default())?;
