@@ -9,6 +9,7 @@
 mod common;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -216,4 +217,65 @@ fn an_init_buries_orphans_and_passes_signals_on() {
     drop(person);
     let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
     assert!(text.ends_with("33 77\ncode 4\n"), "{text}");
+}
+
+/// What a forward proxy needs to be for apt: it passes a connection on to the host that its first request names.
+fn pass_on(mut client: std::net::TcpStream) -> std::io::Result<()> {
+    let mut head = [0; 4096];
+    let length = client.read(&mut head)?;
+    let text = String::from_utf8_lossy(&head[..length]);
+    let host = text.split(' ').nth(1).and_then(|url| url.strip_prefix("http://"));
+    let host = host
+        .and_then(|rest| rest.split('/').next())
+        .unwrap_or_default()
+        .to_owned();
+    let mut server = std::net::TcpStream::connect((host.as_str(), 80))?;
+    server.write_all(&head[..length])?;
+    let (mut back, mut to_client) = (server.try_clone()?, client.try_clone()?);
+    let answers = std::thread::spawn(move || std::io::copy(&mut back, &mut to_client));
+    std::io::copy(&mut client, &mut server)?;
+    server.shutdown(std::net::Shutdown::Write)?;
+    answers.join().unwrap().map(drop)
+}
+
+/// The container's own network is the bridge of a namespace that the test made. What leads from there to Debian's
+/// packages is a proxy: its socket listens in that namespace, its thread connects from this machine's own.
+#[test]
+fn apt_get_installs_a_package_in_a_bridged_container() {
+    let plywood = Plywood::new("overlay").with_network();
+    let base = plywood.beside("debian.tar");
+    let made = Command::new("mmdebstrap")
+        .args(["--quiet", "--variant=apt", "bookworm"])
+        .arg(&base)
+        .stdin(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(made.success(), "this machine reaches Debian's packages");
+    plywood.ok(["import", base.to_str().unwrap(), "debian"]);
+
+    let (give, take) = std::sync::mpsc::channel::<std::net::TcpListener>();
+    std::thread::spawn(move || {
+        let listener = take.recv().unwrap();
+        while let Ok((client, _)) = listener.accept() {
+            std::thread::spawn(move || pass_on(client));
+        }
+    });
+    own_network();
+    give.send(std::net::TcpListener::bind("0.0.0.0:3128").unwrap()).unwrap();
+    // The third field of the default route is the gateway, its bytes the other way round.
+    let script = "
+        set -e
+        hex=$(awk '$2 == \"00000000\" { print $3 }' /proc/net/route)
+        gateway=$(printf '%d.%d.%d.%d' 0x${hex#??????} 0x$(echo $hex | cut -c5-6) 0x$(echo $hex | cut -c3-4) 0x$(echo $hex | cut -c1-2))
+        echo \"Acquire::http::Proxy \\\"http://$gateway:3128\\\";\" > /etc/apt/apt.conf.d/proxy
+        apt-get update -qq && apt-get install -qq --no-install-recommends tree > /dev/null
+        tree --version";
+    let seen = plywood.ok(["run", "--name", "one", "debian", "sh", "-c", script]);
+    assert!(seen.contains("tree v"), "{seen}");
+    plywood.ok(["commit", "one", "with-tree"]);
+    assert!(
+        plywood
+            .ok(["run", "--rm", "--net", "none", "with-tree", "tree", "--version"])
+            .contains("tree v")
+    );
 }
