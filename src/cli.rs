@@ -20,7 +20,7 @@ pub use live::{
     WaitArgs,
 };
 pub use network::NetworkChoice;
-pub use run::RunArgs;
+pub use run::{RunArgs, UsersChoice};
 use value::compression;
 pub use value::size;
 

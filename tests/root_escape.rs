@@ -89,6 +89,7 @@ fn root_e03_links_lead_nowhere_but_into_the_image() {
                 source,
                 target: "/data/sub".into(),
                 read_only: true,
+                map_ids: false,
             }];
             spec.working_dir = "/work".to_owned();
         },
@@ -173,6 +174,7 @@ fn root_e03_targets_that_change_into_links_meanwhile() {
             source,
             target: "/etc/folder/bound".into(),
             read_only: false,
+            map_ids: false,
         }],
         tmpfs: vec!["/etc/folder/scratch".to_owned()],
         ..shell(TRIES)
@@ -197,6 +199,7 @@ fn root_e04_a_shared_volume_in_which_a_target_changes_into_a_link() {
                 source: volume.clone(),
                 target: "/volume".into(),
                 read_only: false,
+                map_ids: false,
             }],
             tmpfs: vec!["/volume/spot/kernel".to_owned()],
             ..shell(TRIES)
@@ -340,6 +343,7 @@ fn root_e10_what_is_taken_away_afterwards_is_what_was_made() {
                 source: source.clone(),
                 target: "/made/folder".into(),
                 read_only: false,
+                map_ids: false,
             }];
         });
         image.sentinel.check("a link in place of a mount's folder");

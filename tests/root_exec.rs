@@ -426,6 +426,7 @@ fn root_binds_and_tmpfs_are_mounted() {
         source: source.to_owned(),
         target: target.into(),
         read_only,
+        map_ids: false,
     };
     let before = image.listing();
     let out = image.sh_with("cat /a/b/file /one; echo new > /a/b/new; echo no > /ro/no || echo refused; touch /a/scratch/x && ls /a/scratch", |spec| {

@@ -2,11 +2,20 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::value::{pids, processors, signal, size, swap};
 use super::{DETACH_KEYS, NetworkChoice};
 use crate::exec::cgroup::limits::Swap;
+
+/// Whose numbers a container's users have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum UsersChoice {
+    /// The host's
+    Host,
+    /// A range of the host's that is the container's own
+    Auto,
+}
 
 /// `plywood run`
 #[derive(Debug, Args)]
@@ -44,6 +53,10 @@ pub struct RunArgs {
     /// All capabilities, all system calls, devices, no masked paths: the container can take over the host
     #[arg(long)]
     pub privileged: bool,
+    /// auto: the container's root is a host user without rights, and its users are a range of the host's that no
+    /// other container has; files keep the image's owners. host: its users are the host's
+    #[arg(long, value_name = "USERS", default_value = "host")]
+    pub userns: UsersChoice,
     /// Give a capability more (NET_ADMIN), or ALL
     #[arg(long, value_name = "CAPABILITY")]
     pub cap_add: Vec<String>,
@@ -87,8 +100,9 @@ pub struct RunArgs {
     /// Host name inside [default: the container's id]
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
-    /// Mount a folder or file of the host's, or a volume by its name, at DST; :ro makes it read-only
-    #[arg(short, long, value_name = "SRC:DST[:ro]")]
+    /// Mount a folder or file of the host's, or a volume by its name, at DST. Options, with commas: ro makes it
+    /// read-only, idmap shows its owners to --userns auto as the container's users
+    #[arg(short, long, value_name = "SRC:DST[:OPTIONS]")]
     pub volume: Vec<String>,
     /// Mount an empty tmpfs at DST
     #[arg(long, value_name = "DST")]

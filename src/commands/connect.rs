@@ -16,6 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::commands::connection::Connection;
 use crate::commands::{Host, Session, container};
 use crate::error::{Context, Error, Kind, Result, both};
+use crate::exec::ids::UserNamespace;
 use crate::exec::spec::{Network, Spec};
 use crate::exec::{Namespace, Surroundings, state};
 use crate::explain;
@@ -47,13 +48,19 @@ pub struct Connected {
 ///
 /// # Errors
 /// Where a port is taken, no address is free, or what is to be joined or linked does not run.
-pub fn connect(session: &Session, host: &Host, container: &ContainerRecord, spec: &Spec) -> Result<Connected> {
+pub fn connect(
+    session: &Session,
+    host: &Host,
+    container: &ContainerRecord,
+    spec: &Spec,
+    users: Option<&UserNamespace>,
+) -> Result<Connected> {
     let connection = Connection {
         endpoint: None,
         ..Connection::of(container)?
     };
     match &spec.network {
-        Network::Bridge => on_bridge(session, host, container, connection),
+        Network::Bridge => on_bridge(session, host, container, connection, users),
         Network::Container(id) => join(host, connection, id),
         Network::Host | Network::None => {
             let resolv_conf = match connection.dns.as_slice() {
@@ -69,7 +76,13 @@ pub fn connect(session: &Session, host: &Host, container: &ContainerRecord, spec
     }
 }
 
-fn on_bridge(session: &Session, host: &Host, container: &ContainerRecord, connection: Connection) -> Result<Connected> {
+fn on_bridge(
+    session: &Session,
+    host: &Host,
+    container: &ContainerRecord,
+    connection: Connection,
+    users: Option<&UserNamespace>,
+) -> Result<Connected> {
     for link in &connection.links {
         linked(&host.store, &link.container)?;
     }
@@ -77,7 +90,8 @@ fn on_bridge(session: &Session, host: &Host, container: &ContainerRecord, connec
     let pool = std::env::var(POOL).ok().filter(|text| !text.is_empty());
     let pool: Option<Subnet> = pool.map(|text| text.parse()).transpose()?;
     let digits = container.id.get(..8).unwrap_or_default();
-    let attachment = network::attach(pool, u32::from_str_radix(digits, 16).unwrap_or_default())?;
+    let preferred = u32::from_str_radix(digits, 16).unwrap_or_default();
+    let attachment = network::attach(pool, preferred, users.map(UserNamespace::network))?;
     let connection = Connection {
         endpoint: Some(attachment.endpoint.clone()),
         ..connection
@@ -209,6 +223,7 @@ impl Connected {
             }),
             hosts: self.hosts.as_deref(),
             resolv_conf: self.resolv_conf.as_deref(),
+            users: None,
         }
     }
 

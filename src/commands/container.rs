@@ -20,13 +20,14 @@ use crate::commands::{Host, Session, detach, logs, now, volume};
 use crate::error::{Context, Error, Kind, Result, both};
 use crate::exec::cgroup::{self, Cgroup};
 use crate::exec::error::CODE_FAILED;
+use crate::exec::ids::{UserNamespace, Users};
 use crate::exec::monitor::Monitor;
 use crate::exec::spec::Spec;
 use crate::exec::state::CODE_KILLED;
-use crate::exec::{self, Attendant, Stage, Streams, state};
+use crate::exec::{self, Attendant, Stage, Streams, Surroundings, state};
 use crate::failure::{BEFORE_COMMAND, Failure, Outcome};
 use crate::output;
-use crate::snapshot::Access;
+use crate::snapshot::{self, Access, Mounted};
 
 /// How long another command's work on a container is waited for: a large commit takes its time.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -201,18 +202,16 @@ pub fn run(
             .output
             .note("standard input is not a terminal: passing it on as it is");
     }
-    let mounted = match host.snapshotter.mount(&container.id, Access::ReadWrite) {
+    let (mounted, spec, users) = match mounted(host, container, spec) {
         Ok(mounted) => mounted,
-        Err(error) => {
+        Err(failure) => {
             return Ended {
-                outcome: Err(before_command(error)),
+                outcome: Err(failure),
                 began: false,
             };
         }
     };
-    let bound = volume::ready(&host.store, mounted.dir(), spec);
-    let connected = bound.and_then(|spec| Ok((connect::connect(session, host, container, &spec)?, spec)));
-    let (connected, spec) = match connected {
+    let connected = match connect::connect(session, host, container, &spec, users.as_ref()) {
         Ok(connected) => connected,
         Err(error) => {
             return Ended {
@@ -227,6 +226,10 @@ pub fn run(
         spec: &spec,
         root: mounted.path(),
         connected: &connected,
+        users: users.as_ref().map(|namespace| Users {
+            namespace,
+            root_is_mapped: mounted.is_mapped(),
+        }),
     };
     let outcome = run_prepared(session, host, &prepared, monitor, begins);
     let began = !outcome.as_ref().is_err_and(exec::Error::is_before_command);
@@ -245,6 +248,41 @@ struct Prepared<'a> {
     spec: &'a Spec,
     root: &'a Path,
     connected: &'a Connected,
+    users: Option<Users<'a>>,
+}
+
+/// The container's root filesystem for one run, its volumes made, and its users' namespace where they are not the
+/// host's.
+fn mounted(
+    host: &Host,
+    container: &ContainerRecord,
+    spec: &Spec,
+) -> Result<(Mounted, Spec, Option<UserNamespace>), Failure> {
+    let mount = |access| host.snapshotter.mount(&container.id, access).map_err(before_command);
+    let Some(ids) = spec.ids else {
+        let mounted = mount(Access::ReadWrite)?;
+        return match volume::ready(&host.store, mounted.dir(), spec) {
+            Ok(spec) => Ok((mounted, spec, None)),
+            Err(error) => both(Err(error), mounted.close()).map_err(before_command),
+        };
+    };
+    let users = UserNamespace::make(ids).map_err(failure)?;
+    let mut spec = spec.clone();
+    if !spec.volumes.is_empty() {
+        // They are filled from the image as it is on the disk.
+        let plain = mount(Access::ReadOnly)?;
+        let ready = volume::ready(&host.store, plain.dir(), &spec);
+        spec = both(ready, plain.close()).map_err(before_command)?;
+    }
+    let for_users = snapshot::Users {
+        namespace: users.user(),
+        root: ids.first,
+    };
+    let mounted = host
+        .snapshotter
+        .mount_for(&container.id, for_users)
+        .map_err(before_command)?;
+    Ok((mounted, spec, Some(users)))
 }
 
 /// Runs the command, within its limits.
@@ -260,12 +298,17 @@ fn run_prepared(
         spec,
         root,
         connected,
+        users,
     } = *prepared;
     let cgroup = Cgroup::create(&cgroup_name(&host.store, &container.id), &spec.limits)?;
     let is_detached = monitor.is_some();
     let attendant = attendant(host, container, spec, monitor);
     let outcome = attendant.and_then(|attendant| {
-        exec::run(root, spec, connected.surroundings(), attendant, |pid| {
+        let surroundings = Surroundings {
+            users,
+            ..connected.surroundings()
+        };
+        exec::run(root, spec, surroundings, attendant, |pid| {
             cgroup.add(pid)?;
             record(&host.store, container, running(container, pid)?)?;
             connected.announce(host)?;

@@ -22,6 +22,7 @@ use crate::cli::CpArgs;
 use crate::commands::live::{self, Live};
 use crate::commands::{Session, container, random_key};
 use crate::error::{Context, Error, Result, both};
+use crate::exec::ids::as_root_of;
 use crate::explain;
 use crate::failure::{Failure, OK, Outcome};
 use crate::snapshot::Access;
@@ -47,24 +48,29 @@ enum Place {
 pub fn run(args: &CpArgs, session: &Session) -> Outcome {
     match (place(&args.source), place(&args.target)) {
         (Place::Container(name, from), Place::Host(to)) => with_root(session, &name, Access::ReadOnly, |root| {
-            copy(
-                &mut Source::find(root, &from)?,
-                &Target::find(&Root::Host, &to)?,
-                session,
-            )
+            let (mut source, target) = (Source::find(root, &from)?, Target::find(&Root::Host, &to)?);
+            match root.has_other_users() {
+                true => carry(&mut source, root, &target, &Root::Host, session),
+                false => copy(&mut source, &target, session),
+            }
         }),
         (Place::Container(name, from), Place::Stream) => with_root(session, &name, Access::ReadOnly, |root| {
-            Source::find(root, &from)?.write(&mut std::io::stdout().lock())
+            let mut source = Source::find(root, &from)?;
+            root.in_its_users(|| source.write(&mut std::io::stdout().lock()))
         }),
         (Place::Host(from), Place::Container(name, to)) => {
             let mut source = Source::find(&Root::Host, &from)?;
             with_root(session, &name, Access::ReadWrite, |root| {
-                copy(&mut source, &Target::find(root, &to)?, session)
+                let target = Target::find(root, &to)?;
+                match root.has_other_users() {
+                    true => carry(&mut source, &Root::Host, &target, root, session),
+                    false => copy(&mut source, &target, session),
+                }
             })
         }
         (Place::Stream, Place::Container(name, to)) => with_root(session, &name, Access::ReadWrite, |root| {
             let folder = root.folder(&to).context("open the container's folder", &to)?;
-            unpack(&mut std::io::stdin().lock(), &folder)
+            root.in_its_users(|| unpack(&mut std::io::stdin().lock(), &folder))
         }),
         _ => {
             return Err(Failure::usage(
@@ -109,7 +115,8 @@ fn with_root(
                     .hinted("try again")
                     .into());
             }
-            Ok(work(&Root::Container(root))?)
+            let users = container::recorded_spec(&live.record)?.ids.map(|_| live.handle);
+            Ok(work(&Root::Container(root, users))?)
         }
         Err(record) => {
             let _hold = container::hold(session, &host.store, &record)?;
@@ -117,7 +124,7 @@ fn with_root(
             let mounted = host.snapshotter.mount(&record.id, access)?;
             let root = mounted.dir().try_clone_to_owned().context("copy", "a handle")?;
             let done = {
-                let root = Root::Container(root);
+                let root = Root::Container(root, None);
                 work(&root)
             };
             Ok(both(done, mounted.close())?)
@@ -275,6 +282,37 @@ fn copy(source: &mut Source, target: &Target, session: &Session) -> Result<()> {
     }
 }
 
+/// [`copy`] where the two ends number their users differently: each is read or written with its own numbers, and a
+/// tar, which has them as they are, lies between.
+fn carry(source: &mut Source, from: &Root, target: &Target, to: &Root, session: &Session) -> Result<()> {
+    let store = session.store()?.ok_or_else(|| container::none("there"))?;
+    let scratch = store.folder("tmp")?;
+    let mut tar: File = tempfile::tempfile_in(&scratch).context("make a file in", &scratch)?;
+    let rewind = |mut tar: &File| tar.rewind().context("read", &scratch);
+    let called = match source {
+        Source::Folder(_, called) => target.name.clone().or(called.take()),
+        Source::File(_, own) | Source::Link(_, own) => {
+            if let Some(name) = &target.name {
+                own.clone_from(name);
+            }
+            None
+        }
+    };
+    let options = Options {
+        with_root: called.is_some(),
+        ..Options::default()
+    };
+    from.in_its_users(|| match source {
+        Source::Folder(folder, _) => write_layer(None, folder.as_fd(), &Everything, &options, &mut tar).map(drop),
+        Source::File(..) | Source::Link(..) => source.write(&mut tar),
+    })?;
+    rewind(&tar)?;
+    to.in_its_users(|| match &called {
+        Some(name) => apply(make_folder(&target.folder, name)?.as_fd(), &mut tar, &Limits::default()).map(drop),
+        None => unpack(&mut tar, &target.folder),
+    })
+}
+
 /// Unpacks into a folder that is there, whose own attributes stay.
 fn unpack(tar: &mut dyn Read, folder: &OwnedFd) -> Result<()> {
     let at = Path::new("the target");
@@ -327,11 +365,24 @@ fn like(folder: &OwnedFd, stat: &rustix::fs::Stat) -> Result<(), Errno> {
 enum Root {
     /// The host's, or where plywood was called.
     Host,
-    /// A container's, which no name leads out of.
-    Container(OwnedFd),
+    /// A container's, which no name leads out of; and a process of it, where its users are not the host's.
+    Container(OwnedFd, Option<OwnedFd>),
 }
 
 impl Root {
+    /// Whether owners are other numbers there than on the host.
+    fn has_other_users(&self) -> bool {
+        matches!(self, Self::Container(_, Some(_)))
+    }
+
+    /// Calls `work` where owners have the numbers that they have there.
+    fn in_its_users(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        match self {
+            Self::Container(_, Some(process)) => as_root_of(process.as_fd(), work),
+            _ => work(),
+        }
+    }
+
     /// The folder at `path`, following links.
     fn folder(&self, path: &Path) -> Result<OwnedFd, Errno> {
         let path = if path.as_os_str().is_empty() {
@@ -342,7 +393,7 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match self {
             Self::Host => rustix::fs::openat(CWD, path, flags, Mode::empty()),
-            Self::Container(root) => {
+            Self::Container(root, _) => {
                 let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
                 rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
             }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cli::InspectArgs;
 use crate::commands::connection::Connection;
-use crate::commands::{Host, Session, date, tag};
+use crate::commands::{Host, Session, date, ids, tag};
 use crate::error::{Error, Result};
 use crate::exec::state;
 use crate::failure::{OK, Outcome};
@@ -103,6 +103,7 @@ fn of_container(host: &Host, record: &ContainerRecord) -> Result<Value> {
         "id": record.id, "name": record.name, "image": record.image, "image_name": record.image_name,
         "created": date(record.created_at), "state": state, "pid": pid, "exit_code": exit_code,
         "driver": driver, "writable": driver, "rootfs": rootfs, "spec": record.spec,
+        "ids": ids::of(record),
         "ip": endpoint.as_ref().map(|endpoint| endpoint.address), "ports": connection.ports,
         "netns": pid.map(|pid| format!("/proc/{pid}/ns/net")),
         "host_veth": endpoint.map(|endpoint| endpoint.host_veth),

@@ -18,6 +18,7 @@ pub mod export;
 pub mod gc;
 mod hardening;
 pub mod history;
+mod ids;
 pub mod images;
 pub mod import;
 pub mod inspect;

@@ -53,6 +53,8 @@ pub fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
         stdin: args.interactive,
         read_only: args.read_only,
         privileged: args.privileged,
+        // Taken when the container is recorded: only then is it known which is free.
+        ids: None,
         capabilities,
         no_new_privileges: security.no_new_privileges,
         seccomp: security.seccomp,
@@ -202,21 +204,29 @@ enum Mount {
     Volume(VolumeMount),
 }
 
-/// `SRC:DST[:ro]`, where a source without a slash is a volume's name.
+/// `SRC:DST[:OPTIONS]`, where a source without a slash is a volume's name.
 fn mount(text: &str) -> Result<Mount> {
     let bad = || {
-        Error::invalid(format!("cannot understand the mount {text:?}"))
-            .hinted("write SRC:DST or SRC:DST:ro, as in /srv/site:/var/www:ro or data:/var/lib/data")
+        Error::invalid(format!("cannot understand the mount {text:?}")).hinted(
+            "write SRC:DST or SRC:DST:OPTIONS with ro and idmap, as in /srv/site:/var/www:ro or data:/var/lib/data",
+        )
     };
     let mut parts = text.split(':');
     let (Some(source), Some(target)) = (parts.next(), parts.next()) else {
         return Err(bad());
     };
-    let read_only = match (parts.next(), parts.next()) {
-        (None | Some("rw"), None) => false,
-        (Some("ro"), None) => true,
-        _ => return Err(bad()),
+    let (options, None) = (parts.next(), parts.next()) else {
+        return Err(bad());
     };
+    let (mut read_only, mut map_ids) = (false, false);
+    for option in options.into_iter().flat_map(|options| options.split(',')) {
+        match option {
+            "rw" => read_only = false,
+            "ro" => read_only = true,
+            "idmap" => map_ids = true,
+            _ => return Err(bad()),
+        }
+    }
     if source.is_empty() || !target.starts_with('/') {
         return Err(bad());
     }
@@ -234,6 +244,7 @@ fn mount(text: &str) -> Result<Mount> {
         source,
         target,
         read_only,
+        map_ids,
     }))
 }
 
@@ -313,12 +324,26 @@ mod tests {
             source: "/srv/a".into(),
             target: "/b".into(),
             read_only,
+            map_ids: false,
         };
         assert_eq!(bind("/srv/a:/b").unwrap(), expected(false));
         assert_eq!(bind("/srv/a:/b:rw").unwrap(), expected(false));
         assert_eq!(bind("/srv/a:/b:ro").unwrap(), expected(true));
+        let mapped = bind("/srv/a:/b:ro,idmap").unwrap();
+        assert!(mapped.read_only && mapped.map_ids);
         assert!(bind("./a:/b").unwrap().source.is_absolute());
-        for bad in ["", "/a", ":/b", "/a:", "/a:b", "/a:/b:rx", "/a:/b:ro:z", "na me:/b"] {
+        for bad in [
+            "",
+            "/a",
+            ":/b",
+            "/a:",
+            "/a:b",
+            "/a:/b:rx",
+            "/a:/b:ro:z",
+            "/a:/b:",
+            "/a:/b:ro,",
+            "na me:/b",
+        ] {
             assert!(mount(bad).is_err(), "{bad:?}");
         }
         let volume = VolumeMount {

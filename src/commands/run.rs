@@ -3,10 +3,10 @@
 use plywood_store::intent::Intent;
 use plywood_store::record::{ContainerRecord, ContainerState, ImageRecord, Record};
 
-use crate::cli::{NetworkChoice, RunArgs};
+use crate::cli::{NetworkChoice, RunArgs, UsersChoice};
 use crate::commands::connection::Connection;
 use crate::commands::container::{self, before_command};
-use crate::commands::{Host, Session, connection, detach, now, request, rm, tag};
+use crate::commands::{Host, Session, connection, detach, ids, now, request, rm, tag};
 use crate::error::{Context, Error, Kind, Result, both};
 use crate::exec::attach::Wishes;
 use crate::exec::monitor::Monitor;
@@ -95,9 +95,8 @@ fn create(args: &RunArgs, host: &Host, id: &str) -> Result<(ContainerRecord, Spe
         connection::join(&mut spec, &other, args.hostname.is_none())?;
     }
     let connection = asked.found(&host.store)?;
-    spec.check().map_err(|error| Error::invalid(error.to_string()))?;
     let passing = rm::passing(host, id)?;
-    match record(args, host, &image, id.to_owned(), &spec, &connection) {
+    match record(args, host, &image, id.to_owned(), &mut spec, &connection) {
         Ok(container) => Ok((container, spec, passing)),
         Err(error) => both(Err(error), passing.done()),
     }
@@ -108,20 +107,19 @@ fn record(
     host: &Host,
     image: &ImageRecord,
     id: String,
-    spec: &Spec,
+    spec: &mut Spec,
     connection: &Connection,
 ) -> Result<ContainerRecord> {
     let lock = host.store.exclusive()?;
     if host.store.images.get(&image.key())?.is_none() {
         return Err(Error::not_found(format!("image {} has just been removed", args.image)));
     }
-    let taken: Vec<String> = host
-        .store
-        .containers
-        .list()?
-        .into_iter()
-        .map(|container| container.name)
-        .collect();
+    let others = host.store.containers.list()?;
+    if args.userns == UsersChoice::Auto {
+        spec.ids = Some(ids::free(&others, &id)?);
+    }
+    spec.check().map_err(|error| Error::invalid(error.to_string()))?;
+    let taken: Vec<String> = others.into_iter().map(|container| container.name).collect();
     let container = ContainerRecord {
         name: free_name(args.name.as_deref(), &taken, &id)?,
         id,

@@ -202,6 +202,8 @@ pub fn ready(store: &Store, root: BorrowedFd<'_>, spec: &Spec) -> Result<Spec> {
             source: path,
             target: volume.target.clone(),
             read_only: volume.read_only,
+            // It is the store's, and has owners as an image has them.
+            map_ids: spec.ids.is_some(),
         });
     }
     Ok(bound)

@@ -15,6 +15,7 @@ use super::cgroup::view::View;
 use super::channel::{Channel, Message};
 use super::error::{Attempt, Result, Stage};
 use super::files::Generated;
+use super::ids::{self, Users};
 use super::last::{self, Last};
 use super::rootfs::{self, HostMount};
 use super::seccomp::Filter;
@@ -49,20 +50,30 @@ fn set_up<'a>(plan: &'a Plan<'_>, channel: &Channel) -> Result<Last<'a>> {
     let spec = plan.spec;
     let given = plan.streams;
     let network = plan.surroundings.network.map(|network| network.handle);
+    let users = plan.surroundings.users;
     let kept = [channel.as_fd(), given.stdin, given.stdout, given.stderr];
-    leave::the_host(&kept.into_iter().chain(network).collect::<Vec<_>>(), spec)?;
+    let handles = users.into_iter().flat_map(|users| users.namespace.handles());
+    leave::the_host(
+        &kept.into_iter().chain(network).chain(handles).collect::<Vec<_>>(),
+        spec,
+    )?;
     if let Some(network) = network {
         nix::sched::setns(network, CloneFlags::CLONE_NEWNET)
             .attempt(Stage::Namespaces, || "join the network namespace".to_owned())?;
     }
-    nix::sched::unshare(namespaces(&spec.network)).attempt(Stage::Namespaces, || "make namespaces".to_owned())?;
+    if let Some(users) = users {
+        users.namespace.join_others(spec.network == Network::None)?;
+    }
+    nix::sched::unshare(namespaces(&spec.network, users))
+        .attempt(Stage::Namespaces, || "make namespaces".to_owned())?;
     privilege::own_keyring()?;
     let streams = OwnStreams::copy(given)?;
 
     let mounts = HostMounts::open(plan)?;
-    rootfs::enter(plan.root, spec.privileged)?;
+    rootfs::enter(plan.root, spec.privileged, users)?;
+    spec.ids.map_or(Ok(()), ids::act_as)?;
     let mut tree = Tree::inside()?;
-    let devices = rootfs::mount_kernel(&mut tree, spec.privileged)?;
+    let devices = rootfs::mount_kernel(&mut tree, spec)?;
     if !spec.privileged {
         devices.mask()?;
     }
@@ -76,6 +87,7 @@ fn set_up<'a>(plan: &'a Plan<'_>, channel: &Channel) -> Result<Last<'a>> {
     mounts.mount(&mut tree)?;
 
     let user = user::look_up(&tree, &spec.user)?;
+    user.check(spec.ids)?;
     let working_dir = tree.folder(Path::new(&spec.working_dir))?;
     let streams = streams.arrange(spec, &devices, &user)?;
     let cgroups = devices.cgroups(spec.privileged)?;
@@ -96,11 +108,16 @@ fn set_up<'a>(plan: &'a Plan<'_>, channel: &Channel) -> Result<Last<'a>> {
         user,
         working_dir,
         streams,
+        users: users.map(|users| users.namespace.user()),
+        own_mounts: true,
     })
 }
 
 /// The namespaces that the child makes by itself; the pid namespace is the parent's doing.
-fn namespaces(network: &Network) -> CloneFlags {
+fn namespaces(network: &Network, users: Option<Users<'_>>) -> CloneFlags {
+    if users.is_some() {
+        return CloneFlags::CLONE_NEWNS;
+    }
     let net = match network {
         Network::Host | Network::Bridge | Network::Container(_) => CloneFlags::empty(),
         Network::None => CloneFlags::CLONE_NEWNET,
@@ -156,13 +173,17 @@ impl<'a> HostMounts<'a> {
             source: source.to_owned(),
             target: HOSTS.into(),
             read_only: false,
+            map_ids: spec.ids.is_some(),
         });
-        let hosts = hosts.map(|bind| HostMount::open(plan.root, &bind, false)).transpose()?;
+        let users = plan.surroundings.users.map(|users| users.namespace.user());
+        let hosts = hosts
+            .map(|bind| HostMount::open(plan.root, &bind, false, users))
+            .transpose()?;
         let mut binds = Vec::new();
         for bind in &spec.binds {
             binds.push((
                 bind.target.as_path(),
-                Some(HostMount::open(plan.root, bind, spec.privileged)?),
+                Some(HostMount::open(plan.root, bind, spec.privileged, users)?),
             ));
         }
         binds.extend(spec.tmpfs.iter().map(|path| (Path::new(path), None)));

@@ -80,7 +80,7 @@ fn live(process: BorrowedFd<'_>, spec: &Spec, filter: Option<&Filter>, streams: 
 
 /// As far as the command's last steps.
 fn set_up<'a>(
-    process: BorrowedFd<'_>,
+    process: BorrowedFd<'a>,
     spec: &'a Spec,
     filter: Option<&'a Filter>,
     given: Streams<'_>,
@@ -100,6 +100,7 @@ fn set_up<'a>(
     setns(process, namespaces).attempt(Stage::Namespaces, || "join the container's namespaces".to_owned())?;
     let tree = Tree::inside()?;
     let user = user::look_up(&tree, &spec.user)?;
+    user.check(spec.ids)?;
     let working_dir = open_folder(&tree, &spec.working_dir)?;
     let streams = streams.arrange(spec, &Inside { tree: &tree }, &user)?;
     channel.send(
@@ -113,6 +114,8 @@ fn set_up<'a>(
         user,
         working_dir,
         streams,
+        users: spec.ids.map(|_| process),
+        own_mounts: false,
     })
 }
 

@@ -1,7 +1,7 @@
 //! The last steps of `run` and `exec`, from *go* to execve: working directory, limits,
 //! user and capabilities, streams, filter.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use super::channel::Channel;
 use super::error::{Attempt, Error, Result, Stage};
@@ -11,7 +11,7 @@ use super::seccomp::Filter;
 use super::spec::Spec;
 use super::streams::Arranged;
 use super::user::User;
-use super::{command, init, privilege};
+use super::{command, ids, init, privilege};
 use crate::explain;
 use crate::sys::close_range;
 
@@ -22,6 +22,10 @@ pub(super) struct Last<'a> {
     pub(super) user: User,
     pub(super) working_dir: OwnedFd,
     pub(super) streams: Arranged,
+    /// The user namespace to enter: a handle on it, or on a process in it.
+    pub(super) users: Option<BorrowedFd<'a>>,
+    /// The mounts are to belong to it: they were made for this command.
+    pub(super) own_mounts: bool,
 }
 
 impl Last<'_> {
@@ -45,6 +49,9 @@ impl Last<'_> {
         enter_folder(&self.working_dir)?;
         // While it may raise them still.
         rlimit::set(&limits)?;
+        if let Some(users) = self.users {
+            ids::enter(users, self.own_mounts)?;
+        }
         let last = privilege::become_user(user, spec, self.filter)?;
         // Becoming another user has cleared it; plywood may have died meanwhile.
         leave::die_with_parent()?;
@@ -77,7 +84,15 @@ fn explain_steps(spec: &Spec, filter: Option<&Filter>, env: &[String], user: &Us
     explain::step(|| {
         let words = |words: &[String]| words.iter().map(explain::quote).collect::<Vec<_>>().join(" ");
         let (limits, user) = (rlimit::command(limits), privilege::command(user, spec));
-        format!("exec env -i {} {limits} {user} {}", words(env), words(&spec.args))
+        let enter = match spec.ids {
+            Some(_) => "nsenter --user=/proc/self/fd/9 unshare --mount ",
+            None => "",
+        };
+        format!(
+            "exec {enter}env -i {} {limits} {user} {}",
+            words(env),
+            words(&spec.args)
+        )
     });
 }
 

@@ -34,7 +34,7 @@ pub(super) fn die_with_parent() -> Result<()> {
 }
 
 /// Closes everything but standard error, for `--explain`, and `keep`.
-fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
+pub(super) fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
     let mut keep: Vec<u32> = keep
         .iter()
         .filter_map(|handle| u32::try_from(handle.as_raw_fd()).ok())

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! A cgroup ([`cgroup`]) is the verb's, which moves the process in between *ready*
-//! and *go*. A network namespace other than an empty one is the caller's, who gives it
+//! and *go*. With users of its own ([`ids`]) the container's first process enters their namespace after *go*. A network namespace other than an empty one is the caller's, who gives it
 //! with the run's [`Surroundings`].
 
 pub mod attach;
@@ -28,6 +28,7 @@ mod child;
 mod command;
 pub mod error;
 mod files;
+pub mod ids;
 mod init;
 mod join;
 mod last;
@@ -66,6 +67,7 @@ use crate::explain;
 use crate::sys::fork;
 use channel::{Channel, Message};
 use error::Attempt;
+use ids::Users;
 use monitor::Monitor;
 use spec::{Network, Spec};
 
@@ -118,6 +120,8 @@ pub struct Surroundings<'a> {
     pub hosts: Option<&'a Path>,
     /// What `/etc/resolv.conf` holds.
     pub resolv_conf: Option<&'a str>,
+    /// For [`Spec::ids`].
+    pub users: Option<Users<'a>>,
 }
 
 /// Runs `spec` in the directory `root`, a mounted root filesystem, and gives the
@@ -198,6 +202,12 @@ fn follow(
 impl Surroundings<'_> {
     /// Whether they are what the spec needs.
     fn check(&self, spec: &Spec) -> Result<()> {
+        if self.users.map(|users| users.namespace.range()) != spec.ids {
+            return Err(Error::new(
+                Stage::Request,
+                "map the container's users: no namespace of theirs was made for the run",
+            ));
+        }
         let wanted = matches!(spec.network, Network::Bridge | Network::Container(_));
         if wanted == self.network.is_some() {
             return Ok(());
@@ -257,7 +267,12 @@ fn fork_into_namespaces(plan: &child::Plan<'_>, child: impl FnOnce() -> i32) -> 
             (None, Network::None) => (String::new(), " --net"),
             (None, _) => (String::new(), ""),
         };
-        format!("{join}unshare --fork --kill-child --pid --mount --uts --ipc{net} setsid sh")
+        match plan.surroundings.users {
+            None => format!("{join}unshare --fork --kill-child --pid --mount --uts --ipc{net} setsid sh"),
+            Some(_) => format!(
+                "{join}nsenter --target $others{net} --uts --ipc unshare --fork --kill-child --pid --mount setsid sh"
+            ),
+        }
     });
     let at = || "make a pid namespace".to_owned();
     // Unsharing moves children only; what is forked after this one belongs to the host again.

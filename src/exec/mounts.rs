@@ -126,6 +126,12 @@ impl Copy {
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     }
 
+    /// Shows the owners of its files as this user namespace has them.
+    pub(super) fn map_ids(&self, user_namespace: BorrowedFd<'_>) -> Result<(), Errno> {
+        mount_setattr::map_ids(&self.0, user_namespace, true)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    }
+
     /// Attaches it to `target`.
     pub(super) fn attach(&self, target: impl AsFd) -> Result<(), Errno> {
         attach(&self.0, target)

@@ -7,7 +7,7 @@
 //! each is bind-mounted to its place; they are the container's own inodes, so
 //! a `chmod /dev/null` stays in it.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, FileType, FsWord, Gid, Mode, OFlags, PROC_SUPER_MAGIC, Uid};
@@ -16,8 +16,10 @@ use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_c
 
 use super::cgroup::view::View;
 use super::error::{Attempt, Error, Result, Stage};
+use super::ids::{IdRange, Users};
 use super::masks::Kernel;
 use super::mounts::{Copy, DATA_ONLY, New, flag_words};
+use super::spec::Spec;
 use super::tree::{Target, Tree};
 use crate::explain;
 
@@ -35,6 +37,8 @@ const DEVICES: [(&str, u32, u32); 6] = [
     ("tty", 5, 0),
 ];
 const DEVICE_MODE: u32 = 0o666;
+/// The group of terminals, in every distribution.
+const TTY_GROUP: u32 = 5;
 
 /// Links that programs expect in `/dev`.
 const LINKS: [(&str, &str); 5] = [
@@ -47,7 +51,7 @@ const LINKS: [(&str, &str); 5] = [
 
 /// Makes `root` this process's root directory and lets go of the old one. To
 /// be called in a mount namespace of this process's own.
-pub(super) fn enter(root: &Path, privileged: bool) -> Result<()> {
+pub(super) fn enter(root: &Path, privileged: bool, users: Option<Users<'_>>) -> Result<()> {
     let at = |verb: &str| format!("{verb} the root filesystem {}", root.display());
     explain::step(|| "mount --make-rprivate /".to_owned());
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
@@ -63,6 +67,11 @@ pub(super) fn enter(root: &Path, privileged: bool) -> Result<()> {
         copy.flag(MountAttrFlags::MOUNT_ATTR_NODEV)
             .attempt(Stage::Root, || at("forbid devices in"))?;
     }
+    if let Some(users) = users.filter(|users| !users.root_is_mapped) {
+        explain_mapping(&quoted);
+        copy.map_ids(users.namespace.user())
+            .attempt(Stage::Root, || at("show other owners (--userns auto) in"))?;
+    }
     copy.attach(&folder).attempt(Stage::Root, || at("bind-mount"))?;
 
     // The old root lies over the new one, and ".." of the root leads up to it. Only there does umount(8)
@@ -75,8 +84,16 @@ pub(super) fn enter(root: &Path, privileged: bool) -> Result<()> {
     rustix::process::chdir("/").attempt(Stage::Root, || at("change into"))
 }
 
+/// Told as a remark: mount(8) can do it to a new mount only.
+fn explain_mapping(quoted: &str) {
+    explain::step(|| {
+        format!("# plywood shows the owners in {quoted} as the container's users: X-mount.idmap=/proc/$users/ns/user")
+    });
+}
+
 /// `/proc`, `/sys` and `/dev`, with the stage for [`bind_generated`] still in it.
-pub(super) fn mount_kernel(tree: &mut Tree, privileged: bool) -> Result<Devices> {
+pub(super) fn mount_kernel(tree: &mut Tree, spec: &Spec) -> Result<Devices> {
+    let privileged = spec.privileged;
     let target = tree.mount_point("proc")?;
     let proc = New {
         kind: "proc",
@@ -111,7 +128,7 @@ pub(super) fn mount_kernel(tree: &mut Tree, privileged: bool) -> Result<Devices>
         flags: flags | no_devices,
     }
     .mount_on(target, "/dev")?;
-    Devices::make(Kernel::new(proc, sys), dev)
+    Devices::make(Kernel::new(proc, sys), dev, spec.ids)
 }
 
 /// The container's `/dev`, while it is being furnished.
@@ -124,22 +141,24 @@ pub(super) struct Devices {
 }
 
 impl Devices {
-    fn make(kernel: Kernel, dev: OwnedFd) -> Result<Self> {
+    fn make(kernel: Kernel, dev: OwnedFd, ids: Option<IdRange>) -> Result<Self> {
         for (name, to) in LINKS {
             explain::step(|| format!("ln -s {to} /dev/{name}"));
             rustix::fs::symlinkat(to, &dev, name).attempt(Stage::Mounts, || format!("make the link /dev/{name}"))?;
         }
+        let tty = ids.and_then(|ids| ids.host(TTY_GROUP)).unwrap_or(TTY_GROUP).to_string();
         let pts = New {
             kind: "devpts",
             options: &[
                 ("newinstance", ""),
                 ("ptmxmode", "0666"),
                 ("mode", "0620"),
-                ("gid", "5"),
+                ("gid", &tty),
             ],
             flags: MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC,
         };
         let pts = pts.mount_on(make_folder(&dev, "pts")?, "/dev/pts")?;
+        ids.map_or(Ok(()), |ids| own_terminals(&pts, ids))?;
         New {
             kind: "tmpfs",
             options: &[("mode", "1777"), ("size", "65536k")],
@@ -241,6 +260,15 @@ impl Devices {
     }
 }
 
+/// The kernel gives a devpts to the host's root, whoever mounts it.
+fn own_terminals(pts: &OwnedFd, ids: IdRange) -> Result<()> {
+    let (owner, group) = (Uid::from_raw(ids.first), Gid::from_raw(ids.first));
+    [".", "ptmx"].into_iter().try_for_each(|name| {
+        rustix::fs::chownat(pts, name, Some(owner), Some(group), AtFlags::empty())
+            .attempt(Stage::Mounts, || "give /dev/pts to the container's root".to_owned())
+    })
+}
+
 impl super::streams::Devices for Devices {
     /// Of the container's own devpts; it is `/dev/console` too.
     fn open_terminal(&self, owner: Uid) -> Result<(OwnedFd, OwnedFd)> {
@@ -281,7 +309,12 @@ pub(super) struct HostMount {
 
 impl HostMount {
     /// Opens `bind`'s source once; nobody can change afterwards what it is.
-    pub(super) fn open(root: &Path, bind: &super::spec::Bind, privileged: bool) -> Result<Self> {
+    pub(super) fn open(
+        root: &Path,
+        bind: &super::spec::Bind,
+        privileged: bool,
+        users: Option<BorrowedFd<'_>>,
+    ) -> Result<Self> {
         let at = |verb: &str| format!("{verb} {} for mounting", bind.source.display());
         let mut flags = if privileged {
             MountAttrFlags::empty()
@@ -293,6 +326,12 @@ impl HostMount {
         }
         let copy = Copy::of_host(&bind.source).attempt(Stage::Mounts, || at("open"))?;
         copy.flag(flags).attempt(Stage::Mounts, || at("flag"))?;
+        if let Some(users) = users.filter(|_| bind.map_ids) {
+            explain_mapping(&explain::quote(&bind.source));
+            copy.map_ids(users).attempt(Stage::Mounts, || {
+                at("have the filesystem show other owners (:idmap, which not all can) in")
+            })?;
+        }
         let stat = rustix::fs::fstat(&copy).attempt(Stage::Mounts, || at("look at"))?;
         let kind = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             Target::Folder

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::capability::Capabilities;
 use super::cgroup::limits::Limits;
 use super::error::{Error, Result, Stage};
+use super::ids::IdRange;
 use super::rlimit::{Limit, OOM_SCORES};
 use super::seccomp::Seccomp;
 
@@ -37,6 +38,9 @@ pub struct Bind {
     pub target: std::path::PathBuf,
     /// Not writable.
     pub read_only: bool,
+    /// Its owners are shown as the container's users, where those are not the host's.
+    #[serde(default)]
+    pub map_ids: bool,
 }
 
 /// A volume of the store's, which whoever runs the spec makes a [`Bind`] of.
@@ -73,6 +77,9 @@ pub struct Spec {
     pub read_only: bool,
     /// No masked paths, and devices open.
     pub privileged: bool,
+    /// The host's numbers of the container's users; none: its users are the host's.
+    #[serde(default)]
+    pub ids: Option<IdRange>,
     /// What the command may have at most; nothing of it unless it is root.
     #[serde(default)]
     pub capabilities: Capabilities,
@@ -141,6 +148,19 @@ impl Spec {
         if let Some(bind) = self.binds.iter().find(|bind| !bind.source.is_absolute()) {
             return bad(format!("mount {}: it must be an absolute path", bind.source.display()));
         }
+        if let Some(ids) = self.ids {
+            ids.check()?;
+            if self.privileged {
+                return bad(
+                    "give a container the host's rights (--privileged) and users of its own (--userns auto)".to_owned(),
+                );
+            }
+        }
+        if self.ids.is_none() && self.binds.iter().any(|bind| bind.map_ids) {
+            return bad(
+                "map the owners of a mount (:idmap) to the host's own users: that wants --userns auto".to_owned(),
+            );
+        }
         self.limits.check()?;
         let targets = self
             .binds
@@ -175,6 +195,7 @@ pub(super) fn plain() -> Spec {
         stdin: false,
         read_only: false,
         privileged: false,
+        ids: None,
         capabilities: Capabilities::default(),
         init: false,
         volumes: Vec::new(),
@@ -200,6 +221,7 @@ mod tests {
             source: source.into(),
             target: target.into(),
             read_only: false,
+            map_ids: false,
         };
         let cases: [fn(&mut Spec); 11] = [
             |spec| spec.args.clear(),

@@ -7,6 +7,7 @@ use rustix::fs::Uid;
 use super::error::{Attempt, Result, Stage};
 use super::spec::Spec;
 use super::user::User;
+use crate::explain;
 
 /// Where a container's terminals and its null device come from.
 pub(super) trait Devices {
@@ -51,7 +52,7 @@ impl OwnStreams {
     /// As `spec` wants them.
     pub(super) fn arrange(self, spec: &Spec, devices: &impl Devices, user: &User) -> Result<Arranged> {
         if spec.terminal {
-            let (master, slave) = devices.open_terminal(Uid::from_raw(user.uid))?;
+            let (master, slave) = devices.open_terminal(Uid::from_raw(user.host_uid(spec.ids)))?;
             rustix::process::ioctl_tiocsctty(&slave)
                 .attempt(Stage::Terminal, || "make it the session's terminal".to_owned())?;
             let copy = || {
@@ -67,6 +68,9 @@ impl OwnStreams {
             });
         }
         let stdin = if spec.stdin { self.stdin } else { devices.open_null()? };
+        for stream in [&stdin, &self.stdout, &self.stderr] {
+            give_pipe(stream, user.host_uid(spec.ids))?;
+        }
         Ok(Arranged {
             stdin,
             stdout: self.stdout,
@@ -74,6 +78,17 @@ impl OwnStreams {
             master: None,
         })
     }
+}
+
+/// Lets another user than plywood's open `/dev/stdout` and the like where they are pipes without a name.
+fn give_pipe(stream: &OwnedFd, owner: u32) -> Result<()> {
+    const PIPEFS_MAGIC: rustix::fs::FsWord = 0x5049_5045;
+    let at = || "give a pipe to the user".to_owned();
+    if owner == 0 || rustix::fs::fstatfs(stream).attempt(Stage::Namespaces, at)?.f_type != PIPEFS_MAGIC {
+        return Ok(());
+    }
+    explain::step(|| format!("chown {owner} /dev/stdin /dev/stdout /dev/stderr # where it is a pipe"));
+    rustix::fs::fchown(stream, Some(Uid::from_raw(owner)), None).attempt(Stage::Namespaces, at)
 }
 
 impl Arranged {

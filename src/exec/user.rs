@@ -6,6 +6,7 @@
 //! all (a bigger one once wrapped to root elsewhere).
 
 use super::error::{Error, Result, Stage};
+use super::ids::IdRange;
 use super::tree::Tree;
 
 /// Bytes that `/etc/passwd` or `/etc/group` may have.
@@ -26,6 +27,29 @@ pub struct User {
     pub groups: Vec<u32>,
     /// Home directory, `/` where nothing says otherwise.
     pub home: String,
+}
+
+impl User {
+    /// Whether the container has these numbers, where its users are others than the host's.
+    pub(super) fn check(&self, ids: Option<IdRange>) -> Result<()> {
+        let Some(ids) = ids else { return Ok(()) };
+        let mut numbers = [self.uid, self.gid].into_iter().chain(self.groups.iter().copied());
+        match numbers.find(|number| ids.host(*number).is_none()) {
+            None => Ok(()),
+            Some(number) => Err(Error::new(
+                Stage::Request,
+                format!(
+                    "become user or group {number}: with --userns auto their numbers end at {}",
+                    ids.count - 1
+                ),
+            )),
+        }
+    }
+
+    /// The host's number of it, for one that was checked.
+    pub(super) fn host_uid(&self, ids: Option<IdRange>) -> u32 {
+        ids.and_then(|ids| ids.host(self.uid)).unwrap_or(self.uid)
+    }
 }
 
 /// Looks `wanted` up in the image's files.

@@ -130,16 +130,16 @@ impl Attachment {
 /// Makes a network namespace with loopback and `eth0`, on the bridge, which is made where it is not there.
 ///
 /// `pool` is the network that was asked for, if any; `preferred` says where in it to begin looking for an address, so
-/// that a container tends to get the same one again.
+/// that a container tends to get the same one again. A namespace that is `given` is furnished in place of a new one.
 ///
 /// # Errors
 /// In use where no address or no network is free; incompatible where the bridge has another network; the kernel's.
-pub fn attach(pool: Option<Subnet>, preferred: u32) -> Result<Attachment> {
+pub fn attach(pool: Option<Subnet>, preferred: u32, given: Option<BorrowedFd<'_>>) -> Result<Attachment> {
     let host = Route::open().context("open", "a netlink socket")?;
     let (bridge, pool) = bridge(&host, pool)?;
     // A namespace belongs to a thread: this one goes back to nowhere.
     let mut attachment = std::thread::scope(|threads| {
-        let work = || in_new_namespace(&host, bridge, pool, preferred);
+        let work = || furnish(&host, bridge, pool, preferred, given);
         let thread = std::thread::Builder::new().spawn_scoped(threads, work);
         let thread = thread.context("start", "a thread for the network namespace")?;
         let gone = |_| {
@@ -236,11 +236,20 @@ fn choose(route: &Route, own: Option<u32>, asked: Option<Subnet>) -> Result<Subn
     })
 }
 
-/// Furnishes a namespace of this thread's own.
-fn in_new_namespace(host: &Route, bridge: u32, pool: Subnet, preferred: u32) -> Result<Attachment> {
-    nix::sched::unshare(CloneFlags::CLONE_NEWNET)
-        .map_err(io::Error::from)
-        .context("make", "a network namespace")?;
+/// Furnishes a namespace of this thread's own, or the one that is given.
+fn furnish(
+    host: &Route,
+    bridge: u32,
+    pool: Subnet,
+    preferred: u32,
+    given: Option<BorrowedFd<'_>>,
+) -> Result<Attachment> {
+    match given {
+        Some(given) => nix::sched::setns(given, CloneFlags::CLONE_NEWNET),
+        None => nix::sched::unshare(CloneFlags::CLONE_NEWNET),
+    }
+    .map_err(io::Error::from)
+    .context("make", "a network namespace")?;
     let namespace = OwnedFd::from(File::open("/proc/thread-self/ns/net").context("open", "the network namespace")?);
     let inside = Route::open().context("open", "a netlink socket")?;
     let endpoint = take_address(host, bridge, pool, preferred, namespace.as_fd())?;

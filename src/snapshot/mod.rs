@@ -65,6 +65,15 @@ pub enum Access {
     Fill,
 }
 
+/// The users of a container that are not the host's.
+#[derive(Debug, Clone, Copy)]
+pub struct Users<'a> {
+    /// Their user namespace.
+    pub namespace: BorrowedFd<'a>,
+    /// The host's number of its root.
+    pub root: u32,
+}
+
 /// A driver.
 pub trait Snapshotter {
     /// Which one.
@@ -85,6 +94,12 @@ pub trait Snapshotter {
 
     /// Mounts a snapshot in this process's own mount namespace.
     fn mount(&self, key: &str, access: Access) -> Result<Mounted>;
+
+    /// Mounts the active snapshot `key` for writing by a container with users of its own: with its owners shown as
+    /// them ([`Mounted::is_mapped`]), or as it is where a mount of it can be made to show them.
+    fn mount_for(&self, key: &str, _users: Users<'_>) -> Result<Mounted> {
+        self.mount(key, Access::ReadWrite)
+    }
 
     /// Mounts a snapshot read-only at `target` in the *caller's* mount namespace, for `plywood mount`; recorded.
     /// A view is its mount's from then on, and no longer its owner's. The folder is made if it is that of [`point`].
@@ -149,6 +164,7 @@ pub struct Mounted {
     path: PathBuf,
     dir: Option<OwnedFd>,
     bare: bool,
+    mapped: bool,
     undo: Option<Box<dyn FnOnce() -> Result<()>>>,
 }
 
@@ -167,6 +183,7 @@ impl Mounted {
             path,
             dir: Some(dir),
             bare: false,
+            mapped: false,
             undo: Some(Box::new(undo)),
         }
     }
@@ -176,6 +193,19 @@ impl Mounted {
         let mut mounted = Self::new(path, dir, undo);
         mounted.bare = true;
         mounted
+    }
+
+    /// The same mount, whose owners are shown as a user namespace has them.
+    #[must_use]
+    pub fn mapped(self) -> Self {
+        let mut mounted = self;
+        mounted.mapped = true;
+        mounted
+    }
+
+    /// Whether its owners are shown as a user namespace has them, not as they are on the disk.
+    pub fn is_mapped(&self) -> bool {
+        self.mapped
     }
 
     /// Whether it is a folder under no overlayfs, which would not refuse overlayfs's own marks.

@@ -23,6 +23,7 @@
 
 mod commit;
 mod folders;
+mod mapped;
 mod probe;
 mod recover;
 mod remove;
@@ -47,7 +48,7 @@ pub use self::probe::{probe, require_fit};
 
 use self::folders::Folders;
 use self::stack::{MAX_LAYERS, Stack};
-use super::{Access, Comparison, Mounted, NewLayer, Snapshotter, StackItem, Usage, shown};
+use super::{Access, Comparison, Mounted, NewLayer, Snapshotter, StackItem, Usage, Users, shown};
 use crate::error::{Error, Kind, Result};
 use crate::explain::{quote, step};
 
@@ -266,7 +267,7 @@ impl Overlay {
         }))
     }
 
-    fn mount_record(&self, record: &SnapshotRecord, access: Access) -> Result<Mounted> {
+    fn mount_record(&self, record: &SnapshotRecord, access: Access, users: Option<Users<'_>>) -> Result<Mounted> {
         let upper = Upper::of(record)?;
         let writable = access != Access::ReadOnly;
         let held = match upper {
@@ -289,17 +290,15 @@ impl Overlay {
             return self.bare(name, held);
         }
         let stack = self.stack_of(record.parent.as_ref(), upper.name())?;
-        match (
-            stack::mount_stack(&stack, &self.folders, &self.points, writable, held),
-            upper,
-        ) {
+        let mount = |held| stack::mount_stack(&stack, &self.folders, &self.points, writable, held, users);
+        match (mount(held), upper) {
             // The root folder was copied: with an empty index nothing is lost by beginning a new one.
             (Err(error), Upper::Own(name))
                 if error.kind() == Kind::Incompatible && !upper::has_index(&self.folders.work(name))? =>
             {
                 let held = Some(self.own(&record.key, name)?);
                 self.folders.forget_origin(name)?;
-                stack::mount_stack(&stack, &self.folders, &self.points, writable, held)
+                mount(held)
             }
             (mounted, _) => mounted,
         }
@@ -356,7 +355,11 @@ impl Snapshotter for Overlay {
     }
 
     fn mount(&self, key: &str, access: Access) -> Result<Mounted> {
-        self.mount_record(&self.snapshot(key)?, access)
+        self.mount_record(&self.snapshot(key)?, access, None)
+    }
+
+    fn mount_for(&self, key: &str, users: Users<'_>) -> Result<Mounted> {
+        self.mount_record(&self.snapshot(key)?, Access::ReadWrite, Some(users))
     }
 
     fn mount_at(&self, key: &str, target: &Path) -> Result<()> {
@@ -400,10 +403,17 @@ impl Snapshotter for Overlay {
             None => None,
             Some(chain) => {
                 let stack = self.stack_of(Some(chain), None)?;
-                Some(stack::mount_stack(&stack, &self.folders, &self.points, false, None)?)
+                Some(stack::mount_stack(
+                    &stack,
+                    &self.folders,
+                    &self.points,
+                    false,
+                    None,
+                    None,
+                )?)
             }
         };
-        let child = self.mount_record(&record, Access::ReadOnly)?;
+        let child = self.mount_record(&record, Access::ReadOnly, None)?;
         let scope: Box<dyn Scope> = match Upper::of(&record)?.name() {
             Some(name) => Box::new(upper::UpperScope::open(&self.folders.tree(name))?),
             None => Box::new(Everything),

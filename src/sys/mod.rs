@@ -3,6 +3,7 @@
 pub mod block;
 pub mod close_range;
 pub mod device_mapper;
+pub mod file_user;
 pub mod fork;
 pub mod keyring;
 pub mod loop_device;

@@ -1,10 +1,13 @@
-//! mount_setattr(2): the flags of one mount, by handle (Linux 5.12).
+//! mount_setattr(2): the flags and the owners' numbers of one mount, by handle (Linux 5.12).
 #![allow(unsafe_code, reason = "the system call has no safe wrapper")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::mount::MountAttrFlags;
+
+/// `MOUNT_ATTR_IDMAP` of linux/mount.h.
+const IDMAP: u64 = 0x0010_0000;
 
 /// Adds `set` to the flags of the mount whose root `mount` is, and of all
 /// mounts beneath it where `recursive`.
@@ -18,6 +21,26 @@ pub fn add_flags(mount: impl AsFd, set: MountAttrFlags, recursive: bool) -> io::
         propagation: 0,
         userns_fd: 0,
     };
+    set_attributes(mount.as_fd(), &attributes, recursive)
+}
+
+/// Shows the owners of the detached mount `mount`, and of all mounts beneath it where `recursive`, as this user
+/// namespace maps them; what is on the disk stays.
+///
+/// # Errors
+/// The kernel's: `EINVAL` where the filesystem cannot do that.
+pub fn map_ids(mount: impl AsFd, user_namespace: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+    let namespace = u64::try_from(user_namespace.as_raw_fd()).map_err(io::Error::other)?;
+    let attributes = libc::mount_attr {
+        attr_set: IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: namespace,
+    };
+    set_attributes(mount.as_fd(), &attributes, recursive)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, attributes: &libc::mount_attr, recursive: bool) -> io::Result<()> {
     let mut flags = libc::AT_EMPTY_PATH;
     if recursive {
         flags |= libc::AT_RECURSIVE;
@@ -26,10 +49,10 @@ pub fn add_flags(mount: impl AsFd, set: MountAttrFlags, recursive: bool) -> io::
     let outcome = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_fd().as_raw_fd(),
+            mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     };

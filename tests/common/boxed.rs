@@ -165,6 +165,7 @@ pub fn spec(args: &[&str]) -> Spec {
         stdin: false,
         read_only: false,
         privileged: false,
+        ids: None,
         capabilities: Capabilities::default(),
         no_new_privileges: true,
         seccomp: Seccomp::default(),

@@ -71,7 +71,7 @@ impl Overlay {
         if !upper::has_index(&self.folders.work(name))? {
             return Ok(());
         }
-        let mounted = self.mount_record(record, Access::ReadWrite)?;
+        let mounted = self.mount_record(record, Access::ReadWrite, None)?;
         let upper = upper::handle(&self.folders.tree(name))?;
         let completed = upper::complete_links(mounted.dir(), upper.as_fd());
         drop(upper);

@@ -26,10 +26,12 @@ use nix::sched::CloneFlags;
 use rustix::fs::OFlags;
 
 use super::folders::{self, Folders};
+use super::mapped;
 use crate::error::{Context, Error, Kind, Result, undone};
 use crate::explain::{quote, step};
-use crate::snapshot::Mounted;
 use crate::snapshot::shown::mounted_at;
+use crate::snapshot::{Mounted, Users};
+use crate::sys::file_user;
 
 /// Lower folders that overlayfs takes: `OVL_MAX_STACK` in fs/overlayfs/params.c.
 pub(super) const MAX_LAYERS: usize = 500;
@@ -89,8 +91,19 @@ impl Stack {
 
     /// Mounts at `target`, in the calling thread's mount namespace.
     pub(super) fn mount(&self, folders: &Folders, target: &Path, flags: MsFlags) -> Result<()> {
+        self.mount_seen_from(folders, folders.base(), None, target, flags)
+    }
+
+    /// The same with the folders as they are seen from `base`, by a thread that makes files as user `root`.
+    pub(super) fn mount_seen_from(
+        &self,
+        folders: &Folders,
+        base: &Path,
+        root: Option<u32>,
+        target: &Path,
+        flags: MsFlags,
+    ) -> Result<()> {
         let (options, source) = (self.options()?, self.source());
-        let base = folders.base();
         step(|| {
             let shown = shown_flags(flags);
             format!(
@@ -101,6 +114,9 @@ impl Stack {
         });
         patiently(|| {
             from_folder(base, || {
+                if let Some(root) = root {
+                    file_user::make_files_as(root).map_err(|_| Errno::EPERM)?;
+                }
                 nix::mount::mount(
                     Some(source.as_str()),
                     target,
@@ -276,6 +292,7 @@ pub(super) fn mount_stack(
     points: &Path,
     writable: bool,
     held: Option<OwnedFd>,
+    users: Option<Users<'_>>,
 ) -> Result<Mounted> {
     // Open before the first write: only then does it learn of every failed write-back.
     let flusher = folders::open(folders.base())?;
@@ -285,7 +302,11 @@ pub(super) fn mount_stack(
         flags |= MsFlags::MS_RDONLY | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
     }
     step(|| format!("mkdir -p {}", quote(point.path())));
-    if let Err(error) = stack.mount(folders, point.path(), flags) {
+    let mounted = match users {
+        None => stack.mount(folders, point.path(), flags),
+        Some(users) => mapped::mount(stack, folders, points, point.path(), flags, users),
+    };
+    if let Err(error) = mounted {
         return Err(undone(error, point.close()));
     }
     let path = point.path().to_owned();
@@ -301,7 +322,7 @@ pub(super) fn mount_stack(
         }
     };
     let base = folders.base().to_owned();
-    Ok(Mounted::new(path, dir, move || {
+    let mounted = Mounted::new(path, dir, move || {
         let unmounted = unmount(point.path());
         let flushed = if writable {
             step(|| format!("sync -f {}", quote(&base)));
@@ -313,7 +334,8 @@ pub(super) fn mount_stack(
         unmounted?;
         point.close()?;
         flushed
-    }))
+    });
+    Ok(if users.is_some() { mounted.mapped() } else { mounted })
 }
 
 #[cfg(test)]
