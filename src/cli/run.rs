@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::value::{pids, processors, signal, size, swap};
+use super::value::{bytes_of_disk, pids, processors, signal, size, swap, times_of_disk};
 use super::{DETACH_KEYS, NetworkChoice};
 use crate::exec::cgroup::limits::Swap;
 
@@ -79,6 +79,21 @@ pub struct RunArgs {
     /// Processes and threads at most; -1 for no limit [default: 4096]
     #[arg(long, value_name = "NUMBER", value_parser = pids, allow_hyphen_values = true)]
     pub pids_limit: Option<u64>,
+    /// Bytes a second that it may read from a disk at most: bytes, or with K, M or G
+    #[arg(long, value_name = "DEV:RATE", value_parser = bytes_of_disk)]
+    pub device_read_bps: Vec<(PathBuf, u64)>,
+    /// Bytes a second that it may write to a disk at most
+    #[arg(long, value_name = "DEV:RATE", value_parser = bytes_of_disk)]
+    pub device_write_bps: Vec<(PathBuf, u64)>,
+    /// Reads a second from a disk at most
+    #[arg(long, value_name = "DEV:RATE", value_parser = times_of_disk)]
+    pub device_read_iops: Vec<(PathBuf, u64)>,
+    /// Writes a second to a disk at most
+    #[arg(long, value_name = "DEV:RATE", value_parser = times_of_disk)]
+    pub device_write_iops: Vec<(PathBuf, u64)>,
+    /// Its share of disks that are busy, 10 to 1000 [default: the kernel's]
+    #[arg(long, value_name = "WEIGHT", value_parser = clap::value_parser!(u16).range(10..=1000))]
+    pub blkio_weight: Option<u16>,
     /// Limit what one process takes: nofile, nproc, stack and others of prlimit(1); -1 for no limit
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub ulimit: Vec<String>,
@@ -104,6 +119,9 @@ pub struct RunArgs {
     /// read-only, idmap shows its owners to --userns auto as the container's users
     #[arg(short, long, value_name = "SRC:DST[:OPTIONS]")]
     pub volume: Vec<String>,
+    /// Give it a device of the host's, at DST; ACCESS is some of r, w and m (make nodes) [default: rwm]
+    #[arg(long, value_name = "SRC[:DST][:ACCESS]")]
+    pub device: Vec<String>,
     /// Mount an empty tmpfs at DST
     #[arg(long, value_name = "DST")]
     pub tmpfs: Vec<String>,

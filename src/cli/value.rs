@@ -1,5 +1,7 @@
 //! Values of options: what clap is to make of their text.
 
+use std::path::PathBuf;
+
 use crate::exec::cgroup::limits::Swap;
 use crate::exec::signals;
 
@@ -50,6 +52,28 @@ pub(super) fn processors(text: &str) -> Result<u32, String> {
         .ok_or_else(bad)
 }
 
+/// `DEV:RATE` with a rate in bytes.
+pub(super) fn bytes_of_disk(text: &str) -> Result<(PathBuf, u64), String> {
+    of_disk(text, size)
+}
+
+/// `DEV:RATE` with a plain number.
+pub(super) fn times_of_disk(text: &str) -> Result<(PathBuf, u64), String> {
+    of_disk(text, |rate| match rate.parse() {
+        Ok(rate @ 1..=4_294_967_295) => Ok(rate),
+        _ => Err(format!("{rate:?} is not a number of times a second")),
+    })
+}
+
+fn of_disk(text: &str, rate: impl Fn(&str) -> Result<u64, String>) -> Result<(PathBuf, u64), String> {
+    match text.rsplit_once(':') {
+        Some((device, text)) if !device.is_empty() => Ok((device.into(), rate(text)?)),
+        _ => Err(format!(
+            "{text:?} is no limit of a disk: write DEV:RATE, as in /dev/sda:10M"
+        )),
+    }
+}
+
 /// Zero for no limit.
 pub(super) fn pids(text: &str) -> Result<u64, String> {
     match text {
@@ -95,6 +119,25 @@ mod tests {
         for bad in ["", "G", "-1", "1.5G", "1X", "0", "99999999999T", "1 2"] {
             assert!(size(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_limit_of_a_disk_has_a_disk_and_a_rate() {
+        assert_eq!(bytes_of_disk("/dev/sda:1M"), Ok(("/dev/sda".into(), 1 << 20)));
+        assert_eq!(times_of_disk("/dev/a:b:7"), Ok(("/dev/a:b".into(), 7)));
+        for bad in [
+            "",
+            "/dev/sda",
+            ":1",
+            "/dev/sda:",
+            "/dev/sda:0",
+            "/dev/sda:-1",
+            "/dev/sda:1X",
+            "/dev/sda:1.5",
+        ] {
+            assert!(bytes_of_disk(bad).is_err() && times_of_disk(bad).is_err(), "{bad}");
+        }
+        assert!(times_of_disk("/dev/sda:4294967296").is_err());
     }
 
     #[test]

@@ -224,6 +224,7 @@ impl Connected {
             hosts: self.hosts.as_deref(),
             resolv_conf: self.resolv_conf.as_deref(),
             users: None,
+            devices: &[],
         }
     }
 

@@ -18,7 +18,8 @@ use rustix::io::Errno;
 use crate::commands::connect::{self, Connected};
 use crate::commands::{Host, Session, detach, logs, now, volume};
 use crate::error::{Context, Error, Kind, Result, both};
-use crate::exec::cgroup::{self, Cgroup};
+use crate::exec::cgroup::{self, Cgroup, devices};
+use crate::exec::device::Asked;
 use crate::exec::error::CODE_FAILED;
 use crate::exec::ids::{UserNamespace, Users};
 use crate::exec::monitor::Monitor;
@@ -300,12 +301,15 @@ fn run_prepared(
         connected,
         users,
     } = *prepared;
-    let cgroup = Cgroup::create(&cgroup_name(&host.store, &container.id), &spec.limits)?;
+    let devices = spec.devices.iter().map(Asked::find).collect::<exec::Result<Vec<_>>>()?;
+    let rules = (!spec.privileged).then(|| devices::rules(&devices));
+    let cgroup = Cgroup::create(&cgroup_name(&host.store, &container.id), &spec.limits, rules.as_deref())?;
     let is_detached = monitor.is_some();
     let attendant = attendant(host, container, spec, monitor);
     let outcome = attendant.and_then(|attendant| {
         let surroundings = Surroundings {
             users,
+            devices: &devices,
             ..connected.surroundings()
         };
         exec::run(root, spec, surroundings, attendant, |pid| {

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use crate::cli::RunArgs;
 use crate::commands::{connection, hardening, volume};
 use crate::error::{Context, Error, Result};
-use crate::exec::DEFAULT_PATH;
 use crate::exec::capability::Capabilities;
+use crate::exec::cgroup::io::{IoLimit, Limited};
 use crate::exec::cgroup::limits::Limits;
+use crate::exec::device::Asked;
 use crate::exec::signals;
 use crate::exec::spec::{Bind, Network, Spec, VolumeMount};
+use crate::exec::{self, DEFAULT_PATH};
 use crate::image::oci::RunConfig;
 
 /// Digits of a container's id that are its host name.
@@ -55,6 +57,7 @@ pub fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
         privileged: args.privileged,
         // Taken when the container is recorded: only then is it known which is free.
         ids: None,
+        devices: devices(&args.device)?,
         capabilities,
         no_new_privileges: security.no_new_privileges,
         seccomp: security.seccomp,
@@ -66,6 +69,8 @@ pub fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
             memory_swap: args.memory_swap,
             cpus: args.cpus,
             pids: args.pids_limit,
+            io: io_limits(args)?,
+            io_weight: args.blkio_weight,
         },
         init: args.init,
         volumes,
@@ -74,6 +79,36 @@ pub fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
     };
     spec.volumes.extend(volume::of_image(config, id, &spec));
     Ok(spec)
+}
+
+/// The devices that were asked for.
+fn devices(asked: &[String]) -> Result<Vec<Asked>> {
+    let device = |text: &String| {
+        text.parse()
+            .map_err(|error: exec::Error| Error::invalid(error.to_string()))
+    };
+    asked.iter().map(device).collect()
+}
+
+/// The limits of disks that were asked for.
+fn io_limits(args: &RunArgs) -> Result<Vec<IoLimit>> {
+    let asked = [
+        (&args.device_read_bps, Limited::ReadBytes),
+        (&args.device_write_bps, Limited::WriteBytes),
+        (&args.device_read_iops, Limited::Reads),
+        (&args.device_write_iops, Limited::Writes),
+    ];
+    let mut limits = Vec::new();
+    for (rates, limited) in asked {
+        for (device, rate) in rates {
+            limits.push(IoLimit {
+                device: std::path::absolute(device).context("resolve", device)?,
+                limited,
+                rate: *rate,
+            });
+        }
+    }
+    Ok(limits)
 }
 
 /// The variables of an env file: a line each, but for empty ones and comments.

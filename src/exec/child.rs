@@ -83,6 +83,9 @@ fn set_up<'a>(plan: &'a Plan<'_>, channel: &Channel) -> Result<Last<'a>> {
             devices.bind_generated(&mut tree, file.path, &file.content)?;
         }
     }
+    for device in plan.surroundings.devices {
+        devices.give(&mut tree, device, spec.ids)?;
+    }
     mounts.mount_hosts(&mut tree)?;
     mounts.mount(&mut tree)?;
 

@@ -26,6 +26,7 @@ pub mod cgroup;
 mod channel;
 mod child;
 mod command;
+pub mod device;
 pub mod error;
 mod files;
 pub mod ids;
@@ -66,6 +67,7 @@ pub use join::{Kinds, enter, join};
 use crate::explain;
 use crate::sys::fork;
 use channel::{Channel, Message};
+use device::Device;
 use error::Attempt;
 use ids::Users;
 use monitor::Monitor;
@@ -120,6 +122,8 @@ pub struct Surroundings<'a> {
     pub hosts: Option<&'a Path>,
     /// What `/etc/resolv.conf` holds.
     pub resolv_conf: Option<&'a str>,
+    /// [`Spec::devices`], looked up.
+    pub devices: &'a [Device],
     /// For [`Spec::ids`].
     pub users: Option<Users<'a>>,
 }

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 use super::cgroup::view::View;
+use super::device::{Device, Kind};
 use super::error::{Attempt, Error, Result, Stage};
 use super::ids::{IdRange, Users};
 use super::masks::Kernel;
@@ -211,6 +212,50 @@ impl Devices {
             .attempt(Stage::Mounts, || at("open up"))?;
         let copy = Copy::of(&self.stage, name).attempt(Stage::Mounts, || at("bind-mount"))?;
         self.bind(&copy, name)
+    }
+
+    /// A device of the host's at its place.
+    pub(super) fn give(&self, tree: &mut Tree, device: &Device, ids: Option<IdRange>) -> Result<()> {
+        let shown = device.target.display();
+        let at = |verb: &str| format!("{verb} the device {shown}");
+        if DEVICES.iter().any(|(name, ..)| {
+            device
+                .target
+                .strip_prefix("/dev")
+                .is_ok_and(|inside| inside == Path::new(name))
+        }) {
+            return Ok(());
+        }
+        const NAME: &str = "given";
+        let (major, minor, mode) = (device.major, device.minor, Mode::from_raw_mode(device.mode));
+        explain::step(|| {
+            let (letter, mode) = (device.kind.letter(), device.mode);
+            format!(
+                "mknod -m {mode:o} {STAGE}/{NAME} {letter} {major} {minor} && chgrp {} {STAGE}/{NAME}",
+                device.group
+            )
+        });
+        let kind = match device.kind {
+            Kind::Character => FileType::CharacterDevice,
+            Kind::Block => FileType::BlockDevice,
+        };
+        let group = ids.map_or(Some(device.group), |ids| ids.host(device.group));
+        rustix::fs::mknodat(&self.stage, NAME, kind, mode, rustix::fs::makedev(major, minor))
+            .and_then(|()| rustix::fs::chownat(&self.stage, NAME, None, group.map(Gid::from_raw), AtFlags::empty()))
+            .and_then(|()| rustix::fs::chmodat(&self.stage, NAME, mode, AtFlags::empty()))
+            .attempt(Stage::Mounts, || at("make"))?;
+        let copy = Copy::of(&self.stage, NAME).attempt(Stage::Mounts, || at("bind-mount"))?;
+        let target = tree.target(&device.target, Target::File)?;
+        refuse_kernel_target(&target, &device.target)?;
+        explain::step(|| {
+            format!(
+                "mount --bind {STAGE}/{NAME} {}; rm {STAGE}/{NAME}",
+                explain::quote(&device.target)
+            )
+        });
+        copy.attach(target).attempt(Stage::Mounts, || at("bind-mount"))?;
+        // The mount has it; the next one's has the same name here.
+        rustix::fs::unlinkat(&self.stage, NAME, AtFlags::empty()).attempt(Stage::Mounts, || at("make"))
     }
 
     /// Bind-mounts `copy` on a new file `/dev/<name>`.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::capability::Capabilities;
 use super::cgroup::limits::Limits;
+use super::device::Asked;
 use super::error::{Error, Result, Stage};
 use super::ids::IdRange;
 use super::rlimit::{Limit, OOM_SCORES};
@@ -80,6 +81,9 @@ pub struct Spec {
     /// The host's numbers of the container's users; none: its users are the host's.
     #[serde(default)]
     pub ids: Option<IdRange>,
+    /// Devices of the host's.
+    #[serde(default)]
+    pub devices: Vec<Asked>,
     /// What the command may have at most; nothing of it unless it is root.
     #[serde(default)]
     pub capabilities: Capabilities,
@@ -145,6 +149,12 @@ impl Spec {
                 "set the score {score} for when memory runs out: it is -1000 to 1000"
             ));
         }
+        if let Some(device) = self.devices.iter().find(|device| !device.check()) {
+            return bad(format!(
+                "give the device {}: it must be an absolute path",
+                device.source.display()
+            ));
+        }
         if let Some(bind) = self.binds.iter().find(|bind| !bind.source.is_absolute()) {
             return bad(format!("mount {}: it must be an absolute path", bind.source.display()));
         }
@@ -167,6 +177,7 @@ impl Spec {
             .iter()
             .map(|bind| bind.target.as_path())
             .chain(self.volumes.iter().map(|volume| volume.target.as_path()))
+            .chain(self.devices.iter().map(|device| device.target.as_path()))
             .chain(self.tmpfs.iter().map(Path::new));
         for target in targets {
             let has_name = target.components().any(|part| matches!(part, Component::Normal(_)));
@@ -196,6 +207,7 @@ pub(super) fn plain() -> Spec {
         read_only: false,
         privileged: false,
         ids: None,
+        devices: Vec::new(),
         capabilities: Capabilities::default(),
         init: false,
         volumes: Vec::new(),

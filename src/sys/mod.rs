@@ -1,6 +1,7 @@
 //! The only unsafe code of plywood: one wrapper, one system call.
 
 pub mod block;
+pub mod bpf;
 pub mod close_range;
 pub mod device_mapper;
 pub mod file_user;

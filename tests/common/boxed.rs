@@ -166,6 +166,7 @@ pub fn spec(args: &[&str]) -> Spec {
         read_only: false,
         privileged: false,
         ids: None,
+        devices: Vec::new(),
         capabilities: Capabilities::default(),
         no_new_privileges: true,
         seccomp: Seccomp::default(),

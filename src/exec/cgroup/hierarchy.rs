@@ -7,7 +7,10 @@ use crate::exec::error::{Attempt, Result, Stage};
 
 /// What plywood uses, by v1's names; v2 calls `blkio` `io`, and counts processor time by itself. On v1 each
 /// costs a start some milliseconds: the kernel waits for all processors when a process moves.
-const USED: [&str; 5] = ["memory", "cpu", "cpuacct", "pids", "blkio"];
+const USED: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "blkio", DEVICES];
+
+/// On v2 a program in its place.
+pub(super) const DEVICES: &str = "devices";
 
 /// The two interfaces of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

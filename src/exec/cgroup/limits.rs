@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::io::{IoLimit, WEIGHTS};
 use crate::exec::error::{Error, Result, Stage};
 
 /// Bytes of memory below which not even a small program starts (Docker refuses the same).
@@ -36,6 +37,12 @@ pub struct Limits {
     /// Processes and threads; zero: no limit; none: [`DEFAULT_PIDS`], where the kernel can.
     #[serde(default)]
     pub pids: Option<u64>,
+    /// What goes to disks, and comes from them.
+    #[serde(default)]
+    pub io: Vec<IoLimit>,
+    /// Its share of a busy disk, 10 to 1000.
+    #[serde(default)]
+    pub io_weight: Option<u16>,
 }
 
 impl Limits {
@@ -61,6 +68,20 @@ impl Limits {
                 ));
             }
             _ => {}
+        }
+        if let Some(limit) = self
+            .io
+            .iter()
+            .find(|limit| limit.rate == 0 || !limit.device.is_absolute())
+        {
+            return bad(format!(
+                "limit {} to {} a second: a disk is an absolute path, and a limit more than nothing",
+                limit.device.display(),
+                limit.rate
+            ));
+        }
+        if let Some(weight) = self.io_weight.filter(|weight| !WEIGHTS.contains(weight)) {
+            return bad(format!("weigh the use of disks {weight}: it is 10 to 1000"));
         }
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let most = u32::try_from(processors).unwrap_or(u32::MAX).saturating_mul(1000);

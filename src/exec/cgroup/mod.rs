@@ -11,7 +11,9 @@
 //! What was asked for and cannot be limited here is an error; what nobody asked
 //! for (processes, figures) is done as far as the kernel can.
 
+pub mod devices;
 mod hierarchy;
+pub mod io;
 pub mod limits;
 mod usage;
 pub(super) mod view;
@@ -19,12 +21,16 @@ pub(super) mod view;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hierarchy::{Hierarchy, Version};
+use rustix::io::Errno;
+
+use devices::Rule;
+use hierarchy::{DEVICES, Hierarchy, Version};
 use limits::{DEFAULT_PIDS, Limits};
 pub use usage::Usage;
 
 use crate::exec::error::{Attempt, Error, Result, Stage};
 use crate::explain;
+use crate::sys::bpf;
 
 /// All of plywood's cgroups begin like this.
 const PREFIX: &str = "plywood-";
@@ -55,18 +61,22 @@ pub fn name(uuid: &str, id: &str) -> String {
 }
 
 impl Cgroup {
-    /// Makes the cgroup `name` with these limits, and no process in it.
+    /// Makes the cgroup `name` with these limits, and no process in it. Without rules for devices all are allowed.
     ///
     /// # Errors
     /// Where a limit cannot be set here, naming it; nothing is left then.
-    pub fn create(name: &str, limits: &Limits) -> Result<Self> {
-        let hierarchies = hierarchy::all()?;
+    pub fn create(name: &str, limits: &Limits, devices: Option<&[Rule]>) -> Result<Self> {
+        let mut hierarchies = hierarchy::all()?;
+        if devices.is_none() {
+            hierarchies.retain(|hierarchy| hierarchy.controllers != [DEVICES]);
+        }
         require(&hierarchies, limits)?;
         let mut cgroup = Self { groups: Vec::new() };
         let made = hierarchies
             .iter()
             .try_for_each(|hierarchy| cgroup.make(hierarchy, name));
-        match made.and_then(|()| cgroup.limit(limits)) {
+        let limited = made.and_then(|()| cgroup.limit(limits));
+        match limited.and_then(|()| devices.map_or(Ok(()), |rules| cgroup.allow(rules))) {
             Ok(()) => {
                 // A person goes in with the shell that starts the container.
                 cgroup.groups.iter().for_each(|group| explain_entering(&group.path));
@@ -181,10 +191,22 @@ impl Cgroup {
                 Version::V2 => group.write("cpu.max", &format!("{quota} {PERIOD}"))?,
             }
         }
+        self.with("blkio").map_or(Ok(()), |group| group.limit_io(limits))?;
         match (self.with("pids"), limits.pids.unwrap_or(DEFAULT_PIDS)) {
             (Some(_), 0) | (None, _) => Ok(()),
             (Some(group), pids) => group.write("pids.max", &pids.to_string()),
         }
+    }
+
+    /// Lets its processes open these devices and no others, as far as the kernel can.
+    fn allow(&self, rules: &[Rule]) -> Result<()> {
+        if let Some(group) = self.with(DEVICES) {
+            group.write("devices.deny", "a")?;
+            let mut lines = rules.iter().flat_map(devices::lines);
+            return lines.try_for_each(|line| group.write("devices.allow", &line));
+        }
+        let unified = self.groups.iter().find(|group| group.version == Version::V2);
+        unified.map_or(Ok(()), |group| group.attach(&devices::program(rules)))
     }
 
     fn with(&self, controller: &str) -> Option<&Group> {
@@ -213,9 +235,37 @@ impl Group {
         }
     }
 
+    /// Has the kernel ask a program at every opening of a device.
+    fn attach(&self, program: &[u64]) -> Result<()> {
+        let at = || format!("limit the devices of {}", self.path.display());
+        explain::step(|| {
+            let (path, length) = (self.path.display(), program.len());
+            format!("# plywood limits the devices of {path}: {length} instructions of BPF (bpftool cgroup show {path})")
+        });
+        let program = match bpf::load_for_devices(program) {
+            Ok(program) => program,
+            // A kernel may be built without; every mount forbids devices all the same.
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::NOSYS)) => {
+                tracing::debug!("no programs for the devices of a cgroup: {error}");
+                return Ok(());
+            }
+            Err(error) => return Err(error).attempt(Stage::Limits, at),
+        };
+        let folder = std::fs::File::open(&self.path).attempt(Stage::Limits, at)?;
+        bpf::attach_to_devices(program, folder).attempt(Stage::Limits, at)
+    }
+
     fn write(&self, file: &str, value: &str) -> Result<()> {
         let path = self.path.join(file);
-        explain::step(|| format!("echo {value} > {}", path.display()));
+        explain::step(|| {
+            // A star is a pattern to a shell.
+            let value = if value.contains('*') {
+                format!("'{value}'")
+            } else {
+                value.to_owned()
+            };
+            format!("echo {value} > {}", path.display())
+        });
         std::fs::write(&path, value).attempt(Stage::Limits, || format!("write {value} to {}", path.display()))
     }
 
@@ -270,6 +320,7 @@ fn require(hierarchies: &[Hierarchy], limits: &Limits) -> Result<()> {
         ("memory", "memory", limits.memory.is_some()),
         ("cpu", "processors", limits.cpus.is_some()),
         ("pids", "processes", limits.pids.is_some_and(|pids| pids > 0)),
+        ("blkio", "disks", !limits.io.is_empty() || limits.io_weight.is_some()),
     ];
     for (controller, what, is_wanted) in wanted {
         let is_there = hierarchies
