@@ -193,6 +193,66 @@ fn root_userns_a_running_container_is_entered_copied_and_started_again() {
 }
 
 #[test]
+fn root_userns_a_files_capability_is_the_same_in_the_layer() {
+    const NAME: &str = "SCHILY.xattr.security.capability";
+    let capability = hex("0100000200200000000000000000000000000000");
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_pax_extensions([(NAME, &capability[..])]).unwrap();
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o755);
+    header.set_size(2);
+    tar.append_data(&mut header, "able", &b"#!"[..]).unwrap();
+    let tar = tar.into_inner().unwrap();
+    for plywood in stores() {
+        plywood.ok([
+            "run", "-d", "--name", "one", "--userns", "auto", "base", "sleep", "1000",
+        ]);
+        plywood.fed(["cp", "-", "one:/"], &tar);
+        plywood.ok(["stop", "-t", "0", "one"]);
+        plywood.ok(["commit", "one", "able"]);
+        let out = plywood.beside("able.tar");
+        plywood.ok(["export", "--format", "rootfs", "-o", out.to_str().unwrap(), "able"]);
+        let mut archive = tar::Archive::new(fs::File::open(&out).unwrap());
+        let mut entries = archive.entries().unwrap().map(Result::unwrap);
+        let mut entry = entries.find(|entry| entry.path().unwrap().ends_with("able")).unwrap();
+        let kept = entry.pax_extensions().unwrap().unwrap().map(Result::unwrap);
+        let kept = kept
+            .filter(|extension| extension.key() == Ok(NAME))
+            .map(|extension| extension.value_bytes().to_vec());
+        assert_eq!(kept.collect::<Vec<_>>(), [&capability[..]]);
+    }
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+    (0..text.len()).step_by(2).map(byte).collect()
+}
+
+#[test]
+fn root_userns_owners_past_its_numbers_are_nobodys_and_stay() {
+    for plywood in stores() {
+        plywood.ok([
+            "run",
+            "--name",
+            "far",
+            "base",
+            "sh",
+            "-c",
+            "echo far > /far; chown 70000:70000 /far",
+        ]);
+        plywood.ok(["commit", "far", "far"]);
+        let script = "stat -c %u:%g /far; cat /far; echo x > /far; chmod 777 /far; chown 0 /far; rm /far; echo tried";
+        let told = plywood.ok(["run", "--name", "near", "--userns", "auto", "far", "sh", "-c", script]);
+        assert_eq!(told, "65534:65534\nfar\ntried");
+        assert_eq!(plywood.ok(["diff", "near"]), "");
+        assert_eq!(
+            plywood.ok(["run", "--rm", "far", "stat", "-c", "%u:%g:%a", "/far"]),
+            "70000:70000:644"
+        );
+    }
+}
+
+#[test]
 fn root_userns_no_two_containers_share_a_number() {
     let plywood = store("overlay");
     let names: Vec<String> = (0..6).map(|number| format!("c{number}")).collect();

@@ -179,9 +179,12 @@ impl<'a> HostMounts<'a> {
             map_ids: spec.ids.is_some(),
         });
         let users = plan.surroundings.users.map(|users| users.namespace.user());
-        let hosts = hosts
-            .map(|bind| HostMount::open(plan.root, &bind, false, users))
-            .transpose()?;
+        let open = |bind: &Bind| HostMount::open(plan.root, bind, false, users);
+        let hosts = hosts.map(|bind| {
+            // Where the filesystem of plywood's own files cannot show other owners, this one can still be read.
+            open(&bind).or_else(|_| open(&Bind { map_ids: false, ..bind }))
+        });
+        let hosts = hosts.transpose()?;
         let mut binds = Vec::new();
         for bind in &spec.binds {
             binds.push((

@@ -193,6 +193,10 @@ impl Holder {
         self.line.read_exact(&mut code).attempt(Stage::Namespaces, at)?;
         match i32::from_le_bytes(code) {
             0 => Ok(()),
+            code if Errno::from_raw_os_error(code) == Errno::NOSPC => Err(Error::new(
+                Stage::Namespaces,
+                "make a user namespace: the kernel allows no more (sysctl user.max_user_namespaces)",
+            )),
             code => Err(std::io::Error::from_raw_os_error(code)).attempt(Stage::Namespaces, at),
         }
     }
@@ -246,7 +250,7 @@ pub fn become_root() -> Result<(), Errno> {
 pub(super) fn enter(namespace: BorrowedFd<'_>, own_mounts: bool) -> Result<()> {
     let at = || "enter the user namespace".to_owned();
     setns(namespace, CloneFlags::CLONE_NEWUSER).attempt(Stage::User, at)?;
-    stay_hidden()?;
+    leave::stay_hidden()?;
     match own_mounts {
         true => unshare(CloneFlags::CLONE_NEWNS).attempt(Stage::User, at),
         false => Ok(()),
@@ -303,14 +307,7 @@ pub(super) fn act_as(range: IdRange) -> Result<()> {
     explain::step(|| format!("# plywood makes what follows as host user {first}: the container's root"));
     file_user::make_files_as(range.first)
         .attempt(Stage::Namespaces, || "make files as the container's root".to_owned())?;
-    stay_hidden()
-}
-
-/// A change of user clears both.
-fn stay_hidden() -> Result<()> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .attempt(Stage::Namespaces, || "forbid tracing".to_owned())?;
-    leave::die_with_parent()
+    leave::stay_hidden()
 }
 
 #[cfg(test)]

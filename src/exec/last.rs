@@ -54,7 +54,7 @@ impl Last<'_> {
         }
         let last = privilege::become_user(user, spec, self.filter)?;
         // Becoming another user has cleared it; plywood may have died meanwhile.
-        leave::die_with_parent()?;
+        leave::stay_hidden()?;
         if !channel.is_open() {
             return Err(plywood_is_gone());
         }

@@ -33,6 +33,13 @@ pub(super) fn die_with_parent() -> Result<()> {
         .attempt(Stage::Namespaces, || "tie the container to plywood".to_owned())
 }
 
+/// What the host knows stays the host's, and the end with plywood: a change of user takes both back.
+pub(super) fn stay_hidden() -> Result<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .attempt(Stage::Namespaces, || "forbid tracing".to_owned())?;
+    die_with_parent()
+}
+
 /// Closes everything but standard error, for `--explain`, and `keep`.
 pub(super) fn close_all_but(keep: &[BorrowedFd<'_>]) -> Result<()> {
     let mut keep: Vec<u32> = keep

@@ -16,6 +16,8 @@ pub struct Rule {
     /// None: all.
     minor: Option<u32>,
     access: Access,
+    /// Somebody asked for it: then it must be.
+    pub(super) is_asked: bool,
 }
 
 /// Docker's list (moby, oci/devices): any node may be made, and these be used. 136 are the terminals of devpts.
@@ -38,18 +40,21 @@ pub fn rules(devices: &[Device]) -> Vec<Rule> {
         major: None,
         minor: None,
         access: Access::MAKE,
+        is_asked: false,
     };
     let standard = DEFAULT.map(|(major, minor)| Rule {
         kind: Some(Kind::Character),
         major: Some(major),
         minor,
         access: Access::ALL,
+        is_asked: false,
     });
     let given = devices.iter().map(|device| Rule {
         kind: Some(device.kind),
         major: Some(device.major),
         minor: Some(device.minor),
         access: device.access,
+        is_asked: true,
     });
     [make].into_iter().chain(standard).chain(given).collect()
 }
