@@ -161,6 +161,13 @@ impl UserNamespace {
     }
 }
 
+impl Drop for UserNamespace {
+    fn drop(&mut self) {
+        // The processes that a person has them by.
+        explain::step(|| "kill $others $users; exec 9<&-".to_owned());
+    }
+}
+
 /// The process that makes the namespaces, and that they need until somebody has a handle on them.
 struct Holder {
     pid: Pid,

@@ -68,8 +68,8 @@ impl OwnStreams {
             });
         }
         let stdin = if spec.stdin { self.stdin } else { devices.open_null()? };
-        for stream in [&stdin, &self.stdout, &self.stderr] {
-            give_pipe(stream, user.host_uid(spec.ids))?;
+        for (name, stream) in [("stdin", &stdin), ("stdout", &self.stdout), ("stderr", &self.stderr)] {
+            give_pipe(name, stream, user.host_uid(spec.ids))?;
         }
         Ok(Arranged {
             stdin,
@@ -81,13 +81,13 @@ impl OwnStreams {
 }
 
 /// Lets another user than plywood's open `/dev/stdout` and the like where they are pipes without a name.
-fn give_pipe(stream: &OwnedFd, owner: u32) -> Result<()> {
+fn give_pipe(name: &str, stream: &OwnedFd, owner: u32) -> Result<()> {
     const PIPEFS_MAGIC: rustix::fs::FsWord = 0x5049_5045;
     let at = || "give a pipe to the user".to_owned();
     if owner == 0 || rustix::fs::fstatfs(stream).attempt(Stage::Namespaces, at)?.f_type != PIPEFS_MAGIC {
         return Ok(());
     }
-    explain::step(|| format!("chown {owner} /dev/stdin /dev/stdout /dev/stderr # where it is a pipe"));
+    explain::step(|| format!("chown {owner} /dev/{name}"));
     rustix::fs::fchown(stream, Some(Uid::from_raw(owner)), None).attempt(Stage::Namespaces, at)
 }
 

@@ -104,6 +104,9 @@ impl Stack {
         flags: MsFlags,
     ) -> Result<()> {
         let (options, source) = (self.options()?, self.source());
+        if let Some(root) = root {
+            step(|| format!("# the next as host user {root} with root's rights: the host's root is nobody there"));
+        }
         step(|| {
             let shown = shown_flags(flags);
             format!(
