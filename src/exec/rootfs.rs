@@ -374,7 +374,8 @@ impl HostMount {
         if let Some(users) = users.filter(|_| bind.map_ids) {
             explain_mapping(&explain::quote(&bind.source));
             copy.map_ids(users).attempt(Stage::Mounts, || {
-                at("have the filesystem show other owners (:idmap, which not all can) in")
+                let shown = bind.source.display();
+                format!("show other owners in {shown} (:idmap): not every filesystem can")
             })?;
         }
         let stat = rustix::fs::fstat(&copy).attempt(Stage::Mounts, || at("look at"))?;
