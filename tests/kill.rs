@@ -31,7 +31,7 @@ struct Scene {
     verb: fn(&Rig) -> Verb,
 }
 
-const SCENES: [Scene; 14] = [
+const SCENES: [Scene; 15] = [
     Scene {
         name: "import",
         prepare: |rig| forget(rig, "n0:1"),
@@ -86,6 +86,11 @@ const SCENES: [Scene; 14] = [
         name: "run --rm",
         prepare: |rig| remove_container(rig),
         verb: |_| Verb::passing(KEEP, "c0", 1),
+    },
+    Scene {
+        name: "run --userns auto",
+        prepare: |rig| remove_container(rig),
+        verb: |_| Verb::with_users(KEEP, "c0", 1),
     },
     Scene {
         name: "start",

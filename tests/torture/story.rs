@@ -151,6 +151,14 @@ impl Verb {
         Self::on_container(&args, container, Stay::Gone)
     }
 
+    /// `run --rm` with users of its own.
+    pub fn with_users(image: &str, container: &str, number: u64) -> Self {
+        let mut verb = Self::passing(image, container, number);
+        let users = ["--userns", "auto"].map(str::to_owned);
+        verb.args.splice(1..1, users);
+        verb
+    }
+
     /// `start`.
     pub fn start(container: &str) -> Self {
         Self::on_container(&["start", "-a", container], container, Stay::Changed)
