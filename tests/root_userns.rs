@@ -170,6 +170,7 @@ fn root_userns_a_running_container_is_entered_copied_and_started_again() {
         plywood.ok(["cp", &path("page"), "one:/etc/mine"]);
         plywood.ok(["cp", &path("mine"), "one:/root"]);
         let tar = plywood.run(["cp", "one:/srv/site", "-"]);
+        assert!(tar.stdout.ends_with(&[0; 1024]) && tar.stdout.len().is_multiple_of(512));
         plywood.fed(["cp", "-", "one:/tmp"], &tar.stdout);
         let listed = "stat -c %u:%g:%a /back /back/deep/page /etc/mine /root/mine /tmp/deep/page /root; cat /etc/mine";
         assert_eq!(

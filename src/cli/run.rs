@@ -11,9 +11,10 @@ use crate::exec::cgroup::limits::Swap;
 /// Whose numbers a container's users have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum UsersChoice {
-    /// The host's
+    /// The host's: root inside is root outside, less its capabilities
     Host,
-    /// A range of the host's that is the container's own
+    /// A range of the host's that no other container has: root inside is a user without rights outside, and files
+    /// keep the image's owners
     Auto,
 }
 
@@ -53,8 +54,7 @@ pub struct RunArgs {
     /// All capabilities, all system calls, devices, no masked paths: the container can take over the host
     #[arg(long)]
     pub privileged: bool,
-    /// auto: the container's root is a host user without rights, and its users are a range of the host's that no
-    /// other container has; files keep the image's owners. host: its users are the host's
+    /// Whose user and group numbers the container's are
     #[arg(long, value_name = "USERS", default_value = "host")]
     pub userns: UsersChoice,
     /// Give a capability more (NET_ADMIN), or ALL

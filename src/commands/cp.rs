@@ -56,7 +56,12 @@ pub fn run(args: &CpArgs, session: &Session) -> Outcome {
         }),
         (Place::Container(name, from), Place::Stream) => with_root(session, &name, Access::ReadOnly, |root| {
             let mut source = Source::find(root, &from)?;
-            root.in_its_users(|| source.write(&mut std::io::stdout().lock()))
+            root.in_its_users(|| {
+                let mut out = std::io::stdout().lock();
+                source.write(&mut out)?;
+                // A process that ends for another one writes nothing at its end.
+                out.flush().context("write", STREAM)
+            })
         }),
         (Place::Host(from), Place::Container(name, to)) => {
             let mut source = Source::find(&Root::Host, &from)?;
