@@ -153,12 +153,13 @@ impl Client {
 
     fn receive<'b>(&self, message: &'b mut [u8]) -> Result<Heard<'b>> {
         match rustix::io::retry_on_intr(|| rustix::net::recv(&self.socket, &mut *message, RecvFlags::empty())) {
-            Ok((0, _)) | Err(Errno::CONNRESET) => Ok(Heard::End),
+            Ok((0, _)) => Ok(Heard::End),
             Ok((length, _)) => {
                 let said = message.get(..length).and_then(FromMonitor::decode);
                 Ok(said.map_or(Heard::Nothing, Heard::Said))
             }
-            Err(Errno::AGAIN) => Ok(Heard::Nothing),
+            // Told once where the monitor ended before it had read all of ours: its last words may wait behind it.
+            Err(Errno::AGAIN | Errno::CONNRESET) => Ok(Heard::Nothing),
             Err(error) => Err(Error::system(Stage::Supervision, "hear from the monitor", error)),
         }
     }
@@ -292,6 +293,24 @@ impl<'a> Keys<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_monitors_last_words_are_heard_where_it_did_not_hear_ours() {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        rustix::net::send(&ours, &ToMonitor::EndOfInput.encode(), SendFlags::empty()).unwrap();
+        let last = FromMonitor::Ended { code: 6, told: "" };
+        rustix::net::send(&theirs, &last.encode(), SendFlags::empty()).unwrap();
+        drop(theirs);
+        let client = Client::new(ours);
+        let mut message = [0; MESSAGE_MAX];
+        let heard = std::iter::repeat_with(|| match client.receive(&mut message).unwrap() {
+            Heard::Nothing => None,
+            Heard::Said(FromMonitor::Ended { code, .. }) => Some(Some(code)),
+            Heard::Said(_) | Heard::End => Some(None),
+        });
+        assert_eq!(heard.take(3).flatten().next(), Some(Some(6)));
+    }
 
     #[test]
     fn the_keys_for_leaving_are_seen_and_others_pass() {
