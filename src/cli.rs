@@ -168,6 +168,9 @@ pub enum Verb {
     #[command(after_help = "Example:\n  plywood rm website")]
     Rm(RmArgs),
     /// Make a container's changes a new image: one layer more
+    #[command(
+        after_help = "A container that runs is frozen for the moment in which its files are captured, and goes on: on the thin\ndriver for some milliseconds, on overlay for as long as reading its changes takes.\n\nExamples:\n  plywood commit -m \"nginx set up\" -c 'CMD [\"nginx\"]' ops ops-nginx\n  plywood commit --pause=false website website:nightly"
+    )]
     Commit(CommitArgs),
     /// List what a container changed, or what differs between two images
     #[command(
@@ -451,7 +454,10 @@ pub struct CommitArgs {
     /// How to find the changes
     #[arg(long, value_name = "DIFFER", default_value = "auto")]
     pub diff: DiffChoice,
-    /// Name or id of the container
+    /// Freeze a container that runs while its files are captured; with false its files are taken as they come
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub pause: bool,
+    /// Name or id of the container, running or not
     pub container: String,
     /// Name for the image; without it the image has only its id
     #[arg(value_name = "NAME[:TAG]")]

@@ -4,32 +4,29 @@
 //! difference streamed through sha256 into a blob, the copy made the layer's
 //! content, config and manifest written, the name moved. Until that last step
 //! nothing of it can be seen; a kill before leaves what the next command clears.
+//!
+//! A container that runs is [frozen](super::freeze) meanwhile: on thin while it is
+//! captured; on overlay, which cannot copy in a moment, while its difference is
+//! written, and the layer is then made from that.
 
-use std::io::Write;
-
-use plywood_store::blob::Descriptor;
-use plywood_store::compress::Compression;
-use plywood_store::digest::Hashing;
-use plywood_store::intent::{Intent, Plan};
-use plywood_store::layer::Limits;
-use plywood_store::layer::diff::{Everything, Options, Written, write_layer};
-use plywood_store::layer::times::set_times;
+use plywood_store::intent::Plan;
 use plywood_store::record::{ContainerRecord, ImageRecord, LayerRecord};
-use plywood_store::{DiffId, Digest, Driver};
+use plywood_store::{DiffId, Driver, Store};
 use serde::Serialize;
 
-use crate::cli::{CommitArgs, DiffChoice};
+use crate::cli::CommitArgs;
+use crate::commands::container::Hold;
+use crate::commands::freeze::Still;
+use crate::commands::layer::{Committed, Writing};
 use crate::commands::room::Room;
-use crate::commands::{Host, Session, container, random_key, tag};
-use crate::error::{Error, Result, both};
-use crate::explain::{quote, step};
+use crate::commands::{Host, Session, container, tag};
+use crate::error::{Error, Kind, Result};
+use crate::exec::state;
 use crate::failure::{OK, Outcome};
 use crate::image::change::Change;
 use crate::image::compose::{self, ImageDraft, Step};
-use crate::image::undo::{Made, undoing};
-use crate::image::{oci, source};
-use crate::output::Bars;
-use crate::snapshot::{Access, Comparison, NewLayer};
+use crate::image::oci::{self, ImageConfig};
+use crate::image::undo::undoing;
 
 /// Commits, and prints the new image's id.
 ///
@@ -48,14 +45,15 @@ pub fn run(args: &CommitArgs, session: &Session) -> Outcome {
     }
     let host = session.host()?;
     let container = host.store.find_container(&args.container)?;
-    let _hold = container::hold(session, &host.store, &container)?;
-    container::refuse_shown(&host.store, &container)?;
+    let user = User::found(session, &host.store, &container, args.pause)?;
     let base = host.store.images.get(&container.image.0.hex())?.ok_or_else(|| {
         Error::corrupt(format!(
             "container {} stands on image {}, which has no record",
             container.name, container.image
         ))
     })?;
+    // Of one that runs nobody keeps the image: it may go with its container.
+    let config = oci::read_config(&host.store, &base)?;
     let plan = Plan::Work {
         verb: "commit".to_owned(),
         blobs: Vec::new(),
@@ -65,13 +63,25 @@ pub fn run(args: &CommitArgs, session: &Session) -> Outcome {
     let room = Room::under(host.store.root())?;
     let committed = undoing(&host.store, &*host.snapshotter, plan, |intent, made| {
         bars.begin(&format!("committing {}", container.name), None);
-        let layer = commit_layer(&host, &container, args.diff, intent, made, bars);
+        let writing = Writing {
+            host: &host,
+            how: args.diff,
+            bars,
+        };
+        let layer = writing.layer(&container, user, intent, made);
         bars.end();
         let layer = layer?;
         for note in &layer.notes {
             session.output.note(format!("left out: {note}"));
         }
-        let image = compose_image(&host, args, &container, &base, layer.record.as_ref(), changes)?;
+        let image = compose_image(
+            &host,
+            args,
+            &container,
+            (&base, &config),
+            layer.record.as_ref(),
+            changes,
+        )?;
         Ok((image, layer))
     });
     let (image, layer) = committed.map_err(|error| match host.snapshotter.driver() {
@@ -113,173 +123,43 @@ struct Told {
     left_out: Vec<String>,
 }
 
-/// What became of the changes.
-struct Committed {
-    /// None where nothing changed: no layer is needed for it.
-    record: Option<LayerRecord>,
-    notes: Vec<String>,
+/// Who has the container while it is committed.
+pub(super) enum User<'a> {
+    /// This command, which keeps others away until it ends.
+    Held(#[allow(dead_code, reason = "held, not looked at")] Hold),
+    /// The container itself.
+    Still(Box<Still<'a>>),
 }
 
-fn commit_layer(
-    host: &Host,
-    container: &ContainerRecord,
-    how: DiffChoice,
-    intent: &mut Intent,
-    made: &mut Made,
-    bars: &Bars,
-) -> Result<Committed> {
-    let copy = random_key("commit");
-    host.snapshotter.capture(&container.id, &copy, intent)?;
-    match commit_copy(host, &copy, how, intent, made, bars) {
-        Ok(committed) => Ok(committed),
-        Err(error) => both(Err(error), host.snapshotter.remove(&copy)),
-    }
-}
-
-fn commit_copy(
-    host: &Host,
-    copy: &str,
-    how: DiffChoice,
-    intent: &mut Intent,
-    made: &mut Made,
-    bars: &Bars,
-) -> Result<Committed> {
-    let comparison = host.snapshotter.compare(copy)?;
-    let (written, layer) = write_blob(host, &comparison, how, intent, made, bars)?;
-    let Comparison { parent, child, .. } = comparison;
-    child.close()?;
-    if let Some(parent) = parent {
-        parent.close()?;
-    }
-    if written.entries == 0 {
-        host.snapshotter.remove(copy)?;
-        return Ok(Committed {
-            record: None,
-            notes: written.notes,
-        });
-    }
-    if let Some(latest) = oci::source_date_epoch()?
-        && host.snapshotter.driver() == Driver::Thin
-    {
-        settle_times(host, copy, &layer, latest)?;
-    }
-    let record = made.layer(&host.store, host.snapshotter.as_ref(), intent, copy, &layer)?;
-    Ok(Committed {
-        record: Some(record),
-        notes: written.notes,
-    })
-}
-
-/// On thin the copy itself becomes the layer: it must have the times that the layer's tar says, none of them
-/// after `latest` (seconds since 1970).
-fn settle_times(host: &Host, copy: &str, layer: &NewLayer, latest: i64) -> Result<()> {
-    let mut tar = host.store.blobs.open(&layer.blob.digest)?;
-    let mounted = host.snapshotter.mount(copy, Access::ReadWrite)?;
-    step(|| {
-        let folder = quote(mounted.path());
-        format!(
-            "find {folder} -mindepth 1 -newermt @{latest} -exec touch --no-dereference --date=@{latest} {{}} +    # what the layer has"
-        )
-    });
-    let settled = set_times(mounted.dir(), &mut tar, &Limits::default());
-    both(settled, mounted.close())
-}
-
-/// Streams the difference into a blob: stored as it is, so its digest is the DiffID.
-fn write_blob(
-    host: &Host,
-    comparison: &Comparison,
-    how: DiffChoice,
-    intent: &mut Intent,
-    made: &mut Made,
-    bars: &Bars,
-) -> Result<(Written, NewLayer)> {
-    let options = Options {
-        clamp_mtime: oci::source_date_epoch()?,
-        room: Some(source::room_in(host.store.root())?),
-        ..Options::default()
-    };
-    explain_difference(comparison);
-    let parent = comparison.parent.as_ref().map(|parent| parent.dir());
-    let child = comparison.child.dir();
-    let mut out = Counting {
-        inner: host.store.blobs.writer()?,
-        bars,
-    };
-    let written = match how {
-        DiffChoice::Walk => write_layer(parent, child, &Everything, &options, &mut out)?,
-        DiffChoice::Auto | DiffChoice::Verify => {
-            write_layer(parent, child, comparison.scope.as_ref(), &options, &mut out)?
-        }
-    };
-    if written.entries == 0 {
-        let nothing = Descriptor {
-            media_type: Compression::None.layer_media_type().to_owned(),
-            digest: Digest::of(b""),
-            size: 0,
-        };
-        return Ok((
-            written,
-            NewLayer {
-                diff_id: DiffId(nothing.digest),
-                size: 0,
-                blob: nothing,
-            },
-        ));
-    }
-    let stored = made.blob(out.inner, intent, None)?;
-    if how == DiffChoice::Verify {
-        let thorough = Options {
-            thorough: true,
-            ..options
-        };
-        let mut oracle = Hashing::new(std::io::sink());
-        write_layer(parent, child, &Everything, &thorough, &mut oracle)?;
-        let (_, digest, _) = oracle.finish();
-        if digest != stored.digest {
-            return Err(Error::corrupt(format!(
-                "the differs disagree: {} by the driver's own, {digest} by a walk that reads everything",
-                stored.digest
-            ))
-            .hinted("this is a bug in plywood; --diff=walk commits what the walk found"));
+impl<'a> User<'a> {
+    fn found(session: &Session, store: &'a Store, container: &ContainerRecord, pause: bool) -> Result<Self> {
+        loop {
+            if let Some(still) = Still::take(store, container, pause)? {
+                return Ok(Self::Still(Box::new(still)));
+            }
+            match container::hold(session, store, container) {
+                Ok(hold) => {
+                    container::refuse_shown(store, container)?;
+                    return Ok(Self::Held(hold));
+                }
+                // Somebody has started it in between.
+                Err(error) if error.kind() == Kind::InUse && is_running(store, container)? => {}
+                Err(error) => return Err(error),
+            }
         }
     }
-    let blob = Descriptor {
-        media_type: Compression::None.layer_media_type().to_owned(),
-        digest: stored.digest,
-        size: stored.size,
-    };
-    Ok((
-        written,
-        NewLayer {
-            diff_id: DiffId(stored.digest),
-            size: stored.size,
-            blob,
-        },
-    ))
 }
 
-/// No program of a shell writes an OCI layer; one that shows what is in it comes next to it.
-fn explain_difference(comparison: &Comparison) {
-    let child = quote(comparison.child.path());
-    match &comparison.parent {
-        Some(parent) => {
-            let parent = quote(parent.path());
-            step(|| {
-                format!(
-                    "# plywood writes what differs between {parent} and {child} as a layer tar; to see it: diff -rq --no-dereference {parent} {child}"
-                )
-            });
-        }
-        None => step(|| format!("# plywood writes all of {child} as a layer tar")),
-    }
+fn is_running(store: &Store, container: &ContainerRecord) -> Result<bool> {
+    let current = store.containers.get(&container.id)?;
+    Ok(current.is_some_and(|current| state::is_alive(&current.state)))
 }
 
 fn compose_image(
     host: &Host,
     args: &CommitArgs,
     container: &ContainerRecord,
-    base: &ImageRecord,
+    (base, config): (&ImageRecord, &ImageConfig),
     layer: Option<&LayerRecord>,
     changes: Vec<Change>,
 ) -> Result<ImageRecord> {
@@ -293,7 +173,7 @@ fn compose_image(
         author: args.author.clone(),
         changes,
     };
-    let config = compose::next_config(Some(&oci::read_config(&host.store, base)?), layer, &step)?;
+    let config = compose::next_config(Some(config), layer, &step)?;
     let mut layers = Vec::with_capacity(base.layers.len() + 1);
     for chain in &base.layers {
         let record = host.store.layers.get(&chain.0.hex())?;
@@ -301,22 +181,4 @@ fn compose_image(
     }
     layers.extend(layer.cloned());
     compose::publish_image(&host.store, &ImageDraft::new(&config, layers)?, args.name.as_ref())
-}
-
-/// Tells the bar what passes.
-struct Counting<'a, W> {
-    inner: W,
-    bars: &'a Bars,
-}
-
-impl<W: Write> Write for Counting<'_, W> {
-    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
-        let count = self.inner.write(buffer)?;
-        self.bars.advance(count as u64);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
-    }
 }

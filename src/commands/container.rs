@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::commands::connect::{self, Connected};
-use crate::commands::{Host, Session, detach, logs, now, volume};
+use crate::commands::{Host, Session, detach, freeze, logs, now, volume};
 use crate::error::{Context, Error, Kind, Result, both};
 use crate::exec::cgroup::{self, Cgroup, devices};
 use crate::exec::device::Asked;
@@ -130,12 +130,27 @@ pub fn refuse_shown(store: &Store, container: &ContainerRecord) -> Result<()> {
     }
 }
 
-/// Takes hold of a container unless somebody has it, or it has outlived its plywood. It need not be there.
+/// Takes hold of a container unless somebody has it or reads it, or it has outlived its plywood. It need not be
+/// there.
 ///
 /// # Errors
 /// Where the lock file cannot be opened.
 pub fn try_hold(store: &Store, id: &str) -> Result<Option<Hold>> {
-    let path = store.folder("locks")?.join(format!("{LOCK}{id}"));
+    let Some(hold) = try_lock(store, &format!("{LOCK}{id}"))? else {
+        return Ok(None);
+    };
+    // The caller's record is older than the hold.
+    let current = store.containers.get(id)?;
+    let lives = current.is_some_and(|current| state::is_alive(&current.state));
+    Ok((!lives && !freeze::is_read(store, id)?).then_some(hold))
+}
+
+/// Takes the lock file `name`, which is made where it is not there; none where another has it.
+///
+/// # Errors
+/// Where it cannot be opened.
+pub fn try_lock(store: &Store, name: &str) -> Result<Option<Hold>> {
+    let path = store.folder("locks")?.join(name);
     loop {
         let file = OpenOptions::new()
             .create(true)
@@ -149,12 +164,9 @@ pub fn try_hold(store: &Store, id: &str) -> Result<Option<Hold>> {
             Err(Errno::WOULDBLOCK) => return Ok(None),
             Err(error) => return Err(Error::io("lock", &path, error)),
         }
-        // Who held it may have removed container and file just now: then this locks nothing.
+        // Who held it may have removed the file just now: then this locks nothing.
         if durable::is_still_at(&file, &path)? {
-            // The caller's record is older than the hold.
-            let current = store.containers.get(id)?;
-            let lives = current.is_some_and(|current| state::is_alive(&current.state));
-            return Ok((!lives).then_some(Hold { _file: file }));
+            return Ok(Some(Hold { _file: file }));
         }
     }
 }
@@ -164,7 +176,15 @@ pub fn try_hold(store: &Store, id: &str) -> Result<Option<Hold>> {
 /// # Errors
 /// Where the file cannot be removed.
 pub fn forget(store: &Store, id: &str, hold: Hold) -> Result<()> {
-    let path = store.folder("locks")?.join(format!("{LOCK}{id}"));
+    forget_lock(store, &format!("{LOCK}{id}"), hold)
+}
+
+/// Removes the lock file `name`. Only its holder may.
+///
+/// # Errors
+/// Where the file cannot be removed.
+pub fn forget_lock(store: &Store, name: &str, hold: Hold) -> Result<()> {
+    let path = store.folder("locks")?.join(name);
     std::fs::remove_file(&path)
         .or_else(|error| {
             if error.kind() == std::io::ErrorKind::NotFound {
@@ -233,6 +253,9 @@ pub fn run(
         }),
     };
     let outcome = run_prepared(session, host, &prepared, monitor, begins);
+    if let Err(error) = freeze::wait_for_release(&host.store, &container.id) {
+        session.output.note(format!("{error}"));
+    }
     let began = !outcome.as_ref().is_err_and(exec::Error::is_before_command);
     let releasing = connected.release(host, &container.id);
     let outcome = finish(host, &ended, outcome, mounted.close());

@@ -15,6 +15,7 @@ pub mod diff;
 pub mod doctor;
 pub mod exec;
 pub mod export;
+pub mod freeze;
 pub mod gc;
 mod hardening;
 pub mod history;
@@ -22,6 +23,7 @@ mod ids;
 pub mod images;
 pub mod import;
 pub mod inspect;
+mod layer;
 pub mod live;
 pub mod logs;
 pub mod mount;
@@ -92,8 +94,10 @@ impl Session {
         let snapshotter = open_driver(&store)?;
         let recovered = snapshotter.recover()?;
         let host = Host { store, snapshotter };
+        // A frozen container cannot end.
+        let thawed = freeze::sweep(&host.store)?;
         connect::sweep(&host.store)?;
-        for line in recovered.into_iter().chain(rm::take_up(&host)?) {
+        for line in recovered.into_iter().chain(thawed).chain(rm::take_up(&host)?) {
             self.output.note(format!("recovered: {line}"));
         }
         container::sweep_cgroups(&host.store)?;

@@ -11,6 +11,14 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
     parse_start_ticks(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
+/// The parent of process `pid` (`/proc/<pid>/stat`, field 4); none where there is none to be seen.
+pub fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    let parent = rest.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    (parent > 0).then_some(parent)
+}
+
 fn parse_start_ticks(stat: &str) -> Option<u64> {
     // The second field is the command's name in parentheses, and may hold any of them.
     let (_, rest) = stat.rsplit_once(')')?;

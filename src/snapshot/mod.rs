@@ -10,7 +10,8 @@
 //! the tar is applied to [`Mounted::dir`], [`Mounted::close`] (synced), then
 //! [`Snapshotter::commit`]. Walk of one commit: [`Snapshotter::capture`] the
 //! container's snapshot, [`Snapshotter::compare`] the copy with its parent, the
-//! difference is written as a blob, [`Snapshotter::commit`] the copy.
+//! difference is written as a blob, [`Snapshotter::commit`] the copy. While the container runs it is
+//! [`Snapshotter::capture_live`], which may give what is to be read instead of a copy.
 //!
 //! Every method takes the store's exclusive lock itself, for its short steps
 //! only; callers hold none across a call. An empty snapshot's root directory has
@@ -74,6 +75,25 @@ pub struct Users<'a> {
     pub root: u32,
 }
 
+/// Does what it is given while those who write to a snapshot are held back.
+pub type HeldBack<'a> = &'a dyn Fn(&mut dyn FnMut() -> Result<()>) -> Result<()>;
+
+/// Who has an active snapshot mounted for writing.
+pub struct User<'a> {
+    /// The process in whose mount namespace it is.
+    pub process: u32,
+    /// How to hold it back.
+    pub held_back: HeldBack<'a>,
+}
+
+impl std::fmt::Debug for User<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User")
+            .field("process", &self.process)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A driver.
 pub trait Snapshotter {
     /// Which one.
@@ -91,6 +111,11 @@ pub trait Snapshotter {
     /// nothing writes to it, and nothing has it mounted for writing. Until the copy is
     /// committed or removed a driver may refuse to mount `key` for writing, as in use.
     fn capture(&self, key: &str, copy: &str, owner: &Intent) -> Result<()>;
+
+    /// The same of a snapshot that `user` writes to. None: `copy` is captured, and the user was held back for a
+    /// moment. Some: the driver cannot copy in a moment, and captures nothing; this is parent and child as the user
+    /// has it, to be read while it is held back.
+    fn capture_live(&self, key: &str, copy: &str, owner: &Intent, user: &User<'_>) -> Result<Option<Comparison>>;
 
     /// Mounts a snapshot in this process's own mount namespace.
     fn mount(&self, key: &str, access: Access) -> Result<Mounted>;

@@ -13,7 +13,9 @@
 //!   knew are copied up first ([`upper::complete_links`]).
 //! - **capture** borrows: the copy is a second record on the same upper folder
 //!   (`@name`), and until it is gone the first cannot be mounted for writing.
-//! - **commit** of such a copy applies the layer's own tar to a fresh snapshot:
+//! - **capture_live** reaches the snapshot where its container's plywood has it
+//!   mounted: to be read there while the container is frozen.
+//! - **commit** of a captured copy applies the layer's own tar to a fresh snapshot:
 //!   a container's folder is full of what was copied up and not changed, and it
 //!   goes on being the container's.
 //! - **compare** mounts the snapshot read-only with its index, so that the names
@@ -40,7 +42,6 @@ use std::sync::Arc;
 use nix::mount::MsFlags;
 use plywood_store::intent::Intent;
 use plywood_store::layer::apply::Applied;
-use plywood_store::layer::diff::{Everything, Scope};
 use plywood_store::record::{LayerRecord, Phase, Place, SnapshotRecord};
 use plywood_store::{ChainId, Driver, Store};
 
@@ -48,7 +49,7 @@ pub use self::probe::{probe, require_fit};
 
 use self::folders::Folders;
 use self::stack::{MAX_LAYERS, Stack};
-use super::{Access, Comparison, Mounted, NewLayer, Snapshotter, StackItem, Usage, Users, shown};
+use super::{Access, Comparison, Mounted, NewLayer, Snapshotter, StackItem, Usage, User, Users, shown};
 use crate::error::{Error, Kind, Result};
 use crate::explain::{quote, step};
 
@@ -354,6 +355,10 @@ impl Snapshotter for Overlay {
         lock.done()
     }
 
+    fn capture_live(&self, key: &str, _copy: &str, _owner: &Intent, user: &User<'_>) -> Result<Option<Comparison>> {
+        self.shown_to(&self.snapshot(key)?, user.process).map(Some)
+    }
+
     fn mount(&self, key: &str, access: Access) -> Result<Mounted> {
         self.mount_record(&self.snapshot(key)?, access, None)
     }
@@ -399,26 +404,7 @@ impl Snapshotter for Overlay {
 
     fn compare(&self, key: &str) -> Result<Comparison> {
         let record = self.snapshot(key)?;
-        let parent = match &record.parent {
-            None => None,
-            Some(chain) => {
-                let stack = self.stack_of(Some(chain), None)?;
-                Some(stack::mount_stack(
-                    &stack,
-                    &self.folders,
-                    &self.points,
-                    false,
-                    None,
-                    None,
-                )?)
-            }
-        };
-        let child = self.mount_record(&record, Access::ReadOnly, None)?;
-        let scope: Box<dyn Scope> = match Upper::of(&record)?.name() {
-            Some(name) => Box::new(upper::UpperScope::open(&self.folders.tree(name))?),
-            None => Box::new(Everything),
-        };
-        Ok(Comparison { parent, child, scope })
+        self.comparison(&record, || self.mount_record(&record, Access::ReadOnly, None))
     }
 
     fn commit(&self, key: &str, layer: &NewLayer) -> Result<LayerRecord> {

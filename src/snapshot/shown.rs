@@ -137,6 +137,17 @@ pub(super) fn mounted_at(target: &Path) -> Result<Option<MountLine>> {
     Ok(lines.rfind(|line| line.target == target))
 }
 
+/// Where process `pid` has mounted `source`, as it sees the path; none where it has not.
+pub(super) fn mounted_by(pid: u32, source: &str) -> Result<Option<PathBuf>> {
+    let path = format!("/proc/{pid}/mountinfo");
+    let table = match std::fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        table => table.context("read", &path)?,
+    };
+    let mut lines = table.split(|byte| *byte == b'\n').filter_map(parse_line);
+    Ok(lines.rfind(|line| line.source == source).map(|line| line.target))
+}
+
 fn parse_line(line: &[u8]) -> Option<MountLine> {
     let mut words = line.split(|byte| *byte == b' ');
     let target = unescape(words.nth(4)?);

@@ -28,9 +28,14 @@ use crate::dm::assembly;
 use crate::dm::pool::ThinId;
 use crate::dm::volume::{Claim, Content, Mode, Part, Pool, VolumeMount};
 use crate::error::{Error, Kind, Result, both};
-use crate::snapshot::{Access, Comparison, Mounted, NewLayer, Snapshotter, StackItem, Usage, shown};
+use crate::snapshot::{Access, Comparison, HeldBack, Mounted, NewLayer, Snapshotter, StackItem, Usage, User, shown};
 
 use self::transaction::Transaction;
+
+/// Of what nobody writes to.
+fn at_once(work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    work()
+}
 
 /// The driver on one root.
 pub struct Thin {
@@ -133,13 +138,21 @@ impl Thin {
         })
     }
 
-    /// A new volume like `origin`, with its record.
-    fn branch(&self, transaction: &mut Transaction<'_>, origin: ThinId, snapshot: SnapshotRecord) -> Result<()> {
+    /// A new volume like `origin`, with its record; made while `held_back` holds back who writes to that.
+    fn branch(
+        &self,
+        transaction: &mut Transaction<'_>,
+        origin: ThinId,
+        snapshot: SnapshotRecord,
+        held_back: HeldBack<'_>,
+    ) -> Result<()> {
         let key = snapshot.key.clone();
         let make = |pool: &dyn Pool, id: ThinId| {
-            let quiet = pool.quiesce(origin)?;
-            let made = pool.create_snap(id, origin);
-            both(made, quiet.close())
+            held_back(&mut || {
+                let quiet = pool.quiesce(origin)?;
+                let made = pool.create_snap(id, origin);
+                both(made, quiet.close())
+            })
         };
         transaction.create(Some(&key), Some(origin), make, |store, lock, id, _| {
             store.snapshots.put(
@@ -151,6 +164,17 @@ impl Thin {
             )
         })?;
         Ok(())
+    }
+
+    /// A copy of an active snapshot.
+    fn snap(&self, key: &str, copy: &str, owner: &Intent, held_back: HeldBack<'_>) -> Result<()> {
+        let mut transaction = self.begin()?;
+        let live = self.snapshot(key)?;
+        self.require_free(copy)?;
+        self.pool.ensure_room()?;
+        let frozen = new_snapshot(copy, live.parent.as_ref(), Some(owner));
+        self.branch(&mut transaction, id_of(&live.place)?, frozen, held_back)?;
+        transaction.finish()
     }
 
     /// Deletes the volume of a record that says *deleting*, and that record. False where somebody
@@ -224,7 +248,7 @@ impl Snapshotter for Thin {
             Some(origin) => origin,
             None => self.golden(&mut transaction)?,
         };
-        self.branch(&mut transaction, origin, new_snapshot(key, parent, owner))?;
+        self.branch(&mut transaction, origin, new_snapshot(key, parent, owner), &at_once)?;
         transaction.finish()
     }
 
@@ -242,13 +266,11 @@ impl Snapshotter for Thin {
     }
 
     fn capture(&self, key: &str, copy: &str, owner: &Intent) -> Result<()> {
-        let mut transaction = self.begin()?;
-        let live = self.snapshot(key)?;
-        self.require_free(copy)?;
-        self.pool.ensure_room()?;
-        let frozen = new_snapshot(copy, live.parent.as_ref(), Some(owner));
-        self.branch(&mut transaction, id_of(&live.place)?, frozen)?;
-        transaction.finish()
+        self.snap(key, copy, owner, &at_once)
+    }
+
+    fn capture_live(&self, key: &str, copy: &str, owner: &Intent, user: &User<'_>) -> Result<Option<Comparison>> {
+        self.snap(key, copy, owner, user.held_back).map(|()| None)
     }
 
     fn mount(&self, key: &str, access: Access) -> Result<Mounted> {

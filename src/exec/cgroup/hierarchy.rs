@@ -31,17 +31,26 @@ pub(super) struct Hierarchy {
     pub(super) controllers: Vec<&'static str>,
 }
 
+/// Where cgroup v1's tree of the freezer is mounted; none where it is not.
+pub(super) fn freezer() -> Result<Option<PathBuf>> {
+    let mounts = mounts()?;
+    let found = parse(&mounts, &["freezer"], |_| String::new());
+    Ok(found.into_iter().next().map(|tree| tree.at))
+}
+
 /// The trees that have something for plywood.
 pub(super) fn all() -> Result<Vec<Hierarchy>> {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo")
-        .attempt(Stage::Limits, || "read /proc/self/mountinfo".to_owned())?;
-    Ok(parse(&mounts, |at| {
+    Ok(parse(&mounts()?, &USED, |at| {
         std::fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default()
     }))
 }
 
-/// The hierarchies of a mountinfo(5) text; `controllers` reads what a v2 tree has.
-fn parse(mounts: &str, controllers: impl Fn(&Path) -> String) -> Vec<Hierarchy> {
+fn mounts() -> Result<String> {
+    std::fs::read_to_string("/proc/self/mountinfo").attempt(Stage::Limits, || "read /proc/self/mountinfo".to_owned())
+}
+
+/// The hierarchies of a mountinfo(5) text that have one of these controllers; `controllers` reads what a v2 tree has.
+fn parse(mounts: &str, wanted: &[&'static str], controllers: impl Fn(&Path) -> String) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
     for line in mounts.lines() {
         let Some((own, filesystem)) = line.split_once(" - ") else {
@@ -61,8 +70,9 @@ fn parse(mounts: &str, controllers: impl Fn(&Path) -> String) -> Vec<Hierarchy> 
         let named: Vec<&str> = named.split_whitespace().map(v1).collect();
         // A tree that is mounted twice is one tree.
         let is_taken = |name: &&str| found.iter().any(|other| other.controllers.contains(name));
-        let controllers: Vec<_> = USED
-            .into_iter()
+        let controllers: Vec<_> = wanted
+            .iter()
+            .copied()
             .filter(|name| named.contains(name) && !is_taken(name))
             .collect();
         if !controllers.is_empty() {
@@ -96,15 +106,20 @@ nonsense";
             controllers: controllers.to_vec(),
         };
         assert_eq!(
-            parse(hybrid, |_| String::new()),
+            parse(hybrid, &USED, |_| String::new()),
             [
                 tree(Version::V1, "/sys/fs/cgroup/cpu,cpuacct", &["cpu", "cpuacct"]),
                 tree(Version::V1, "/sys/fs/cgroup/memory", &["memory"]),
             ]
         );
+        let freezer = "37 31 0:34 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer";
+        assert_eq!(
+            parse(freezer, &["freezer"], |_| String::new()),
+            [tree(Version::V1, "/sys/fs/cgroup/freezer", &["freezer"])]
+        );
         let unified = "41 31 0:38 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw,nsdelegate";
         assert_eq!(
-            parse(unified, |_| "cpuset cpu io memory hugetlb pids\n".to_owned()),
+            parse(unified, &USED, |_| "cpuset cpu io memory hugetlb pids\n".to_owned()),
             [tree(Version::V2, "/sys/fs/cgroup", &["memory", "cpu", "pids", "blkio"])]
         );
     }

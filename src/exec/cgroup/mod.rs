@@ -6,12 +6,14 @@
 //! folders and writes the limits, [`Cgroup::add`] moves the first process in
 //! before its command runs, [`Cgroup::out_of_memory`] says afterwards whether the
 //! kernel killed something of it, [`Cgroup::remove`] takes the folders away.
-//! Others look at it with [`Cgroup::of`]; the container sees it through a [view::View].
+//! Others look at it with [`Cgroup::of`], or hold it still with its [`Freezer`]; the container sees it through a
+//! [view::View].
 //!
 //! What was asked for and cannot be limited here is an error; what nobody asked
 //! for (processes, figures) is done as far as the kernel can.
 
 pub mod devices;
+mod freezer;
 mod hierarchy;
 pub mod io;
 pub mod limits;
@@ -24,6 +26,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use devices::Rule;
+pub use freezer::Freezer;
 use hierarchy::{DEVICES, Hierarchy, Version};
 use limits::{DEFAULT_PIDS, Limits};
 pub use usage::Usage;
@@ -283,18 +286,21 @@ impl Group {
         // The shell of a person who typed it is still inside.
         self.path.parent().into_iter().for_each(explain_entering);
         explain::step(|| format!("rmdir {}", self.path.display()));
-        let mut tries = 0..TRIES;
-        loop {
-            match std::fs::remove_dir(&self.path) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-                // A killed process counts until the kernel has buried it.
-                Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy && tries.next().is_some() => {
-                    std::thread::sleep(PAUSE);
-                }
-                removed => {
-                    return removed.attempt(Stage::Limits, || format!("remove the cgroup {}", self.path.display()));
-                }
+        remove_folder(&self.path)
+    }
+}
+
+/// Removes a cgroup's folder, when its last process is buried; one that is not there is gone.
+fn remove_folder(path: &Path) -> Result<()> {
+    let mut tries = 0..TRIES;
+    loop {
+        match std::fs::remove_dir(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            // A killed process counts until the kernel has buried it.
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy && tries.next().is_some() => {
+                std::thread::sleep(PAUSE);
             }
+            removed => return removed.attempt(Stage::Limits, || format!("remove the cgroup {}", path.display())),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How an active snapshot becomes a layer.
+//! What an active snapshot changed, and how it becomes a layer.
 //!
 //! Its own folder becomes the layer's where nobody else needs the folder
 //! ([`Overlay::publish`]); for a captured copy the layer's folder is built from
@@ -6,16 +6,18 @@
 //! says and nothing that was copied up without a change.
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use plywood_store::blob::Descriptor;
 use plywood_store::digest::Hashing;
+use plywood_store::layer::diff::{Everything, Scope};
 use plywood_store::record::{LayerRecord, Phase, SnapshotRecord};
 use plywood_store::{ChainId, Digest};
 
 use super::stack::{self, MAX_LAYERS};
-use super::{Overlay, folders, upper};
+use super::{Overlay, Upper, folders, upper};
 use crate::error::{Context, Error, Result, both};
-use crate::snapshot::{Access, Mounted, NewLayer, Snapshotter};
+use crate::snapshot::{Access, Comparison, Mounted, NewLayer, Snapshotter, shown};
 
 impl Overlay {
     /// The record of what `key` becomes, if no such layer is there and the stack does not grow too high.
@@ -123,5 +125,52 @@ impl Overlay {
         (self.unpack)(mounted, &mut tar, &self.store.blobs.path(&blob.digest))?;
         std::io::copy(&mut tar, &mut std::io::sink()).context("read", format!("blob {}", blob.digest))?;
         Ok(tar.finish().1)
+    }
+
+    /// Parent and child, which `child` gives, with the names that the upper folder has.
+    pub(super) fn comparison(
+        &self,
+        record: &SnapshotRecord,
+        child: impl FnOnce() -> Result<Mounted>,
+    ) -> Result<Comparison> {
+        let parent = match &record.parent {
+            None => None,
+            Some(chain) => {
+                let stack = self.stack_of(Some(chain), None)?;
+                Some(stack::mount_stack(
+                    &stack,
+                    &self.folders,
+                    &self.points,
+                    false,
+                    None,
+                    None,
+                )?)
+            }
+        };
+        let child = child()?;
+        let scope: Box<dyn Scope> = match Upper::of(record)?.name() {
+            Some(name) => Box::new(upper::UpperScope::open(&self.folders.tree(name))?),
+            None => Box::new(Everything),
+        };
+        Ok(Comparison { parent, child, scope })
+    }
+
+    /// A snapshot that process `user` has mounted. A second mount of the same upper folder would not know its hard
+    /// links, and the kernel refuses it: so it is reached where that process has it.
+    pub(super) fn shown_to(&self, record: &SnapshotRecord, user: u32) -> Result<Comparison> {
+        let stack = self.stack_of(record.parent.as_ref(), Upper::of(record)?.name())?;
+        self.comparison(record, || {
+            let found = shown::mounted_by(user, &stack.source())?;
+            let target = found.ok_or_else(|| {
+                Error::not_found(format!(
+                    "snapshot {} is not mounted by process {user} any more",
+                    record.key
+                ))
+                .hinted("its container has just ended: try again")
+            })?;
+            let path = PathBuf::from(format!("/proc/{user}/root")).join(target.strip_prefix("/").unwrap_or(&target));
+            let dir = folders::open(&path)?;
+            Ok(Mounted::new(path, dir, || Ok(())))
+        })
     }
 }

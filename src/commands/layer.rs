@@ -1,0 +1,287 @@
+//! How a container's changes become a layer: read, written as a blob, made the
+//! content of a snapshot, and that the layer.
+
+use std::io::Write;
+
+use plywood_store::blob::{BlobWriter, Descriptor};
+use plywood_store::compress::Compression;
+use plywood_store::digest::Hashing;
+use plywood_store::intent::Intent;
+use plywood_store::layer::Limits;
+use plywood_store::layer::diff::{Everything, Options, Written, write_layer};
+use plywood_store::layer::times::set_times;
+use plywood_store::record::{ContainerRecord, LayerRecord};
+use plywood_store::{ChainId, DiffId, Digest, Driver};
+
+use crate::cli::DiffChoice;
+use crate::commands::commit::User;
+use crate::commands::freeze::Still;
+use crate::commands::{Host, random_key};
+use crate::error::{Error, Result, both};
+use crate::explain::{quote, step};
+use crate::image::undo::Made;
+use crate::image::{oci, source, unpack};
+use crate::output::Bars;
+use crate::snapshot::{self, Access, Comparison, Mounted, NewLayer};
+
+/// What became of the changes.
+pub(super) struct Committed {
+    /// None where nothing changed: no layer is needed for it.
+    pub(super) record: Option<LayerRecord>,
+    /// What a layer cannot hold, a line each.
+    pub(super) notes: Vec<String>,
+}
+
+/// The work, and what it needs besides the container.
+pub(super) struct Writing<'a> {
+    pub(super) host: &'a Host,
+    pub(super) how: DiffChoice,
+    pub(super) bars: &'a Bars,
+}
+
+/// A layer's tar that is written, and is not yet a blob.
+struct Difference {
+    written: Written,
+    writer: BlobWriter,
+    /// What a walk that reads everything found, where that was asked for.
+    oracle: Option<Digest>,
+}
+
+impl Writing<'_> {
+    /// Commits what `user` has.
+    ///
+    /// # Errors
+    /// What the driver refuses; a file that no layer can hold; a full disk or pool; I/O.
+    pub(super) fn layer(
+        &self,
+        container: &ContainerRecord,
+        user: User<'_>,
+        intent: &mut Intent,
+        made: &mut Made,
+    ) -> Result<Committed> {
+        let copy = random_key("commit");
+        match user {
+            User::Held(_hold) => {
+                self.host.snapshotter.capture(&container.id, &copy, intent)?;
+                self.copy(&copy, intent, made)
+            }
+            User::Still(still) => self.live(container, *still, &copy, intent, made),
+        }
+    }
+
+    fn live(
+        &self,
+        container: &ContainerRecord,
+        still: Still<'_>,
+        copy: &str,
+        intent: &mut Intent,
+        made: &mut Made,
+    ) -> Result<Committed> {
+        still.write_back()?;
+        let held_back = |work: &mut dyn FnMut() -> Result<()>| still.while_frozen(work);
+        let user = snapshot::User {
+            process: still.holder(),
+            held_back: &held_back,
+        };
+        let snapshotter = &self.host.snapshotter;
+        let Some(comparison) = snapshotter.capture_live(&container.id, copy, intent, &user)? else {
+            return match still.release() {
+                Ok(()) => self.copy(copy, intent, made),
+                Err(error) => both(Err(error), snapshotter.remove(copy)),
+            };
+        };
+        let record = self.host.store.snapshots.get(&container.id)?;
+        let parent = record.and_then(|record| record.parent);
+        let difference = still.while_frozen(|| self.difference(&comparison, Some(&still)))?;
+        close(comparison)?;
+        still.release()?;
+        let (notes, layer) = keep(difference, intent, made)?;
+        let record = layer.map(|layer| self.build(copy, parent.as_ref(), &layer, intent, made));
+        Ok(Committed {
+            record: record.transpose()?,
+            notes,
+        })
+    }
+
+    /// Makes a captured copy the layer, or removes it.
+    fn copy(&self, copy: &str, intent: &mut Intent, made: &mut Made) -> Result<Committed> {
+        match self.compare(copy, intent, made) {
+            Ok(committed) => Ok(committed),
+            Err(error) => both(Err(error), self.host.snapshotter.remove(copy)),
+        }
+    }
+
+    fn compare(&self, copy: &str, intent: &mut Intent, made: &mut Made) -> Result<Committed> {
+        let Host { store, snapshotter } = self.host;
+        let comparison = snapshotter.compare(copy)?;
+        let difference = self.difference(&comparison, None)?;
+        close(comparison)?;
+        let (notes, layer) = keep(difference, intent, made)?;
+        let Some(layer) = layer else {
+            snapshotter.remove(copy)?;
+            return Ok(Committed { record: None, notes });
+        };
+        if let Some(latest) = oci::source_date_epoch()?
+            && snapshotter.driver() == Driver::Thin
+        {
+            settle_times(self.host, copy, &layer, latest)?;
+        }
+        let record = made.layer(store, snapshotter.as_ref(), intent, copy, &layer)?;
+        Ok(Committed {
+            record: Some(record),
+            notes,
+        })
+    }
+
+    /// Makes the layer from its own tar, over the container's parent.
+    fn build(
+        &self,
+        key: &str,
+        parent: Option<&ChainId>,
+        layer: &NewLayer,
+        intent: &mut Intent,
+        made: &mut Made,
+    ) -> Result<LayerRecord> {
+        let Host { store, snapshotter } = self.host;
+        snapshotter.prepare(key, parent, Some(intent))?;
+        let fill = || {
+            let mut tar = store.blobs.open(&layer.blob.digest)?;
+            let mounted = snapshotter.mount(key, Access::Fill)?;
+            let filled = unpack::unpack(&mounted, &mut tar, &store.blobs.path(&layer.blob.digest));
+            both(filled, mounted.close())
+        };
+        match fill().and_then(|_| made.layer(store, snapshotter.as_ref(), intent, key, layer)) {
+            Ok(record) => Ok(record),
+            Err(error) => both(Err(error), snapshotter.remove(key)),
+        }
+    }
+
+    /// Writes the difference: as it is, so that its digest is the DiffID. Of a container that stands `still` meanwhile
+    /// it ends when a signal asks for that.
+    fn difference(&self, comparison: &Comparison, still: Option<&Still<'_>>) -> Result<Difference> {
+        let store = &self.host.store;
+        let options = Options {
+            clamp_mtime: oci::source_date_epoch()?,
+            room: Some(source::room_in(store.root())?),
+            ..Options::default()
+        };
+        explain_difference(comparison);
+        let parent = comparison.parent.as_ref().map(|parent| parent.dir());
+        let child = comparison.child.dir();
+        let mut out = Counting {
+            inner: store.blobs.writer()?,
+            bars: self.bars,
+            still,
+        };
+        let scope = match self.how {
+            DiffChoice::Walk => &Everything,
+            DiffChoice::Auto | DiffChoice::Verify => comparison.scope.as_ref(),
+        };
+        let written = write_layer(parent, child, scope, &options, &mut out)?;
+        let mut oracle = None;
+        if self.how == DiffChoice::Verify && written.entries > 0 && still.is_none_or(Still::is_paused) {
+            let thorough = Options {
+                thorough: true,
+                ..options
+            };
+            let mut walked = Hashing::new(std::io::sink());
+            write_layer(parent, child, &Everything, &thorough, &mut walked)?;
+            oracle = Some(walked.finish().1);
+        }
+        Ok(Difference {
+            written,
+            writer: out.inner,
+            oracle,
+        })
+    }
+}
+
+fn close(comparison: Comparison) -> Result<()> {
+    let Comparison { parent, child, .. } = comparison;
+    child.close()?;
+    parent.map_or(Ok(()), Mounted::close)
+}
+
+/// What was written becomes a blob; none where nothing changed. And what was left out.
+fn keep(difference: Difference, intent: &mut Intent, made: &mut Made) -> Result<(Vec<String>, Option<NewLayer>)> {
+    let Difference {
+        written,
+        writer,
+        oracle,
+    } = difference;
+    if written.entries == 0 {
+        return Ok((written.notes, None));
+    }
+    let stored = made.blob(writer, intent, None)?;
+    if let Some(digest) = oracle.filter(|digest| *digest != stored.digest) {
+        return Err(Error::corrupt(format!(
+            "the differs disagree: {} by the driver's own, {digest} by a walk that reads everything",
+            stored.digest
+        ))
+        .hinted("this is a bug in plywood; --diff=walk commits what the walk found"));
+    }
+    let blob = Descriptor {
+        media_type: Compression::None.layer_media_type().to_owned(),
+        digest: stored.digest,
+        size: stored.size,
+    };
+    let layer = NewLayer {
+        diff_id: DiffId(stored.digest),
+        size: stored.size,
+        blob,
+    };
+    Ok((written.notes, Some(layer)))
+}
+
+/// On thin the copy itself becomes the layer: it must have the times that the layer's tar says, none of them
+/// after `latest` (seconds since 1970).
+fn settle_times(host: &Host, copy: &str, layer: &NewLayer, latest: i64) -> Result<()> {
+    let mut tar = host.store.blobs.open(&layer.blob.digest)?;
+    let mounted = host.snapshotter.mount(copy, Access::ReadWrite)?;
+    step(|| {
+        let folder = quote(mounted.path());
+        format!(
+            "find {folder} -mindepth 1 -newermt @{latest} -exec touch --no-dereference --date=@{latest} {{}} +    # what the layer has"
+        )
+    });
+    let settled = set_times(mounted.dir(), &mut tar, &Limits::default());
+    both(settled, mounted.close())
+}
+
+/// No program of a shell writes an OCI layer; one that shows what is in it comes next to it.
+fn explain_difference(comparison: &Comparison) {
+    let child = quote(comparison.child.path());
+    match &comparison.parent {
+        Some(parent) => {
+            let parent = quote(parent.path());
+            step(|| {
+                format!(
+                    "# plywood writes what differs between {parent} and {child} as a layer tar; to see it: diff -rq --no-dereference {parent} {child}"
+                )
+            });
+        }
+        None => step(|| format!("# plywood writes all of {child} as a layer tar")),
+    }
+}
+
+/// Tells the bar what passes.
+struct Counting<'a, W> {
+    inner: W,
+    bars: &'a Bars,
+    still: Option<&'a Still<'a>>,
+}
+
+impl<W: Write> Write for Counting<'_, W> {
+    fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+        if self.still.is_some_and(Still::is_interrupted) {
+            return Err(std::io::Error::other("a signal asks plywood to end"));
+        }
+        let count = self.inner.write(buffer)?;
+        self.bars.advance(count as u64);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
