@@ -39,6 +39,30 @@ pub fn users(root: &Path) -> Vec<String> {
     found
 }
 
+/// The root's cgroups that are frozen, or being frozen.
+pub fn frozen(root: &Path) -> Vec<String> {
+    let is_frozen = |path: &PathBuf| {
+        let read = |file| std::fs::read_to_string(path.join(file)).unwrap_or_default();
+        read("cgroup.freeze").trim() == "1" || path.join("freezer.state").exists()
+    };
+    let frozen = cgroups(root).into_iter().filter(is_frozen);
+    frozen.map(|path| path.display().to_string()).collect()
+}
+
+/// The root's cgroups, on all hierarchies.
+pub fn cgroups(root: &Path) -> Vec<PathBuf> {
+    let Some(prefix) = cgroup_prefix(root) else {
+        return Vec::new();
+    };
+    let top = Path::new("/sys/fs/cgroup");
+    let trees = names(top).into_iter().map(|name| top.join(name));
+    let groups = std::iter::once(top.to_owned()).chain(trees).flat_map(|tree| {
+        let groups = names(&tree).into_iter().filter(|name| name.starts_with(&prefix));
+        groups.map(|name| tree.join(name)).collect::<Vec<_>>()
+    });
+    groups.collect()
+}
+
 /// Mounts of the root's things in this thread's namespace.
 pub fn mounts(root: &Path) -> Vec<String> {
     let table = std::fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
@@ -67,14 +91,19 @@ fn marks(root: &Path) -> Vec<String> {
 
 /// The beginning of the root's uuid, as in the names of its devices.
 fn uuid(root: &Path) -> Option<String> {
+    let uuid: String = whole_uuid(root)?.chars().filter(char::is_ascii_alphanumeric).collect();
+    uuid.get(..8).map(str::to_owned)
+}
+
+fn whole_uuid(root: &Path) -> Option<String> {
     let meta = std::fs::read(root.join("meta.json")).ok()?;
     let meta: Value = serde_json::from_slice(&meta).ok()?;
-    let uuid: String = meta["body"]["uuid"]
-        .as_str()?
-        .chars()
-        .filter(char::is_ascii_alphanumeric)
-        .collect();
-    uuid.get(..8).map(str::to_owned)
+    meta["body"]["uuid"].as_str().map(str::to_owned)
+}
+
+/// How the names of the root's cgroups begin.
+fn cgroup_prefix(root: &Path) -> Option<String> {
+    Some(plywood::exec::cgroup::name(&whole_uuid(root)?, ""))
 }
 
 /// What a root has that nothing needs, after a `gc`; a line for each thing.
