@@ -125,10 +125,53 @@ pub fn census(plywood: &Plywood) -> Vec<String> {
     let locks = names(&root.join("locks")).into_iter();
     left.extend(locks.filter(|lock| !containers.contains(lock.trim_start_matches("container-"))));
     left.extend(mounts(&root));
+    left.extend(of_runs(plywood, &containers));
     match plywood.driver() {
         "thin" => left.extend(devices(plywood)),
         _ => left.extend(folders(&root)),
     }
+    left
+}
+
+/// What runs have beside records and snapshots, where no container has it.
+fn of_runs(plywood: &Plywood, containers: &BTreeSet<String>) -> Vec<String> {
+    let root = plywood.root();
+    let prefix = cgroup_prefix(&root).unwrap_or_default();
+    let running: BTreeSet<String> = plywood
+        .json(["ps"])
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|container| {
+            plywood::exec::cgroup::name(
+                &whole_uuid(&root).unwrap_or_default(),
+                container["id"].as_str().expect("an id"),
+            )
+        })
+        .collect();
+    let mut left = Vec::new();
+    for (folder, suffix) in [("logs", ".log"), ("network", "")] {
+        let files = names(&root.join(folder)).into_iter().filter(|name| name != ".lock");
+        let strange = files.filter(|name| !containers.contains(name.trim_end_matches(suffix)));
+        left.extend(strange.map(|name| format!("{folder}/{name}")));
+    }
+    // An image's own volumes are called after the container.
+    let volumes = names(&root.join("volumes")).into_iter();
+    let own = volumes.filter(|name| name.starts_with('.') && name != ".lock" || name.len() > 64);
+    left.extend(
+        own.filter(|name| !name.split('-').next().is_some_and(|id| containers.contains(id)))
+            .map(|name| format!("volumes/{name}")),
+    );
+    let sockets = names(Path::new("/run/plywood")).into_iter();
+    let sockets = sockets.filter(|name| name.starts_with(&prefix) && !running.contains(name));
+    left.extend(sockets.map(|name| format!("/run/plywood/{name}")));
+    let groups = cgroups(&root).into_iter();
+    let strange = groups.filter(|path| {
+        path.file_name()
+            .is_none_or(|name| !running.contains(&*name.to_string_lossy()))
+    });
+    left.extend(strange.map(|path| path.display().to_string()));
+    left.extend(frozen(&root).into_iter().map(|path| format!("{path} is frozen")));
     left
 }
 
