@@ -18,8 +18,10 @@ use std::time::{Duration, Instant};
 
 use common::edits::Dice;
 use common::{EDITS, Plywood, busybox_tar};
+use torture::killer::Killer;
 use torture::stepper::{Victim, step};
-use torture::{number, seed};
+use torture::story::Verb;
+use torture::{End, number, seed};
 
 /// Writes a line into `a`, then the same into `b`, for ever.
 const WRITER: &str = "mkdir /d /e; i=0; while :; do i=$((i+1)); echo $i >> /d/a; echo $i >> /e/b; done";
@@ -165,42 +167,77 @@ fn root_a_commit_of_a_running_container_is_of_one_moment() {
 #[test]
 fn root_a_running_container_commits_what_one_that_has_ended_does() {
     for plywood in stores() {
-        let script = format!("({}) && mkdir /ready && exec sleep 1000", EDITS[0]);
-        start(&plywood, "one", &script);
-        let ready = inside(&plywood, "one", "ready");
-        wait_for("the edits", || ready.exists());
-        let mut ids = Vec::new();
-        for args in [
-            &["--diff", "verify"][..],
-            &["--diff", "walk"],
-            &["--pause"],
-            &["--pause=true"],
-            &["--pause=false"],
-            &["-p=false", "--diff", "verify"],
-        ] {
-            ids.push(plywood.ok([&["commit"], args, &["one", "image"]].concat()));
+        // The second has nothing that plywood mounts on: it makes that, and takes it away again.
+        let bare = plywood.beside("bare.tar");
+        bare_tar(&bare);
+        plywood.ok(["import", bare.to_str().unwrap(), "bare"]);
+        for (image, edit) in [("base", EDITS[0]), ("bare", "echo x > /bin/x && ln /bin/x /bin/y")] {
+            let script = format!("({edit}) && mkdir /bin/ready && exec busybox sleep 1000");
+            plywood.ok(["run", "-d", "--name", "one", image, "sh", "-c", &script]);
+            let ready = inside(&plywood, "one", "bin/ready");
+            wait_for("the edits", || ready.exists());
+            let mut ids = Vec::new();
+            for args in [
+                &["--diff", "verify"][..],
+                &["--diff", "walk"],
+                &["--pause"],
+                &["--pause=true"],
+                &["--pause=false"],
+                &["-p=false", "--diff", "verify"],
+            ] {
+                ids.push(plywood.ok([&["commit"], args, &["one", "image"]].concat()));
+            }
+            plywood.fails(2, ["commit", "--pause=maybe", "one", "image"]);
+            plywood.ok(["kill", "one"]);
+            ids.push(plywood.ok(["commit", "--diff", "verify", "one", "ended"]));
+            assert!(
+                ids.iter().all(|id| *id == ids[0]),
+                "{} {image}: {ids:?}",
+                plywood.driver()
+            );
+            plywood.ok(["rm", "one"]);
+            nothing_is_left(&plywood);
         }
-        plywood.fails(2, ["commit", "--pause=maybe", "one", "image"]);
-        plywood.ok(["kill", "one"]);
-        ids.push(plywood.ok(["commit", "--diff", "verify", "one", "ended"]));
-        assert!(ids.iter().all(|id| *id == ids[0]), "{}: {ids:?}", plywood.driver());
-        nothing_is_left(&plywood);
     }
 }
 
+/// A root filesystem of one program.
+fn bare_tar(path: &Path) {
+    let busybox = fs::read("/bin/busybox").unwrap();
+    let mut tar = tar::Builder::new(fs::File::create(path).unwrap());
+    for name in ["bin/busybox", "bin/sh", "bin/mkdir", "bin/ln"] {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o755);
+        header.set_size(busybox.len() as u64);
+        header.set_mtime(1_500_000_000);
+        tar.append_data(&mut header, name, busybox.as_slice()).unwrap();
+    }
+    tar.finish().unwrap();
+}
+
+/// Kills commits: after each so many system calls, or where nobody can count those, at random moments.
 #[test]
 fn root_a_killed_commit_leaves_no_container_frozen() {
     let stride = number("PLYWOOD_TORTURE_STRIDE").unwrap_or(53);
+    let counts = std::env::var_os("PLYWOOD_IN_GUEST").is_none();
     let mut dice = Dice::new(seed());
     for plywood in stores() {
         start(&plywood, "one", WRITER);
         let file = inside(&plywood, "one", "d/a");
         goes_on(&file);
+        let (mut killer, verb) = (Killer::new(&plywood), Verb::plain(&["commit", "one", "image"]));
         let (mut kills, mut frozen) = (0, 0);
         let first = 1 + dice.below(usize::try_from(stride).unwrap()) as u64;
         for nth in (first..).step_by(usize::try_from(stride).unwrap()) {
-            let commit = plywood.command(["commit", "one", "image"]);
-            let stepped = step(&commit, nth, Victim::All, &plywood.beside("output"));
+            let commit = plywood.command(&verb.args);
+            let is_over = if counts {
+                let stepped = step(&commit, nth, Victim::All, &plywood.beside("output"));
+                kills += u64::from(stepped.struck.is_some());
+                stepped.struck.is_none()
+            } else {
+                kills += u64::from(killer.strike(commit, &verb, &mut dice) == End::Killed);
+                kills >= number("PLYWOOD_TEST_ROUNDS").unwrap_or(10)
+            };
             frozen += usize::from(!torture::leaks::frozen(&plywood.root()).is_empty());
             // Whichever command comes next.
             let next = [
@@ -213,13 +250,12 @@ fn root_a_killed_commit_leaves_no_container_frozen() {
             assert_eq!(
                 torture::leaks::frozen(&plywood.root()),
                 Vec::<String>::new(),
-                "after call {nth}"
+                "kill {kills}"
             );
             goes_on(&file);
-            if stepped.struck.is_none() {
+            if is_over {
                 break;
             }
-            kills += 1;
         }
         println!(
             "torture: {}, {kills} commits killed, {frozen} containers frozen then",

@@ -595,7 +595,7 @@ fn root_runs_for_another_test() {
         &shell("sleep 1000 & exec sleep 1000"),
         Surroundings::default(),
         Attendant::Caller(Streams::own()),
-        |pid| {
+        |pid, _| {
             fs::write(Path::new(&root).join("pid"), pid.to_string()).unwrap();
             Ok(())
         },

@@ -14,6 +14,7 @@ use plywood_store::record::{ContainerRecord, ContainerState};
 use plywood_store::{Store, durable};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use serde::Serialize;
 
 use crate::commands::connect::{self, Connected};
 use crate::commands::{Host, Session, detach, freeze, logs, now, volume};
@@ -25,7 +26,7 @@ use crate::exec::ids::{UserNamespace, Users};
 use crate::exec::monitor::Monitor;
 use crate::exec::spec::Spec;
 use crate::exec::state::CODE_KILLED;
-use crate::exec::{self, Attendant, Stage, Streams, Surroundings, state};
+use crate::exec::{self, Attendant, Made, Stage, Streams, Surroundings, state};
 use crate::failure::{BEFORE_COMMAND, Failure, Outcome};
 use crate::output;
 use crate::snapshot::{self, Access, Mounted};
@@ -335,9 +336,9 @@ fn run_prepared(
             devices: &devices,
             ..connected.surroundings()
         };
-        exec::run(root, spec, surroundings, attendant, |pid| {
+        exec::run(root, spec, surroundings, attendant, |pid, made| {
             cgroup.add(pid)?;
-            record(&host.store, container, running(container, pid)?)?;
+            record(&host.store, container, running(container, pid, made)?)?;
             connected.announce(host)?;
             begins()?;
             if is_detached {
@@ -369,13 +370,17 @@ fn attendant<'a>(
     Ok(Attendant::Monitor(monitor))
 }
 
-fn running(container: &ContainerRecord, pid: u32) -> Result<ContainerState> {
+fn running(container: &ContainerRecord, pid: u32, made: &[Made]) -> Result<ContainerState> {
     let start_ticks = state::start_ticks(pid)
         .ok_or_else(|| Error::not_found(format!("the process {pid} of container {} is gone", container.name)))?;
     Ok(ContainerState::Running {
         pid,
         start_ticks,
         started_at: now(),
+        made: match made {
+            [] => None,
+            made => Some(as_json(&made)?),
+        },
     })
 }
 
@@ -499,7 +504,30 @@ pub fn exit_code(code: i32) -> u8 {
 /// # Errors
 /// None that can happen: a spec is text and numbers.
 pub fn document(spec: &Spec) -> Result<serde_json::Value> {
-    serde_json::to_value(spec).map_err(|error| Error::invalid("cannot keep the run as JSON").caused_by(error))
+    as_json(spec)
+}
+
+fn as_json(document: &impl Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(document).map_err(|error| Error::invalid("cannot keep the run as JSON").caused_by(error))
+}
+
+/// What plywood made in a running container's filesystem to mount on: no change of the container's.
+///
+/// # Errors
+/// Incompatible where another plywood wrote it in words that this one does not know.
+pub fn recorded_made(container: &ContainerRecord) -> Result<Vec<Made>> {
+    let ContainerState::Running { made: Some(made), .. } = &container.state else {
+        return Ok(Vec::new());
+    };
+    serde_json::from_value(made.clone()).map_err(|error| unreadable(container, error))
+}
+
+fn unreadable(container: &ContainerRecord, error: serde_json::Error) -> Error {
+    Error::new(
+        Kind::Incompatible,
+        format!("cannot read how container {} is to be run", container.name),
+    )
+    .caused_by(error)
 }
 
 /// The spec that a container was made with.
@@ -507,11 +535,5 @@ pub fn document(spec: &Spec) -> Result<serde_json::Value> {
 /// # Errors
 /// Incompatible where another plywood wrote it in words that this one does not know.
 pub fn recorded_spec(container: &ContainerRecord) -> Result<Spec> {
-    serde_json::from_value(container.spec.clone()).map_err(|error| {
-        Error::new(
-            Kind::Incompatible,
-            format!("cannot read how container {} is to be run", container.name),
-        )
-        .caused_by(error)
-    })
+    serde_json::from_value(container.spec.clone()).map_err(|error| unreadable(container, error))
 }

@@ -86,6 +86,11 @@ impl<'a> Still<'a> {
         self.holder
     }
 
+    /// Its record, as it runs.
+    pub fn record(&self) -> &ContainerRecord {
+        &self.live.record
+    }
+
     /// Whether it can be read twice and be the same.
     pub fn is_paused(&self) -> bool {
         self.freezer.is_some()

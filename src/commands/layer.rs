@@ -1,7 +1,8 @@
 //! How a container's changes become a layer: read, written as a blob, made the
 //! content of a snapshot, and that the layer.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::path::Path;
 
 use plywood_store::blob::{BlobWriter, Descriptor};
 use plywood_store::compress::Compression;
@@ -16,8 +17,9 @@ use plywood_store::{ChainId, DiffId, Digest, Driver};
 use crate::cli::DiffChoice;
 use crate::commands::commit::User;
 use crate::commands::freeze::Still;
-use crate::commands::{Host, random_key};
+use crate::commands::{Host, container, random_key};
 use crate::error::{Error, Result, both};
+use crate::exec;
 use crate::explain::{quote, step};
 use crate::image::undo::Made;
 use crate::image::{oci, source, unpack};
@@ -65,42 +67,89 @@ impl Writing<'_> {
                 self.host.snapshotter.capture(&container.id, &copy, intent)?;
                 self.copy(&copy, intent, made)
             }
-            User::Still(still) => self.live(container, *still, &copy, intent, made),
+            User::Still(still) => self.live(*still, &copy, intent, made),
         }
     }
 
-    fn live(
-        &self,
-        container: &ContainerRecord,
-        still: Still<'_>,
-        copy: &str,
-        intent: &mut Intent,
-        made: &mut Made,
-    ) -> Result<Committed> {
+    fn live(&self, still: Still<'_>, copy: &str, intent: &mut Intent, made: &mut Made) -> Result<Committed> {
         still.write_back()?;
         let held_back = |work: &mut dyn FnMut() -> Result<()>| still.while_frozen(work);
         let user = snapshot::User {
             process: still.holder(),
             held_back: &held_back,
         };
-        let snapshotter = &self.host.snapshotter;
-        let Some(comparison) = snapshotter.capture_live(&container.id, copy, intent, &user)? else {
-            return match still.release() {
+        let Host { store, snapshotter } = self.host;
+        let id = &still.record().id;
+        // Of the run, not of the container: as when that has ended.
+        let passing = container::recorded_made(still.record())?;
+        let Some(comparison) = snapshotter.capture_live(id, copy, intent, &user)? else {
+            let cleared = still.release().and_then(|()| self.clear(copy, &passing));
+            return match cleared {
                 Ok(()) => self.copy(copy, intent, made),
                 Err(error) => both(Err(error), snapshotter.remove(copy)),
             };
         };
-        let record = self.host.store.snapshots.get(&container.id)?;
+        let record = store.snapshots.get(id)?;
         let parent = record.and_then(|record| record.parent);
-        let difference = still.while_frozen(|| self.difference(&comparison, Some(&still)))?;
+        let options = Options {
+            // What is to be cleared is known by its times.
+            clamp_mtime: oci::source_date_epoch()?.filter(|_| passing.is_empty()),
+            ..self.options()?
+        };
+        let difference = still.while_frozen(|| self.difference(&comparison, &options, Some(&still)))?;
         close(comparison)?;
         still.release()?;
+        if !passing.is_empty() {
+            let mut tar = difference.writer.reread()?;
+            self.fill(copy, parent.as_ref(), &mut tar, Path::new("-"), intent)?;
+            let passing: Vec<_> = passing.iter().map(exec::Made::copied).collect();
+            return match self.clear(copy, &passing) {
+                Ok(()) => self.copy(copy, intent, made),
+                Err(error) => both(Err(error), snapshotter.remove(copy)),
+            };
+        }
         let (notes, layer) = keep(difference, intent, made)?;
-        let record = layer.map(|layer| self.build(copy, parent.as_ref(), &layer, intent, made));
+        let record = layer.map(|layer| {
+            let (digest, parent) = (&layer.blob.digest, parent.as_ref());
+            let mut tar = store.blobs.open(digest)?;
+            self.fill(copy, parent, &mut tar, &store.blobs.path(digest), intent)?;
+            match made.layer(store, snapshotter.as_ref(), intent, copy, &layer) {
+                Ok(record) => Ok(record),
+                Err(error) => both(Err(error), snapshotter.remove(copy)),
+            }
+        });
         Ok(Committed {
             record: record.transpose()?,
             notes,
         })
+    }
+
+    /// Makes the snapshot `key`, and unpacks a layer's tar into it.
+    fn fill(
+        &self,
+        key: &str,
+        parent: Option<&ChainId>,
+        tar: &mut dyn Read,
+        shown: &Path,
+        intent: &Intent,
+    ) -> Result<()> {
+        let snapshotter = &self.host.snapshotter;
+        snapshotter.prepare(key, parent, Some(intent))?;
+        let filled = snapshotter.mount(key, Access::Fill).and_then(|mounted| {
+            let filled = unpack::unpack(&mounted, tar, shown);
+            both(filled.map(drop), mounted.close())
+        });
+        filled.or_else(|error| both(Err(error), snapshotter.remove(key)))
+    }
+
+    /// Takes out of a copy what was made in the container to mount on.
+    fn clear(&self, key: &str, passing: &[exec::Made]) -> Result<()> {
+        if passing.is_empty() {
+            return Ok(());
+        }
+        let mounted = self.host.snapshotter.mount(key, Access::ReadWrite)?;
+        exec::remove_made(mounted.dir(), mounted.path(), passing);
+        mounted.close()
     }
 
     /// Makes a captured copy the layer, or removes it.
@@ -114,7 +163,7 @@ impl Writing<'_> {
     fn compare(&self, copy: &str, intent: &mut Intent, made: &mut Made) -> Result<Committed> {
         let Host { store, snapshotter } = self.host;
         let comparison = snapshotter.compare(copy)?;
-        let difference = self.difference(&comparison, None)?;
+        let difference = self.difference(&comparison, &self.options()?, None)?;
         close(comparison)?;
         let (notes, layer) = keep(difference, intent, made)?;
         let Some(layer) = layer else {
@@ -133,38 +182,18 @@ impl Writing<'_> {
         })
     }
 
-    /// Makes the layer from its own tar, over the container's parent.
-    fn build(
-        &self,
-        key: &str,
-        parent: Option<&ChainId>,
-        layer: &NewLayer,
-        intent: &mut Intent,
-        made: &mut Made,
-    ) -> Result<LayerRecord> {
-        let Host { store, snapshotter } = self.host;
-        snapshotter.prepare(key, parent, Some(intent))?;
-        let fill = || {
-            let mut tar = store.blobs.open(&layer.blob.digest)?;
-            let mounted = snapshotter.mount(key, Access::Fill)?;
-            let filled = unpack::unpack(&mounted, &mut tar, &store.blobs.path(&layer.blob.digest));
-            both(filled, mounted.close())
-        };
-        match fill().and_then(|_| made.layer(store, snapshotter.as_ref(), intent, key, layer)) {
-            Ok(record) => Ok(record),
-            Err(error) => both(Err(error), snapshotter.remove(key)),
-        }
+    fn options(&self) -> Result<Options> {
+        Ok(Options {
+            clamp_mtime: oci::source_date_epoch()?,
+            room: Some(source::room_in(self.host.store.root())?),
+            ..Options::default()
+        })
     }
 
     /// Writes the difference: as it is, so that its digest is the DiffID. Of a container that stands `still` meanwhile
     /// it ends when a signal asks for that.
-    fn difference(&self, comparison: &Comparison, still: Option<&Still<'_>>) -> Result<Difference> {
+    fn difference(&self, comparison: &Comparison, options: &Options, still: Option<&Still<'_>>) -> Result<Difference> {
         let store = &self.host.store;
-        let options = Options {
-            clamp_mtime: oci::source_date_epoch()?,
-            room: Some(source::room_in(store.root())?),
-            ..Options::default()
-        };
         explain_difference(comparison);
         let parent = comparison.parent.as_ref().map(|parent| parent.dir());
         let child = comparison.child.dir();
@@ -177,12 +206,12 @@ impl Writing<'_> {
             DiffChoice::Walk => &Everything,
             DiffChoice::Auto | DiffChoice::Verify => comparison.scope.as_ref(),
         };
-        let written = write_layer(parent, child, scope, &options, &mut out)?;
+        let written = write_layer(parent, child, scope, options, &mut out)?;
         let mut oracle = None;
         if self.how == DiffChoice::Verify && written.entries > 0 && still.is_none_or(Still::is_paused) {
             let thorough = Options {
                 thorough: true,
-                ..options
+                ..options.clone()
             };
             let mut walked = Hashing::new(std::io::sink());
             write_layer(parent, child, &Everything, &thorough, &mut walked)?;

@@ -54,7 +54,7 @@ pub fn join(
     let child = fork_in_pid_namespace(process, || live(process, spec, filter.as_ref(), streams, &theirs))?;
     drop(theirs);
     let mut attendant = Attendant::Caller(streams);
-    let (_, outcome) = follow(child, &ours, spec, &mut attendant, &signals, started)?;
+    let (_, outcome) = follow(child, &ours, spec, &mut attendant, &signals, |pid, _| started(pid))?;
     outcome
 }
 

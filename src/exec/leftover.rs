@@ -22,15 +22,15 @@ type Modified = (i64, i64);
 
 /// One empty file or folder that plywood made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Made {
+pub struct Made {
     /// Its folder's path from the root, free of symbolic links; bytes.
     pub(super) folder: Vec<u8>,
     /// Its name; bytes.
     pub(super) name: Vec<u8>,
     /// A folder, not a file.
     pub(super) is_folder: bool,
-    /// Its inode number.
-    pub(super) inode: u64,
+    /// Its inode number; none where that is not known.
+    pub(super) inode: Option<u64>,
     /// When its folder was changed last, before it was made.
     pub(super) folder_before: Modified,
     /// The same, afterwards.
@@ -42,9 +42,20 @@ pub(super) fn modified(stat: &Stat) -> Modified {
     (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or_default())
 }
 
+impl Made {
+    /// The same in a copy of the tree that it was made in, which has other inodes.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        Self {
+            inode: None,
+            ..self.clone()
+        }
+    }
+}
+
 /// Removes what was made in `root`, which a person finds at `shown`, the latest first.
 /// What is not as it was made stays.
-pub(super) fn remove(root: impl AsFd, shown: &Path, made: &[Made]) {
+pub fn remove(root: impl AsFd, shown: &Path, made: &[Made]) {
     for one in made.iter().rev() {
         if let Err(error) = remove_one(root.as_fd(), shown, one) {
             tracing::debug!(name = %OsStr::from_bytes(&one.name).display(), %error, "a mount target stays");
@@ -56,7 +67,7 @@ fn remove_one(root: impl AsFd, shown: &Path, made: &Made) -> Result<(), Errno> {
     let name = OsStr::from_bytes(&made.name);
     let folder = open_folder(root, &made.folder)?;
     let stat = rustix::fs::statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    let is_untouched = stat.st_ino == made.inode && (made.is_folder || stat.st_size == 0);
+    let is_untouched = made.inode.is_none_or(|inode| stat.st_ino == inode) && (made.is_folder || stat.st_size == 0);
     if !is_untouched {
         return Err(Errno::EXIST);
     }

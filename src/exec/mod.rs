@@ -63,6 +63,7 @@ use nix::unistd::Pid;
 pub use command::DEFAULT_PATH;
 pub use error::{Error, Result, Stage};
 pub use join::{Kinds, enter, join};
+pub use leftover::{Made, remove as remove_made};
 
 use crate::explain;
 use crate::sys::fork;
@@ -131,8 +132,8 @@ pub struct Surroundings<'a> {
 /// Runs `spec` in the directory `root`, a mounted root filesystem, and gives the
 /// command's exit code: its own, or 128+n where signal n ended it.
 ///
-/// `started` is told the process's number (the host's) when all is set up and
-/// before the command runs; where it fails, the command never runs. The command
+/// `started` is told the process's number (the host's), and what was made in `root` to mount on, when all is set up
+/// and before the command runs; where it fails, the command never runs. The command
 /// and all its children are dead when this returns, and it dies with this process.
 ///
 /// # Errors
@@ -142,7 +143,7 @@ pub fn run(
     spec: &Spec,
     surroundings: Surroundings<'_>,
     mut attendant: Attendant<'_>,
-    started: impl FnOnce(u32) -> Result<()>,
+    started: impl FnOnce(u32, &[Made]) -> Result<()>,
 ) -> Result<i32> {
     spec.check()?;
     surroundings.check(spec)?;
@@ -175,8 +176,8 @@ fn follow(
     spec: &Spec,
     attendant: &mut Attendant<'_>,
     signals: &supervise::Signals,
-    started: impl FnOnce(u32) -> Result<()>,
-) -> Result<(Vec<leftover::Made>, Result<i32>)> {
+    started: impl FnOnce(u32, &[Made]) -> Result<()>,
+) -> Result<(Vec<Made>, Result<i32>)> {
     // Dropped, it kills a child that waits or runs still.
     let child = supervise::Child::new(pid)?;
     let (made, master) = match channel.receive()? {
@@ -192,6 +193,7 @@ fn follow(
             ));
         }
     };
+    let started = |pid| started(pid, &made);
     let outcome = match attendant {
         Attendant::Caller(streams) => attend(&child, channel, spec, *streams, master, signals, started),
         Attendant::Monitor(monitor) => monitor

@@ -79,6 +79,7 @@ mod tests {
             pid,
             start_ticks,
             started_at: 5,
+            made: None,
         };
         assert!(is_alive(&running(ticks)));
         assert!(!is_alive(&running(ticks + 1)));

@@ -191,7 +191,7 @@ impl Tree {
             folder: parent.into_os_string().into_vec(),
             name: name.as_bytes().to_vec(),
             is_folder: kind == Target::Folder,
-            inode: rustix::fs::fstat(&handle)?.st_ino,
+            inode: Some(rustix::fs::fstat(&handle)?.st_ino),
             folder_before: before,
             folder_after: modified(&rustix::fs::fstat(folder)?),
         });

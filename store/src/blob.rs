@@ -229,6 +229,21 @@ impl BlobWriter {
         Ok((self.hasher.clone().digest(), self.hasher.bytes()))
     }
 
+    /// What was written, from its beginning, and no blob: it goes when the handle is closed.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn reread(mut self) -> Result<File> {
+        let path = self.temporary.path().to_owned();
+        self.write_out()
+            .and_then(|()| {
+                let mut file = self.temporary.file()?.try_clone()?;
+                io::Seek::rewind(&mut file)?;
+                Ok(file)
+            })
+            .context("read again", path)
+    }
+
     /// Writes out what is gathered, and says what the content is.
     fn seal(&mut self, expected: Option<(&Digest, u64)>) -> Result<Stored> {
         self.write_out().context("write", self.temporary.path())?;

@@ -210,7 +210,13 @@ pub fn run_and(root: &Path, spec: &Spec, input: &[u8], started: impl FnOnce(u32)
         stdout: stdout.as_fd(),
         stderr: stderr.as_fd(),
     };
-    let outcome = exec::run(root, spec, Surroundings::default(), Attendant::Caller(streams), started);
+    let outcome = exec::run(
+        root,
+        spec,
+        Surroundings::default(),
+        Attendant::Caller(streams),
+        |pid, _| started(pid),
+    );
     drop((stdin, stdout, stderr));
     writer.join().unwrap();
     Ended {

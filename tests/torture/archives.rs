@@ -128,7 +128,7 @@ pub fn small_tar(path: &Path, what: &str) {
         entry(folder, tar::EntryType::Directory, 0o755, b"", None);
     }
     entry("bin/busybox", tar::EntryType::Regular, 0o755, &busybox, None);
-    for applet in ["sh", "ln", "mkdir", "rm", "true"] {
+    for applet in ["sh", "cat", "ln", "mkdir", "rm", "sleep", "true"] {
         entry(
             &format!("bin/{applet}"),
             tar::EntryType::Link,

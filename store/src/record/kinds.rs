@@ -105,6 +105,9 @@ pub enum ContainerState {
         start_ticks: u64,
         /// Seconds since 1970.
         started_at: i64,
+        /// What was made in its filesystem for this run and goes with it: the tool's own document.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        made: Option<serde_json::Value>,
     },
     /// Ended.
     Exited {
