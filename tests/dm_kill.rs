@@ -5,10 +5,11 @@
 mod common;
 mod torture;
 
-use common::Plywood;
+use common::{Plywood, own_network};
 use torture::{Rig, seed};
 
 #[test]
 fn dm_a_verb_killed_at_any_moment_loses_nothing() {
-    Rig::new(Plywood::new("thin"), seed()).kill_at_random(5);
+    own_network();
+    Rig::new(Plywood::new("thin").with_network(), seed()).kill_at_random(5);
 }

@@ -9,7 +9,7 @@ mod torture;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use common::Plywood;
+use common::{Plywood, own_network};
 use torture::stepper::{Victim, step};
 use torture::story::{KEEP, Verb};
 use torture::{Budget, End, Rig, number, seed};
@@ -21,7 +21,8 @@ fn root() -> Plywood {
 
 #[test]
 fn a_kill_at_any_moment_loses_nothing() {
-    Rig::new(root(), seed()).kill_at_random(15);
+    own_network();
+    Rig::new(root().with_network(), seed()).kill_at_random(15);
 }
 
 /// A verb to be stepped through, and what brings the root to where it has everything to do.

@@ -211,8 +211,13 @@ fn root_a_person_leaves_a_container_and_comes_back() {
 #[test]
 fn root_a_killed_monitor_takes_its_container_with_it() {
     let plywood = with_base();
-    plywood.ok(["run", "-d", "--name", "one", "base", "sleep", "1000"]);
+    let id = plywood.ok(["run", "-d", "--name", "one", "base", "sleep", "1000"]);
+    let has_socket = || {
+        let mut sockets = std::fs::read_dir("/run/plywood").unwrap();
+        sockets.any(|socket| socket.unwrap().path().to_str().unwrap().ends_with(&id[..12]))
+    };
     let monitor = monitor_of(&plywood, "one");
+    assert!(has_socket());
     rustix::process::kill_process(monitor, rustix::process::Signal::KILL).unwrap();
     let begun = Instant::now();
     while state_of(&plywood, "one").0 == "running" {
@@ -220,6 +225,8 @@ fn root_a_killed_monitor_takes_its_container_with_it() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(state_of(&plywood, "one"), ("exited".to_owned(), Some(137)));
+    plywood.ok(["gc"]);
+    assert!(!has_socket(), "the next command clears up");
     plywood.ok(["start", "one"]);
     plywood.ok(["rm", "-f", "one"]);
     plywood.sound();

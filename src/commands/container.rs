@@ -406,14 +406,16 @@ fn tell_out_of_memory(session: &Session, cgroup: &Cgroup, spec: &Spec, code: Opt
     session.output.error(format!("{what}killed: out of memory, {limit}"));
 }
 
-/// Removes the cgroups of this root whose containers run no more: their plywood was killed.
+/// Removes the cgroups and sockets of this root whose containers run no more: their plywood was killed.
 ///
 /// # Errors
-/// Where the cgroups cannot be listed, or one cannot be removed.
-pub fn sweep_cgroups(store: &Store) -> Result<()> {
+/// Where they cannot be listed, or one cannot be removed.
+pub fn sweep_runs(store: &Store) -> Result<()> {
     let uuid = &store.meta().uuid;
     let left = |error: exec::Error| Error::invalid("cannot remove what a killed plywood left").caused_by(error);
-    for name in Cgroup::names(uuid).map_err(left)? {
+    let mut names = Cgroup::names(uuid).map_err(left)?;
+    names.extend(detach::sockets(&cgroup::name(uuid, ""))?);
+    for name in names {
         let container = name.rsplit('-').next().unwrap_or_default();
         let hold = match store.find_container(container) {
             Ok(container) => match try_hold(store, &container.id)? {
@@ -424,6 +426,7 @@ pub fn sweep_cgroups(store: &Store) -> Result<()> {
             Err(error) => return Err(error),
         };
         Cgroup::of(&name).and_then(Cgroup::remove).map_err(left)?;
+        detach::remove_socket(&name)?;
         drop(hold);
     }
     Ok(())

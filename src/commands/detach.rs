@@ -143,6 +143,31 @@ pub fn socket(store: &Store, id: &str) -> Result<PathBuf> {
     Ok(PathBuf::from(SOCKETS).join(container::cgroup_name(store, id)))
 }
 
+/// The names of the sockets that begin so.
+///
+/// # Errors
+/// Where their folder cannot be listed.
+pub fn sockets(prefix: &str) -> Result<Vec<String>> {
+    let entries = match std::fs::read_dir(SOCKETS) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context("list", SOCKETS)?,
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter(|name| name.starts_with(prefix)).collect())
+}
+
+/// Removes the socket `name`, at which nobody listens any more; not there is as good.
+///
+/// # Errors
+/// Where it stays.
+pub fn remove_socket(name: &str) -> Result<()> {
+    let path = PathBuf::from(SOCKETS).join(name);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.context("remove", &path),
+    }
+}
+
 /// The keys for leaving, as bytes.
 ///
 /// # Errors

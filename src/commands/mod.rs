@@ -100,7 +100,7 @@ impl Session {
         for line in recovered.into_iter().chain(thawed).chain(rm::take_up(&host)?) {
             self.output.note(format!("recovered: {line}"));
         }
-        container::sweep_cgroups(&host.store)?;
+        container::sweep_runs(&host.store)?;
         // A namespace of our own may show the caller's mounts as they were when it was made.
         if !crate::sys::mount::is_private() {
             let gone = host.snapshotter.sweep_mounts()?;

@@ -73,6 +73,11 @@ impl Plywood {
         self
     }
 
+    /// Whether its containers are on the bridge unless they say otherwise.
+    pub fn has_network(&self) -> bool {
+        self.network.is_none()
+    }
+
     /// Its driver.
     pub fn driver(&self) -> &'static str {
         self.driver

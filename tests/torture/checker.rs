@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use plywood_store::Digest;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::story::{KEEP, Model, Story, Verb};
 use super::{End, Rig, digest_of, leaks};
@@ -25,6 +26,8 @@ pub struct Seen {
     pub names: BTreeMap<String, String>,
     /// The containers' names.
     pub containers: BTreeSet<String>,
+    /// The named volumes.
+    pub volumes: BTreeSet<String>,
 }
 
 impl Seen {
@@ -44,6 +47,12 @@ impl Seen {
             let name = container["name"].as_str().expect("a name");
             if story.owns(name) {
                 seen.containers.insert(name.to_owned());
+            }
+        }
+        for volume in list(plywood, &["volume", "ls"]) {
+            let name = volume["name"].as_str().expect("a name");
+            if story.owns(name) {
+                seen.volumes.insert(name.to_owned());
             }
         }
         seen
@@ -75,6 +84,9 @@ impl Rig {
     /// The same where the verb may have been refused, because one of its children was killed.
     pub fn check_any(&mut self, verb: &Verb, end: &End) {
         self.nobody_is_left(verb);
+        if let Some(scratch) = &verb.scratch {
+            entries(scratch).iter().for_each(|path| remove(path));
+        }
         self.the_next_command_succeeds(verb);
         self.plywood.sound();
         self.settle(verb, end);
@@ -102,19 +114,42 @@ impl Rig {
         }
     }
 
-    fn nobody_is_left(&self, verb: &Verb) {
+    fn nobody_is_left(&mut self, verb: &Verb) {
         let since = Instant::now();
         loop {
             let left = leaks::users(&self.plywood.root());
             if left.is_empty() {
                 return;
             }
+            self.end_all(verb);
             assert!(
                 since.elapsed() < PATIENCE,
                 "{verb} has left processes:\n{}",
                 left.join("\n")
             );
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends what runs, or its monitor: a killed `run -d` may leave its container to that.
+    fn end_all(&mut self, verb: &Verb) {
+        if !self.story.live || !self.plywood.root().join("meta.json").exists() {
+            return;
+        }
+        for container in list(&self.plywood, &["ps"]) {
+            let name = container["name"].as_str().expect("a name");
+            if self.dice.below(2) == 0 {
+                let pid = container["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+                kill_monitor(pid.expect("a process"), &self.plywood.root());
+                continue;
+            }
+            let end = self.killer.finish(self.plywood.command(["kill", name]));
+            let is_over =
+                matches!(&end, End::Refused(why) if why.contains("does not run") || why.contains("no container"));
+            assert!(
+                is_over || matches!(end, End::Done(_)),
+                "kill {name} after {verb}: {end:?}"
+            );
         }
     }
 
@@ -200,7 +235,10 @@ impl Rig {
             return;
         }
         self.plywood.ok(["gc"]);
-        let left = leaks::census(&self.plywood);
+        let mut left = leaks::census(&self.plywood);
+        if self.plywood.has_network() {
+            left.extend(leaks::links());
+        }
         assert!(left.is_empty(), "after gc this is left:\n{}", left.join("\n"));
     }
 }
@@ -210,6 +248,19 @@ pub fn tree_is_as_ever(plywood: &Plywood, model: &mut Model, id: &str) {
     let tree = tree_of(plywood, id);
     let first = model.trees.entry(id.to_owned()).or_insert_with(|| tree.clone());
     assert_eq!(*first, tree, "the tree of {id}");
+}
+
+/// Kills the plywood of the container whose first process this is.
+fn kill_monitor(pid: u32, root: &Path) {
+    let Some(monitor) = plywood::exec::state::parent(pid) else {
+        return;
+    };
+    // The parent of one that has just lost its own is somebody else.
+    let words = std::fs::read_to_string(format!("/proc/{monitor}/cmdline")).unwrap_or_default();
+    let is_ours = words.contains(&format!("{}\0", root.display()));
+    if let Some(monitor) = i32::try_from(monitor).ok().and_then(Pid::from_raw).filter(|_| is_ours) {
+        let _ = kill_process(monitor, Signal::KILL);
+    }
 }
 
 fn entries(folder: &Path) -> Vec<std::path::PathBuf> {

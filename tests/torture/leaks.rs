@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -152,7 +153,7 @@ fn of_runs(plywood: &Plywood, containers: &BTreeSet<String>) -> Vec<String> {
     let mut left = Vec::new();
     for (folder, suffix) in [("logs", ".log"), ("network", "")] {
         let files = names(&root.join(folder)).into_iter().filter(|name| name != ".lock");
-        let strange = files.filter(|name| !containers.contains(name.trim_end_matches(suffix)));
+        let strange = files.filter(|name| !containers.contains(name.trim_end_matches(".1").trim_end_matches(suffix)));
         left.extend(strange.map(|name| format!("{folder}/{name}")));
     }
     // An image's own volumes are called after the container.
@@ -173,6 +174,23 @@ fn of_runs(plywood: &Plywood, containers: &BTreeSet<String>) -> Vec<String> {
     left.extend(strange.map(|path| path.display().to_string()));
     left.extend(frozen(&root).into_iter().map(|path| format!("{path} is frozen")));
     left
+}
+
+/// Links of containers in this thread's network namespace; the kernel takes those of a dead one in its own time.
+pub fn links() -> Vec<String> {
+    let since = Instant::now();
+    loop {
+        let text = output("ip", &["-brief", "link"]);
+        let names = text.lines().filter_map(|line| line.split_whitespace().next());
+        let left: Vec<String> = names
+            .filter(|name| !["lo", "plywood0"].contains(name))
+            .map(|name| format!("the link {name}"))
+            .collect();
+        if left.is_empty() || since.elapsed() > Duration::from_secs(10) {
+            return left;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// What a second `gc` would remove.

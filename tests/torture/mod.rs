@@ -168,6 +168,7 @@ impl Rig {
 
     /// Plays verbs, each killed at a random moment unless it is done before, until so many were killed.
     pub fn kill_at_random(&mut self, kills: u64) {
+        self.story.live = true;
         let mut budget = Budget::rounds(kills);
         let (mut killed, mut done) = (0, 0);
         while budget.next().is_some() {

@@ -1,8 +1,8 @@
 //! What was acknowledged, and the verbs that come next: the same ones for the same seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,9 @@ pub struct Model {
     pub names: BTreeMap<String, String>,
     /// The containers, by name.
     pub containers: BTreeMap<String, Container>,
+    /// The named volumes.
+    #[serde(default)]
+    pub volumes: BTreeSet<String>,
     /// The digest of the tree of every image that was ever seen.
     pub trees: BTreeMap<String, String>,
 }
@@ -70,8 +73,14 @@ pub struct Verb {
     pub names: BTreeMap<String, Fate>,
     /// The containers that it changes.
     pub containers: BTreeMap<String, Stay>,
+    /// The named volumes that are there afterwards, or not.
+    #[serde(default)]
+    pub volumes: BTreeMap<String, bool>,
     /// The file or folder that it writes.
     pub output: Option<PathBuf>,
+    /// The folder of the host's in which it writes, whole or not.
+    #[serde(default)]
+    pub scratch: Option<PathBuf>,
 }
 
 impl fmt::Display for Verb {
@@ -169,6 +178,60 @@ impl Verb {
         Self::on_container(&["rm", container], container, Stay::Gone)
     }
 
+    /// `run -d`: the edits, then it stays.
+    pub fn detached(image: &str, container: &str, number: u64) -> Self {
+        let script = format!("{}; mkdir /srv/done-{number}; exec sleep 1000", edit(number));
+        let args = ["run", "-d", "--name", container, image, "sh", "-c", &script];
+        Self::on_container(&args, container, Stay::Changed)
+    }
+
+    /// This one, on a new container that runs and has made its edits.
+    fn on_running(mut self, image: &str, container: &str, number: u64) -> Self {
+        self.before.push(Self::detached(image, container, number).args);
+        let wait = format!("until [ -d /srv/done-{number} ]; do sleep 0; done");
+        self.before.push(words(&["exec", container, "sh", "-c", &wait]));
+        self.containers.insert(container.to_owned(), Stay::Changed);
+        self
+    }
+
+    /// `stop`, of one that was started.
+    pub fn stop(container: &str) -> Self {
+        let mut verb = Self::on_container(&["stop", "-t", "0", container], container, Stay::Changed);
+        verb.before.push(words(&["start", container]));
+        verb
+    }
+
+    /// `exec`: edits.
+    pub fn exec(image: &str, container: &str, number: u64) -> Self {
+        Self::plain(&["exec", container, "sh", "-c", &edit(number + 1_000_000)]).on_running(image, container, number)
+    }
+
+    /// `commit` of a container that runs.
+    pub fn commit_running(image: &str, container: &str, number: u64, name: &str) -> Self {
+        Self::commit(container, name).on_running(image, container, number)
+    }
+
+    /// `cp` of a file into a container.
+    pub fn copy_in(file: &Path, container: &str) -> Self {
+        let (file, target) = (file.to_str().expect("UTF-8"), format!("{container}:/srv/copied"));
+        Self::on_container(&["cp", file, &target], container, Stay::Changed)
+    }
+
+    /// `cp` of a folder out of a container.
+    pub fn copy_out(container: &str, scratch: &Path) -> Self {
+        let target = scratch.join("copied");
+        let args = ["cp", &format!("{container}:/etc"), target.to_str().expect("UTF-8")];
+        let mut verb = Self::plain(&args);
+        verb.scratch = Some(scratch.to_owned());
+        verb
+    }
+
+    fn on_volume(args: &[&str], volume: &str, stays: bool) -> Self {
+        let mut verb = Self::plain(args);
+        verb.volumes.insert(volume.to_owned(), stays);
+        verb
+    }
+
     /// The verb's own word.
     pub fn word(&self) -> &str {
         &self.args[0]
@@ -186,25 +249,33 @@ pub struct Story {
     prefix: String,
     archives: Vec<Archive>,
     exports: PathBuf,
+    copies: PathBuf,
     is_thin: bool,
     count: u64,
     /// Whether verbs may work on what all stories share: the pool, mounts in the host's tree.
     pub alone: bool,
+    /// Whether they may leave containers running, which whoever plays must end.
+    pub live: bool,
 }
 
 impl Story {
     /// A story whose names begin with `prefix`.
     pub fn new(plywood: &Plywood, prefix: &str, archives: Vec<Archive>, seed: u64) -> Self {
         let exports = plywood.beside("exports").join(format!("of-{prefix}"));
-        std::fs::create_dir_all(&exports).expect("a folder");
+        let copies = plywood.beside("exports").join(format!("copies-of-{prefix}"));
+        for folder in [&exports, &copies] {
+            std::fs::create_dir_all(folder).expect("a folder");
+        }
         Self {
             dice: Dice::new(seed),
             prefix: prefix.to_owned(),
             archives,
             exports,
+            copies,
             is_thin: plywood.driver() == "thin",
             count: 0,
             alone: true,
+            live: false,
         }
     }
 
@@ -249,7 +320,7 @@ impl Story {
     fn draw(&mut self, model: &Model) -> Option<Verb> {
         let (name, container) = (self.name(), self.container());
         let there = model.containers.contains_key(&container);
-        match self.dice.below(24) {
+        match self.dice.below(if self.live { 34 } else { 24 }) {
             0..=4 => {
                 let archive = &self.archives[self.dice.below(self.archives.len())];
                 Some(Verb::import(archive, &name))
@@ -268,7 +339,43 @@ impl Story {
             20 => Some(Verb::plain(&["check", "--rebuild"])),
             21 => Some(self.export(model)),
             22 => self.alone.then(|| self.mount(model)),
-            _ => (self.alone && self.is_thin).then(|| self.pool()),
+            23 => (self.alone && self.is_thin).then(|| self.pool()),
+            24 | 25 => (!there).then(|| Verb::detached(&self.image(model).0, &container, self.count)),
+            26 => there.then(|| Verb::stop(&container)),
+            27 => (!there).then(|| Verb::exec(&self.image(model).0, &container, self.count)),
+            28..=30 => (!there).then(|| Verb::commit_running(&self.image(model).0, &container, self.count, &name)),
+            31 => there.then(|| Verb::copy_in(Path::new("/bin/busybox"), &container)),
+            32 => there.then(|| Verb::copy_out(&container, &self.copies)),
+            _ => Some(self.volume(model)),
+        }
+    }
+
+    /// A named volume comes, is used or goes.
+    fn volume(&mut self, model: &Model) -> Verb {
+        let volume = format!("{}v{}", self.prefix, self.dice.below(CONTAINERS));
+        let there = model.volumes.contains(&volume);
+        match self.dice.below(3) {
+            0 if there => Verb::on_volume(&["volume", "rm", &volume], &volume, false),
+            1 if !there => Verb::on_volume(&["volume", "create", &volume], &volume, true),
+            _ => {
+                let mount = format!("{volume}:/etc");
+                let (image, container) = (self.image(model).0, format!("{}{PASSING}", self.prefix));
+                let args = [
+                    "run",
+                    "--rm",
+                    "--name",
+                    &container,
+                    "-v",
+                    &mount,
+                    &image,
+                    "sh",
+                    "-c",
+                    "echo x >> /etc/x",
+                ];
+                let mut verb = Verb::on_volume(&args, &volume, true);
+                verb.containers.insert(container, Stay::Gone);
+                verb
+            }
         }
     }
 
@@ -344,6 +451,18 @@ impl Model {
                 return Err(format!("{name} was {was:?} and is {is:?}"));
             }
         }
+        for volume in self.volumes.union(&seen.volumes) {
+            let (was, is) = (self.volumes.contains(volume), seen.volumes.contains(volume));
+            let right = match (end, verb.volumes.get(volume)) {
+                (End::Done(_), Some(stays)) => is == *stays,
+                (End::Killed, Some(stays)) => is == *stays || is == was,
+                _ => is == was,
+            };
+            if !right {
+                return Err(format!("volume {volume}: was there {was}, is there {is}"));
+            }
+        }
+        self.volumes.clone_from(&seen.volumes);
         self.settle_containers(verb, end, seen)?;
         self.remember_commit(verb, end, seen);
         self.names.clone_from(&seen.names);
