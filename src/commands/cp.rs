@@ -26,6 +26,7 @@ use crate::exec::ids::as_root_of;
 use crate::explain;
 use crate::failure::{Failure, OK, Outcome};
 use crate::snapshot::Access;
+use crate::sys::openat2;
 
 /// Standard input or output, as a tar.
 const STREAM: &str = "-";
@@ -400,7 +401,7 @@ impl Root {
             Self::Host => rustix::fs::openat(CWD, path, flags, Mode::empty()),
             Self::Container(root, _) => {
                 let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-                rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
+                openat2::open(root, path, flags, resolve)
             }
         }
     }

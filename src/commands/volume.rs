@@ -25,6 +25,7 @@ use crate::exec::spec::{Bind, Spec, VolumeMount};
 use crate::explain;
 use crate::failure::{Each, OK, Outcome};
 use crate::image::oci::RunConfig;
+use crate::sys::openat2;
 
 /// The folder of volumes.
 const FOLDER: &str = "volumes";
@@ -240,7 +241,7 @@ fn content(root: BorrowedFd<'_>, target: &Path) -> Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let target = target.strip_prefix("/").unwrap_or(target);
-    match rustix::fs::openat2(root, target, flags, Mode::empty(), resolve) {
+    match openat2::open(root, target, flags, resolve) {
         Ok(folder) => Ok(Some(folder)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         Err(error) => Err(Error::io("open the image's", target, error)),

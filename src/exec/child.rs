@@ -8,7 +8,6 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::sched::CloneFlags;
-use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::cgroup::view::View;
@@ -24,7 +23,7 @@ use super::streams::OwnStreams;
 use super::tree::Tree;
 use super::{leave, privilege, user};
 use crate::explain;
-use crate::sys::netdevice;
+use crate::sys::{netdevice, openat2};
 
 /// Everything that the child needs to know.
 #[derive(Debug)]
@@ -149,14 +148,7 @@ fn has_folder(tree: &Tree, path: &str) -> bool {
         .and_then(|folder| folder.strip_prefix("/").ok());
     folder.is_some_and(|folder| {
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-        rustix::fs::openat2(
-            tree.root(),
-            folder,
-            flags,
-            Mode::empty(),
-            rustix::fs::ResolveFlags::IN_ROOT,
-        )
-        .is_ok()
+        openat2::open(tree.root(), folder, flags, rustix::fs::ResolveFlags::IN_ROOT).is_ok()
     })
 }
 

@@ -25,7 +25,7 @@ use super::streams::{Devices, OwnStreams};
 use super::tree::Tree;
 use super::{Attendant, Streams, follow, leave, privilege, supervise, user};
 use crate::explain;
-use crate::sys::{fork, signal};
+use crate::sys::{fork, openat2, signal};
 
 /// What `statfs` says of a devpts (linux/magic.h).
 const DEVPTS_SUPER_MAGIC: rustix::fs::FsWord = 0x1cd1;
@@ -127,11 +127,10 @@ fn open_folder(tree: &Tree, path: &str) -> Result<OwnedFd> {
         path
     };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat2(
+    openat2::open(
         tree.root(),
         path,
         flags,
-        Mode::empty(),
         ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
     )
     .attempt(Stage::Root, || {
@@ -147,7 +146,7 @@ struct Inside<'a> {
 impl Inside<'_> {
     fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(self.tree.root(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+        openat2::open(self.tree.root(), path, flags | OFlags::CLOEXEC, resolve)
             .attempt(Stage::Terminal, || format!("open the container's /{path}"))
     }
 }

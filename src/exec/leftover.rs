@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::explain;
+use crate::sys::openat2;
 
 /// Seconds and nanoseconds of a modification.
 type Modified = (i64, i64);
@@ -106,7 +107,7 @@ fn remove_one(root: impl AsFd, shown: &Path, made: &Made) -> Result<(), Errno> {
 fn open_folder(root: impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    rustix::fs::openat2(root, OsStr::from_bytes(path), flags, Mode::empty(), resolve)
+    openat2::open(root, OsStr::from_bytes(path), flags, resolve)
 }
 
 /// A handle on the directory `path` of the host.

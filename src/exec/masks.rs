@@ -13,6 +13,7 @@ use super::cgroup::view::{self, View};
 use super::error::{Attempt, Error, Result, Stage};
 use super::mounts::{Copy, DATA_ONLY, New, flag_words};
 use crate::explain;
+use crate::sys::openat2;
 
 /// Kernel facts that are none of a container's business, as Docker has them.
 const MASKED: [&str; 12] = [
@@ -105,7 +106,7 @@ impl Kernel {
         };
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        let handle = match rustix::fs::openat2(mount, inside, flags, Mode::empty(), resolve) {
+        let handle = match openat2::open(mount, inside, flags, resolve) {
             Ok(handle) => handle,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(error) => return Err(Error::system(Stage::Mounts, at("open"), error)),

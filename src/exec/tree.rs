@@ -18,11 +18,10 @@ use rustix::io::Errno;
 use super::error::{Attempt, Error, Result, Stage};
 use super::leftover::{Made, modified};
 use crate::explain;
+use crate::sys::openat2;
 
 /// Symbolic links that one path may go through, as the kernel's limit.
 const LINKS_MAX: usize = 40;
-/// How often openat2 is asked again where a racing rename confused it.
-const RETRIES: usize = 128;
 /// What plywood makes belongs to root: folders.
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
 /// The same: files.
@@ -206,14 +205,7 @@ impl Tree {
     pub(super) fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let mut opened = Err(Errno::AGAIN);
-        for _ in 0..RETRIES {
-            opened = rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve);
-            if !matches!(opened, Err(Errno::AGAIN)) {
-                break;
-            }
-        }
-        let handle = match opened {
+        let handle = match openat2::open(&self.root, path, flags, resolve) {
             Ok(handle) => handle,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(error) => return Err(Error::system(Stage::User, format!("open the image's {path}"), error)),

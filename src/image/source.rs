@@ -25,6 +25,7 @@ use super::budget::Budget;
 use super::guess;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::openat2;
 
 /// Bytes of the packed stream that are looked at before it is decided what it is.
 const HEAD: usize = 512 << 10;
@@ -120,13 +121,7 @@ impl Parts {
 
 fn open_beneath(folder: &OwnedFd, name: &str) -> Result<Option<Part>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let opened = rustix::fs::openat2(
-        folder,
-        name,
-        flags,
-        Mode::empty(),
-        ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS,
-    );
+    let opened = openat2::open(folder, name, flags, ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS);
     let file = match opened {
         Err(rustix::io::Errno::NOENT) => return Ok(None),
         opened => File::from(opened.context("open", name)?),

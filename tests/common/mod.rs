@@ -239,6 +239,20 @@ impl Plywood {
 
 impl Drop for Plywood {
     fn drop(&mut self) {
+        // What still runs would, for ever, in files that are gone.
+        if self._own.is_some() && self.root().join("records/containers").exists() {
+            let listed = self.run(["--json", "ps"]).stdout;
+            let running: serde_json::Value = serde_json::from_slice(&listed).unwrap_or_default();
+            let names = running
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|one| one["name"].as_str());
+            let kill: Vec<&str> = std::iter::once("kill").chain(names).collect();
+            if kill.len() > 1 {
+                let _ = self.run(kill);
+            }
+        }
         // Mounts and the pool's devices would outlive their files.
         let mounted = self.root().join("mounted");
         let is_shown = fs::read_dir(mounted).is_ok_and(|mut points| points.next().is_some());

@@ -173,6 +173,11 @@ impl Verb {
         Self::on_container(&["start", "-a", container], container, Stay::Changed)
     }
 
+    /// `start`, of one that may go on.
+    pub fn start_detached(container: &str) -> Self {
+        Self::on_container(&["start", container], container, Stay::Changed)
+    }
+
     /// `rm`.
     pub fn rm(container: &str) -> Self {
         Self::on_container(&["rm", container], container, Stay::Gone)
@@ -332,6 +337,7 @@ impl Story {
             }
             11 | 12 => self.rmi(model, &name),
             13 | 14 => (!there).then(|| Verb::run(&self.image(model).0, &container, self.count)),
+            15 if self.live => there.then(|| Verb::start_detached(&container)),
             15 => there.then(|| Verb::start(&container)),
             16 => there.then(|| Verb::rm(&container)),
             17 => Some(self.passing(model)),

@@ -10,10 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
+use crate::sys::openat2;
 
 /// Bytes of one `st_blocks` unit, whatever the filesystem's block size (stat(2)).
 const BLOCK: u64 = 512;
@@ -68,11 +69,10 @@ pub(super) fn open_below(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Resul
     } else {
         path
     };
-    rustix::fs::openat2(
+    openat2::open(
         root,
         path,
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
     )
 }
@@ -118,8 +118,14 @@ mod tests {
         let tree = tempfile::tempdir().unwrap();
         let mut dir = open(tree.path());
         for _ in 0..1000 {
-            rustix::fs::mkdirat(&dir, "depth", Mode::RWXU).unwrap();
-            dir = rustix::fs::openat(&dir, "depth", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
+            rustix::fs::mkdirat(&dir, "depth", rustix::fs::Mode::RWXU).unwrap();
+            dir = rustix::fs::openat(
+                &dir,
+                "depth",
+                OFlags::DIRECTORY | OFlags::RDONLY,
+                rustix::fs::Mode::empty(),
+            )
+            .unwrap();
         }
         let root = open(tree.path());
         assert!(space(root.as_fd()).is_ok());
