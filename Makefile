@@ -5,7 +5,7 @@ PLYWOOD := $(TARGET)/release/plywood
 export CARGO_TERM_PROGRESS_WHEN ?= never
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-test build install demo test attacks torture bench fuzz lint guest clean
+.PHONY: help deps deps-test build install demo test attacks torture cycles bench fuzz lint guest clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name what; do \
@@ -34,6 +34,10 @@ attacks: deps-test ## the attacks in long loops: ROUNDS=100000 races, bombs at t
 
 torture: deps-test ## random kills, power cuts and crowds: make torture SECONDS=600 SEED=1
 	tests/torture/run $(or $(SECONDS),600) $(SEED)
+
+cycles: deps-test ## containers begun and ended in every way, and nothing left: ROUNDS=1000, in the guest a tenth
+	PLYWOOD_TEST_ROUNDS=$(or $(ROUNDS),1000) scripts/cargo test --locked --test root_cycles -- --nocapture
+	PLYWOOD_TEST_ROUNDS=$$(($(or $(ROUNDS),1000) / 10)) tests/run root_cycles
 
 bench: ## times import, export and others beside tar, umoci and podman: RUNS=3 ONLY=word
 	@scripts/deps bench

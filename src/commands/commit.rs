@@ -126,7 +126,7 @@ struct Told {
 /// Who has the container while it is committed.
 pub(super) enum User<'a> {
     /// This command, which keeps others away until it ends.
-    Held(#[allow(dead_code, reason = "held, not looked at")] Hold),
+    Held(Hold),
     /// The container itself.
     Still(Box<Still<'a>>),
 }

@@ -254,9 +254,6 @@ pub fn run(
         }),
     };
     let outcome = run_prepared(session, host, &prepared, monitor, begins);
-    if let Err(error) = freeze::wait_for_release(&host.store, &container.id) {
-        session.output.note(format!("{error}"));
-    }
     let began = !outcome.as_ref().is_err_and(exec::Error::is_before_command);
     let releasing = connected.release(host, &container.id);
     let outcome = finish(host, &ended, outcome, mounted.close());
@@ -347,6 +344,9 @@ fn run_prepared(
             Ok(())
         })
     });
+    if let Err(error) = freeze::wait_for_release(&host.store, &container.id) {
+        session.output.note(format!("{error}"));
+    }
     tell_out_of_memory(session, &cgroup, spec, outcome.as_ref().ok());
     if let Err(error) = cgroup.remove() {
         session.output.note(format!("{error}; the next command tries again"));

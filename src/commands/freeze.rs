@@ -53,7 +53,7 @@ impl<'a> Still<'a> {
     /// In use where another process reads it for too long; invalid where this machine cannot freeze it.
     pub fn take(store: &'a Store, record: &ContainerRecord, pause: bool) -> Result<Option<Self>> {
         let signals = HeldBack::hold()?;
-        let lock = wait_for_lock(store, record)?;
+        let lock = wait_for_lock(store, record, &signals)?;
         // The lock first, then the look: a container whose command ends from here on waits for us.
         let live = match store.containers.get(&record.id)?.map(Live::of).transpose()? {
             Some(Ok(live)) => live,
@@ -184,13 +184,13 @@ fn file_name(id: &str) -> String {
     format!("{LOCK}{id}")
 }
 
-fn wait_for_lock(store: &Store, record: &ContainerRecord) -> Result<Hold> {
+fn wait_for_lock(store: &Store, record: &ContainerRecord, signals: &HeldBack) -> Result<Hold> {
     let begun = Instant::now();
     loop {
         if let Some(lock) = container::try_lock(store, &file_name(&record.id))? {
             return Ok(lock);
         }
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > PATIENCE || signals.has_come() {
             return Err(Error::new(
                 Kind::InUse,
                 format!("another command is committing container {}", record.name),

@@ -325,7 +325,7 @@ impl Story {
     fn draw(&mut self, model: &Model) -> Option<Verb> {
         let (name, container) = (self.name(), self.container());
         let there = model.containers.contains_key(&container);
-        match self.dice.below(if self.live { 34 } else { 24 }) {
+        match self.dice.below(if self.live { 35 } else { 24 }) {
             0..=4 => {
                 let archive = &self.archives[self.dice.below(self.archives.len())];
                 Some(Verb::import(archive, &name))
@@ -346,12 +346,14 @@ impl Story {
             21 => Some(self.export(model)),
             22 => self.alone.then(|| self.mount(model)),
             23 => (self.alone && self.is_thin).then(|| self.pool()),
+            // Room for new ones.
+            24..=30 if there => (self.dice.below(2) == 0).then(|| Verb::rm(&container)),
             24 | 25 => (!there).then(|| Verb::detached(&self.image(model).0, &container, self.count)),
-            26 => there.then(|| Verb::stop(&container)),
-            27 => (!there).then(|| Verb::exec(&self.image(model).0, &container, self.count)),
+            26 | 27 => (!there).then(|| Verb::exec(&self.image(model).0, &container, self.count)),
             28..=30 => (!there).then(|| Verb::commit_running(&self.image(model).0, &container, self.count, &name)),
-            31 => there.then(|| Verb::copy_in(Path::new("/bin/busybox"), &container)),
-            32 => there.then(|| Verb::copy_out(&container, &self.copies)),
+            31 => there.then(|| Verb::stop(&container)),
+            32 => there.then(|| Verb::copy_in(Path::new("/bin/busybox"), &container)),
+            33 => there.then(|| Verb::copy_out(&container, &self.copies)),
             _ => Some(self.volume(model)),
         }
     }

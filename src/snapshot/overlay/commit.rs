@@ -166,7 +166,7 @@ impl Overlay {
                     "snapshot {} is not mounted by process {user} any more",
                     record.key
                 ))
-                .hinted("its container has just ended: try again")
+                .hinted("its container has just ended, or outlived its plywood: plywood kill ends it, then commit it")
             })?;
             let path = PathBuf::from(format!("/proc/{user}/root")).join(target.strip_prefix("/").unwrap_or(&target));
             let dir = folders::open(&path)?;
