@@ -224,6 +224,9 @@ fn root_a_half_made_volume_is_swept() {
     fs::create_dir(plywood.root().join("volumes/.new-0123")).unwrap();
     plywood.ok(["volume", "create", "two"]);
     assert!(!plywood.root().join("volumes/.new-0123").exists());
+    fs::create_dir(plywood.root().join("volumes/.new-0123")).unwrap();
+    plywood.ok(["gc"]);
+    assert!(!plywood.root().join("volumes/.new-0123").exists());
 }
 
 #[test]

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use plywood_store::Store;
 use plywood_store::record::ContainerRecord;
+use plywood_store::{Store, durable};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::commands::container::{self, Hold};
@@ -222,11 +222,8 @@ pub fn is_read(store: &Store, id: &str) -> Result<bool> {
     let Some(file) = lock_file(store, id)? else {
         return Ok(false);
     };
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(false),
-        Err(Errno::WOULDBLOCK) => Ok(true),
-        Err(error) => Err(Error::io("lock", file_name(id), error)),
-    }
+    let free = durable::try_flock(&file, FlockOperation::NonBlockingLockShared);
+    free.map(|free| !free).context("lock", file_name(id))
 }
 
 /// Waits until nobody reads a container any more, whose command has ended.
@@ -237,7 +234,7 @@ pub fn wait_for_release(store: &Store, id: &str) -> Result<()> {
     let Some(file) = lock_file(store, id)? else {
         return Ok(());
     };
-    rustix::io::retry_on_intr(|| flock(&file, FlockOperation::LockShared)).context("lock", file_name(id))
+    durable::flock(&file, FlockOperation::LockShared).context("lock", file_name(id))
 }
 
 /// Thaws the containers whose reader was killed; a line for each.

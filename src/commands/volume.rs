@@ -255,8 +255,25 @@ struct Volumes {
     _lock: File,
 }
 
+/// Removes what a killed command left of a volume that it made or removed; while one is at it, that is its own.
+///
+/// # Errors
+/// I/O.
+pub fn sweep(store: &Store) -> Result<()> {
+    if !store.root().join(FOLDER).exists() {
+        return Ok(());
+    }
+    Volumes::lock(store, FlockOperation::NonBlockingLockExclusive).map(drop)
+}
+
 impl Volumes {
     fn open(store: &Store) -> Result<Self> {
+        let locked = Self::lock(store, FlockOperation::LockExclusive)?;
+        locked.ok_or_else(|| Error::new(Kind::InUse, "another command is making or removing a volume"))
+    }
+
+    /// None where another has the lock and it is not waited for.
+    fn lock(store: &Store, how: FlockOperation) -> Result<Option<Self>> {
         let folder = store.folder(FOLDER)?;
         let path = folder.join(LOCK);
         let lock = File::options()
@@ -264,14 +281,16 @@ impl Volumes {
             .append(true)
             .open(&path)
             .context("open", &path)?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive).context("lock", &path)?;
+        if !plywood_store::durable::try_flock(&lock, how).context("lock", &path)? {
+            return Ok(None);
+        }
         let volumes = Self {
             scratch: store.folder("tmp")?,
             folder,
             _lock: lock,
         };
         volumes.sweep()?;
-        Ok(volumes)
+        Ok(Some(volumes))
     }
 
     fn path(&self, name: &str) -> PathBuf {
