@@ -201,6 +201,31 @@ fn root_a_running_container_commits_what_one_that_has_ended_does() {
     }
 }
 
+#[test]
+fn root_a_running_container_with_users_of_its_own_is_committed_where_that_can_be() {
+    for plywood in stores() {
+        let script = format!("({}) && mkdir /bin/ready && exec sleep 1000", EDITS[0]);
+        plywood.ok([
+            "run", "-d", "--name", "one", "--userns", "auto", "base", "sh", "-c", &script,
+        ]);
+        let ready = inside(&plywood, "one", "bin/ready");
+        wait_for("the edits", || ready.exists());
+        let running = match plywood.driver() {
+            "thin" => Some(plywood.ok(["commit", "one", "image"])),
+            _ => {
+                let error = plywood.fails(1, ["commit", "one", "image"]);
+                assert!(error.contains("container one has users of its own"), "{error}");
+                None
+            }
+        };
+        plywood.ok(["kill", "one"]);
+        let ended = plywood.ok(["commit", "one", "image"]);
+        assert_eq!(running.unwrap_or_else(|| ended.clone()), ended);
+        plywood.ok(["rm", "one"]);
+        nothing_is_left(&plywood);
+    }
+}
+
 /// A root filesystem of one program.
 fn bare_tar(path: &Path) {
     let busybox = fs::read("/bin/busybox").unwrap();

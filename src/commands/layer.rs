@@ -18,7 +18,7 @@ use crate::cli::DiffChoice;
 use crate::commands::commit::User;
 use crate::commands::freeze::Still;
 use crate::commands::{Host, container, random_key};
-use crate::error::{Error, Result, both};
+use crate::error::{Error, Kind, Result, both};
 use crate::exec;
 use crate::explain::{quote, step};
 use crate::image::undo::Made;
@@ -72,6 +72,7 @@ impl Writing<'_> {
     }
 
     fn live(&self, still: Still<'_>, copy: &str, intent: &mut Intent, made: &mut Made) -> Result<Committed> {
+        self.refuse_mapped(&still)?;
         still.write_back()?;
         let held_back = |work: &mut dyn FnMut() -> Result<()>| still.while_frozen(work);
         let user = snapshot::User {
@@ -122,6 +123,23 @@ impl Writing<'_> {
             record: record.transpose()?,
             notes,
         })
+    }
+
+    /// An overlay mount shows a container's own users as the files' owners, and only that mount has its changes.
+    fn refuse_mapped(&self, still: &Still<'_>) -> Result<()> {
+        let record = still.record();
+        let is_mapped = container::recorded_spec(record)?.ids.is_some();
+        if !is_mapped || self.host.snapshotter.driver() == Driver::Thin {
+            return Ok(());
+        }
+        let name = &record.name;
+        Err(Error::new(
+            Kind::InUse,
+            format!("container {name} has users of its own: on overlay it is committed when it has ended"),
+        )
+        .hinted(format!(
+            "plywood stop {name}, then commit it; the thin driver needs no stop"
+        )))
     }
 
     /// Makes the snapshot `key`, and unpacks a layer's tar into it.
