@@ -217,6 +217,7 @@ impl Connected {
         let own = self.attachment.as_ref().map(Attachment::namespace);
         let handle = own.or_else(|| self.joined.as_ref().map(AsFd::as_fd));
         Surroundings {
+            cgroup: None,
             network: handle.map(|handle| Namespace {
                 handle,
                 path: &self.path,

@@ -308,12 +308,12 @@ fn run_prepared(
     let attendant = attendant(host, container, spec, monitor);
     let outcome = attendant.and_then(|attendant| {
         let surroundings = Surroundings {
+            cgroup: Some(&cgroup),
             users,
             devices: &devices,
             ..connected.surroundings()
         };
         exec::run(root, spec, surroundings, attendant, |pid| {
-            cgroup.add(pid)?;
             record(&host.store, container, running(container, pid)?)?;
             connected.announce(host)?;
             begins()?;

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::exec::error::{Attempt, Result, Stage};
 
-/// What plywood uses, by v1's names; v2 calls `blkio` `io`, and counts processor time by itself. On v1 each
-/// costs a start some milliseconds: the kernel waits for all processors when a process moves.
+/// What plywood uses, by v1's names; v2 calls `blkio` `io`, and counts processor time by itself.
 const USED: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "blkio", DEVICES];
 
 /// On v2 a program in its place.

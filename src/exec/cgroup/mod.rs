@@ -3,9 +3,10 @@
 //! A container has one cgroup, called after it, at the top of every hierarchy
 //! that has a controller for it ([`hierarchy`]): one folder on cgroup v2, one for
 //! each controller's mount on v1. Walk of a run: [`Cgroup::create`] makes the
-//! folders and writes the limits, [`Cgroup::add`] moves the first process in
-//! before its command runs, [`Cgroup::out_of_memory`] says afterwards whether the
-//! kernel killed something of it, [`Cgroup::remove`] takes the folders away.
+//! folders and writes the limits, the container's first process moves in before its
+//! command runs ([`Entrances::enter`], [`Cgroup::add`]), [`Cgroup::out_of_memory`]
+//! says afterwards whether the kernel killed something of it, [`Cgroup::remove`]
+//! takes the folders away.
 //! Others look at it with [`Cgroup::of`]; the container sees it through a [view::View].
 //!
 //! What was asked for and cannot be limited here is an error; what nobody asked
@@ -18,6 +19,8 @@ pub mod limits;
 mod usage;
 pub(super) mod view;
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -52,6 +55,26 @@ struct Group {
 #[derive(Debug)]
 pub struct Cgroup {
     groups: Vec<Group>,
+}
+
+/// Open files by which a process goes into a cgroup of v1's trees.
+#[derive(Debug)]
+pub(super) struct Entrances(Vec<(File, PathBuf)>);
+
+impl Entrances {
+    /// Moves this process in, which has one thread; its children will be in it too.
+    ///
+    /// A thread that moves itself waits for nobody. For a process that another one moves, the kernel stops all
+    /// forks, and waits until each processor has noticed: 10 ms and more.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn enter(self) -> Result<()> {
+        self.0.into_iter().try_for_each(|(mut file, path)| {
+            file.write_all(b"0")
+                .attempt(Stage::Limits, || format!("go into {}", path.display()))
+        })
+    }
 }
 
 /// The name of the cgroup of container `id` of the root with this `uuid`.
@@ -129,12 +152,26 @@ impl Cgroup {
         self.groups.iter().map(|group| group.path.as_path())
     }
 
-    /// Moves a process in; its children will be in it too.
+    /// The ways in for a process that moves itself, as far as the trees are v1's. To be opened while the host's tree
+    /// is there.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn entrances(&self) -> Result<Entrances> {
+        let open = |group: &Group| {
+            let path = group.path.join("tasks");
+            let file = File::options().write(true).open(&path);
+            Ok((file.attempt(Stage::Limits, || format!("open {}", path.display()))?, path))
+        };
+        self.of_version(Version::V1).map(open).collect::<Result<_>>().map(Entrances)
+    }
+
+    /// Moves a process in, as far as the tree is v2's, where no thread can move alone.
     ///
     /// # Errors
     /// The kernel's: the process is gone.
-    pub fn add(&self, pid: u32) -> Result<()> {
-        self.groups.iter().try_for_each(|group| {
+    pub(super) fn add(&self, pid: u32) -> Result<()> {
+        self.of_version(Version::V2).try_for_each(|group| {
             let path = group.path.join("cgroup.procs");
             std::fs::write(&path, pid.to_string())
                 .attempt(Stage::Limits, || format!("put process {pid} into {}", path.display()))
@@ -213,6 +250,10 @@ impl Cgroup {
         }
         let unified = self.groups.iter().find(|group| group.version == Version::V2);
         unified.map_or(Ok(()), |group| group.attach(&devices::program(rules)))
+    }
+
+    fn of_version(&self, version: Version) -> impl Iterator<Item = &Group> {
+        self.groups.iter().filter(move |group| group.version == version)
     }
 
     fn with(&self, controller: &str) -> Option<&Group> {
