@@ -385,15 +385,20 @@ fn tell_out_of_memory(session: &Session, cgroup: &Cgroup, spec: &Spec, code: Opt
 pub fn sweep_cgroups(store: &Store) -> Result<()> {
     let uuid = &store.meta().uuid;
     let left = |error: exec::Error| Error::invalid("cannot remove what a killed plywood left").caused_by(error);
-    for name in Cgroup::names(uuid).map_err(left)? {
-        let container = name.rsplit('-').next().unwrap_or_default();
-        let hold = match store.find_container(container) {
-            Ok(container) => match try_hold(store, &container.id)? {
+    let names = Cgroup::names(uuid).map_err(left)?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    let ids = store.containers.keys()?;
+    for name in names {
+        let begins = name.rsplit('-').next().unwrap_or_default();
+        let hold = match ids.iter().find(|id| id.starts_with(begins)) {
+            Some(id) => match try_hold(store, id)? {
                 Some(hold) => Some(hold),
                 None => continue,
             },
-            Err(error) if error.kind() == Kind::NotFound => None,
-            Err(error) => return Err(error),
+            // A record goes after its cgroup.
+            None => None,
         };
         Cgroup::of(&name).and_then(Cgroup::remove).map_err(left)?;
         drop(hold);

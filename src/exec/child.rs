@@ -11,8 +11,8 @@ use nix::sched::CloneFlags;
 use rustix::fs::Mode;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::cgroup::{Cgroup, Entrances};
 use super::cgroup::view::View;
+use super::cgroup::{Cgroup, Entrances};
 use super::channel::{Channel, Message};
 use super::error::{Attempt, Result, Stage};
 use super::files::Generated;

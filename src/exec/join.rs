@@ -38,13 +38,7 @@ const NULL: (u32, u32) = (1, 3);
 ///
 /// # Errors
 /// As for [`super::run`].
-pub fn join(
-    process: BorrowedFd<'_>,
-    pid: u32,
-    cgroup: &Cgroup,
-    spec: &Spec,
-    streams: Streams<'_>,
-) -> Result<i32> {
+pub fn join(process: BorrowedFd<'_>, pid: u32, cgroup: &Cgroup, spec: &Spec, streams: Streams<'_>) -> Result<i32> {
     spec.check()?;
     let filter = spec.seccomp.filter(spec.capabilities)?;
     let signals = supervise::Signals::take()?;

@@ -168,7 +168,15 @@ pub fn run(
     drop(theirs);
     // Dropped, it kills a child that waits or runs still.
     let child = supervise::Child::new(pid)?;
-    let (made, outcome) = follow(&child, surroundings.cgroup, &ours, spec, &mut attendant, &signals, started)?;
+    let (made, outcome) = follow(
+        &child,
+        surroundings.cgroup,
+        &ours,
+        spec,
+        &mut attendant,
+        &signals,
+        started,
+    )?;
     leftover::remove(folder.as_fd(), root, &made);
     outcome
 }

@@ -161,9 +161,15 @@ impl Cgroup {
         let open = |group: &Group| {
             let path = group.path.join("tasks");
             let file = File::options().write(true).open(&path);
-            Ok((file.attempt(Stage::Limits, || format!("open {}", path.display()))?, path))
+            Ok((
+                file.attempt(Stage::Limits, || format!("open {}", path.display()))?,
+                path,
+            ))
         };
-        self.of_version(Version::V1).map(open).collect::<Result<_>>().map(Entrances)
+        self.of_version(Version::V1)
+            .map(open)
+            .collect::<Result<_>>()
+            .map(Entrances)
     }
 
     /// Moves a process in, as far as the tree is v2's, where no thread can move alone.
