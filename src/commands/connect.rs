@@ -218,6 +218,7 @@ impl Connected {
         let handle = own.or_else(|| self.joined.as_ref().map(AsFd::as_fd));
         Surroundings {
             cgroup: None,
+            passes: false,
             network: handle.map(|handle| Namespace {
                 handle,
                 path: &self.path,

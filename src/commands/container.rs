@@ -311,6 +311,7 @@ fn run_prepared(
             cgroup: Some(&cgroup),
             users,
             devices: &devices,
+            passes: host.store.containers.is_passing(&container.id),
             ..connected.surroundings()
         };
         exec::run(root, spec, surroundings, attendant, |pid| {

@@ -129,6 +129,8 @@ pub struct Surroundings<'a> {
     pub devices: &'a [Device],
     /// For [`Spec::ids`].
     pub users: Option<Users<'a>>,
+    /// The root filesystem goes when the command ends: what is left in it is nobody's.
+    pub passes: bool,
 }
 
 /// Runs `spec` in the directory `root`, a mounted root filesystem, and gives the
@@ -177,7 +179,9 @@ pub fn run(
         &signals,
         started,
     )?;
-    leftover::remove(folder.as_fd(), root, &made);
+    if !surroundings.passes {
+        leftover::remove(folder.as_fd(), root, &made);
+    }
     outcome
 }
 

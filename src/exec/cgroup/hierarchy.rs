@@ -2,6 +2,7 @@
 //! mounted controller by controller, or both.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::exec::error::{Attempt, Result, Stage};
 
@@ -30,8 +31,17 @@ pub(super) struct Hierarchy {
     pub(super) controllers: Vec<&'static str>,
 }
 
-/// The trees that have something for plywood.
+/// The trees that have something for plywood, always in the same order; looked for once.
 pub(super) fn all() -> Result<Vec<Hierarchy>> {
+    static FOUND: OnceLock<Vec<Hierarchy>> = OnceLock::new();
+    if let Some(found) = FOUND.get() {
+        return Ok(found.clone());
+    }
+    let found = look()?;
+    Ok(FOUND.get_or_init(|| found).clone())
+}
+
+fn look() -> Result<Vec<Hierarchy>> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")
         .attempt(Stage::Limits, || "read /proc/self/mountinfo".to_owned())?;
     Ok(parse(&mounts, |at| {

@@ -135,16 +135,13 @@ impl Cgroup {
     /// As for [`Cgroup::of`].
     pub fn names(uuid: &str) -> Result<Vec<String>> {
         let prefix = name(uuid, "");
-        let mut names = Vec::new();
-        for hierarchy in hierarchy::all()? {
-            let entries = std::fs::read_dir(&hierarchy.at)
-                .attempt(Stage::Limits, || format!("list {}", hierarchy.at.display()))?;
-            let found = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-            names.extend(found.filter(|name| name.starts_with(&prefix)));
-        }
-        names.sort_unstable();
-        names.dedup();
-        Ok(names)
+        // A cgroup is made in the first of them first, and removed from it last.
+        let Some(first) = hierarchy::all()?.into_iter().next() else {
+            return Ok(Vec::new());
+        };
+        let entries = std::fs::read_dir(&first.at).attempt(Stage::Limits, || format!("list {}", first.at.display()))?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.filter(|name| name.starts_with(&prefix)).collect())
     }
 
     /// Its folders.
@@ -201,8 +198,8 @@ impl Cgroup {
     /// # Errors
     /// Where a process lives on in it.
     pub fn remove(self) -> Result<()> {
-        // All folders are tried: what is left of one must not keep the others.
-        self.groups.iter().map(Group::remove).fold(Ok(()), Result::and)
+        // Backwards, for [`Cgroup::names`]. All folders are tried: what is left of one must not keep the others.
+        self.groups.iter().rev().map(Group::remove).fold(Ok(()), Result::and)
     }
 
     fn make(&mut self, hierarchy: &Hierarchy, name: &str) -> Result<()> {
