@@ -509,7 +509,7 @@ fn root_many_that_start_at_once_have_addresses_of_their_own() {
 fn root_explained_steps_of_the_network_are_commands() {
     let plywood = with_base();
     let publish: &[&str] = if translates() { &["-p", "8080:80"] } else { &[] };
-    let output = plywood.run([&["--explain", "run", "--rm"], publish, &["base", "true"]].concat());
+    let output = plywood.run([&["--explain", "run"], publish, &["base", "true"]].concat());
     let text = String::from_utf8_lossy(&output.stderr);
     let mut wanted = vec![
         "ip link add plywood0 address 02:50:0a:d6:00:01 type bridge",

@@ -225,7 +225,8 @@ impl Overlay {
 
     /// Refuses where a captured copy still stands for what the folder held.
     fn refuse_captured(&self, key: &str, name: &str) -> Result<()> {
-        for record in self.store.snapshots.list()? {
+        // A copy lasts, whatever it was taken of.
+        for record in self.store.snapshots.list_lasting()? {
             if Upper::of(&record)? == Upper::Borrowed(name) {
                 return Err(Error::new(
                     Kind::InUse,

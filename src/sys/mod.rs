@@ -11,5 +11,6 @@ pub mod loop_device;
 pub mod mount;
 pub mod mount_setattr;
 pub mod netdevice;
+pub mod resident;
 pub mod seccomp;
 pub mod signal;

@@ -190,8 +190,20 @@ impl<T: Record> Records<T> {
     /// # Errors
     /// As [`Records::get`].
     pub fn list(&self) -> Result<Vec<T>> {
+        self.read(self.keys()?)
+    }
+
+    /// The same without those that are [passing](Records::put_passing), of which there may be many.
+    ///
+    /// # Errors
+    /// As [`Records::get`].
+    pub fn list_lasting(&self) -> Result<Vec<T>> {
+        self.read(self.lasting_keys()?)
+    }
+
+    fn read(&self, keys: Vec<String>) -> Result<Vec<T>> {
         let mut records = Vec::new();
-        for key in self.keys()? {
+        for key in keys {
             // Without a lock a record may go between the two looks.
             records.extend(self.get(&key)?);
         }
