@@ -88,7 +88,13 @@ fn address(plywood: &Plywood, name: &str) -> Ipv4Addr {
 
 /// What of plywood's this namespace has, but for the bridge and the table, which stay.
 fn left(plywood: &Plywood) -> Vec<String> {
-    let mut left: Vec<String> = links().into_iter().filter(|name| name.starts_with("ply0")).collect();
+    let pairs = || -> Vec<String> { links().into_iter().filter(|name| name.starts_with("ply0")).collect() };
+    // The kernel takes those of removed containers away in its own time.
+    let begun = std::time::Instant::now();
+    while !pairs().is_empty() && begun.elapsed() < std::time::Duration::from_secs(5) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let mut left = pairs();
     if translates() {
         let table = Command::new("nft")
             .args(["list", "table", "ip", "plywood"])
