@@ -180,6 +180,11 @@ fn root_a_killed_plywoods_cgroup_is_swept_by_the_next_command() {
     assert!(!cgroups(&plywood).is_empty());
     killed.kill().unwrap();
     killed.wait().unwrap();
+    // Its command dies with it, in its own time.
+    let is_inside = |cgroup: &PathBuf| fs::read(cgroup.join("cgroup.procs")).is_ok_and(|pids| !pids.is_empty());
+    while cgroups(&plywood).iter().any(is_inside) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
     plywood.ok(["run", "--rm", "base", "true"]);
     assert_eq!(cgroups(&plywood), Vec::<PathBuf>::new());
 }

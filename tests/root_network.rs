@@ -88,7 +88,13 @@ fn address(plywood: &Plywood, name: &str) -> Ipv4Addr {
 
 /// What of plywood's this namespace has, but for the bridge and the table, which stay.
 fn left(plywood: &Plywood) -> Vec<String> {
-    let mut left: Vec<String> = links().into_iter().filter(|name| name.starts_with("ply0")).collect();
+    let pairs = || -> Vec<String> { links().into_iter().filter(|name| name.starts_with("ply0")).collect() };
+    // The kernel takes those of removed containers away in its own time.
+    let begun = std::time::Instant::now();
+    while !pairs().is_empty() && begun.elapsed() < std::time::Duration::from_secs(5) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let mut left = pairs();
     if translates() {
         let table = Command::new("nft")
             .args(["list", "table", "ip", "plywood"])
@@ -509,7 +515,7 @@ fn root_many_that_start_at_once_have_addresses_of_their_own() {
 fn root_explained_steps_of_the_network_are_commands() {
     let plywood = with_base();
     let publish: &[&str] = if translates() { &["-p", "8080:80"] } else { &[] };
-    let output = plywood.run([&["--explain", "run", "--rm"], publish, &["base", "true"]].concat());
+    let output = plywood.run([&["--explain", "run"], publish, &["base", "true"]].concat());
     let text = String::from_utf8_lossy(&output.stderr);
     let mut wanted = vec![
         "ip link add plywood0 address 02:50:0a:d6:00:01 type bridge",

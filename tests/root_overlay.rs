@@ -579,6 +579,34 @@ fn root_killed_while_it_writes_a_command_leaves_nothing() {
     assert_eq!(root.store.intents.live().unwrap(), Vec::new());
 }
 
+#[test]
+fn root_a_passing_snapshot_ends_with_the_machine() {
+    let root = Root::new();
+    let base = root.layer(None, "base", |path| fs::write(path.join("file"), "x").unwrap());
+    for key in ["kept", "lost"] {
+        root.driver.prepare_passing(key, Some(&base.chain_id)).unwrap();
+        root.edit(key, |path| fs::write(path.join("file"), "y").unwrap());
+        assert!(root.store.snapshots.is_passing(key));
+    }
+    // What another command does first leaves them alone.
+    assert_eq!(root.driver.recover().unwrap(), Vec::<String>::new());
+    assert_eq!(names(&root.overlay().join("pending")).len(), 2);
+    root.driver.remove("kept").unwrap();
+    assert_eq!(names(&root.overlay().join("pending")).len(), 1);
+
+    // As after a power cut: the records are another boot's, and the mark tells of the folder.
+    let boots = root.path().join("passing");
+    let this = names(&boots).remove(0);
+    let another = boots.join("00000000-0000-4000-8000-000000000000");
+    fs::rename(boots.join(this), &another).unwrap();
+    fs::write(another.join("snapshots/lost.json"), "").unwrap();
+    assert_eq!(root.driver.recover().unwrap().len(), 1);
+    assert_eq!(names(&boots), Vec::<String>::new());
+    assert_eq!(root.store.snapshots.keys().unwrap(), Vec::<String>::new());
+    assert_eq!(names(&root.overlay().join("work")), Vec::<String>::new());
+    root.assert_sound();
+}
+
 fn be_killed(path: &Path) {
     enter_private_namespace().unwrap();
     let (store, driver) = open(path);

@@ -9,6 +9,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -111,7 +112,11 @@ fn root_a_running_container_is_nobody_elses() {
     }
     // What a container could see of plywood is not the host's file.
     let exe = fs::read_link(format!("/proc/{}/exe", child.id())).unwrap();
-    assert_eq!(exe, Path::new("/memfd:plywood (deleted)"));
+    assert_eq!(exe, Path::new("/"), "a mount of its own");
+    // Not even for root, whose capabilities are whole.
+    let mode = fs::Permissions::from_mode(0o755);
+    let refused = fs::set_permissions(format!("/proc/{}/exe", child.id()), mode).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     plywood.ok(["rm", "-f", "one"]);
     assert!(!child.wait().unwrap().success());
     assert_eq!(plywood.json(["ps", "-a"]), serde_json::json!([]));

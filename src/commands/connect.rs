@@ -217,6 +217,8 @@ impl Connected {
         let own = self.attachment.as_ref().map(Attachment::namespace);
         let handle = own.or_else(|| self.joined.as_ref().map(AsFd::as_fd));
         Surroundings {
+            cgroup: None,
+            passes: false,
             network: handle.map(|handle| Namespace {
                 handle,
                 path: &self.path,
@@ -265,11 +267,16 @@ impl Connected {
             return Releasing(Ok(None));
         };
         let (store, id, ports, held) = (Arc::clone(&host.store), id.to_owned(), self.connection.ports, self.held);
+        // Who starts it again expects its address.
+        let returns = !store.containers.is_passing(&id);
         // A link's removal waits for all processors, many milliseconds: meanwhile the rest can go on.
         let thread = std::thread::Builder::new().spawn(move || {
             firewall::withdraw(&ports)?;
             drop(held);
-            attachment.close()?;
+            match returns {
+                true => attachment.close()?,
+                false => attachment.leave(),
+            }
             forget(&store, &id)
         });
         Releasing(thread.map(Some))

@@ -329,12 +329,13 @@ fn run_prepared(
     let attendant = attendant(host, container, spec, monitor);
     let outcome = attendant.and_then(|attendant| {
         let surroundings = Surroundings {
+            cgroup: Some(&cgroup),
             users,
             devices: &devices,
+            passes: host.store.containers.is_passing(&container.id),
             ..connected.surroundings()
         };
         exec::run(root, spec, surroundings, attendant, |pid, made| {
-            cgroup.add(pid)?;
             record(&host.store, container, running(container, pid, made)?)?;
             connected.announce(host)?;
             begins()?;
@@ -415,15 +416,19 @@ pub fn sweep_runs(store: &Store) -> Result<()> {
     let left = |error: exec::Error| Error::invalid("cannot remove what a killed plywood left").caused_by(error);
     let mut names = Cgroup::names(uuid).map_err(left)?;
     names.extend(detach::sockets(&cgroup::name(uuid, ""))?);
+    if names.is_empty() {
+        return Ok(());
+    }
+    let ids = store.containers.keys()?;
     for name in names {
-        let container = name.rsplit('-').next().unwrap_or_default();
-        let hold = match store.find_container(container) {
-            Ok(container) => match try_hold(store, &container.id)? {
+        let begins = name.rsplit('-').next().unwrap_or_default();
+        let hold = match ids.iter().find(|id| id.starts_with(begins)) {
+            Some(id) => match try_hold(store, id)? {
                 Some(hold) => Some(hold),
                 None => continue,
             },
-            Err(error) if error.kind() == Kind::NotFound => None,
-            Err(error) => return Err(error),
+            // A record goes after its cgroup.
+            None => None,
         };
         Cgroup::of(&name).and_then(Cgroup::remove).map_err(left)?;
         detach::remove_socket(&name)?;

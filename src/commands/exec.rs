@@ -29,9 +29,7 @@ pub fn run(args: &ExecArgs, session: &Session) -> Outcome {
             .output
             .note("standard input is not a terminal: passing it on as it is");
     }
-    let ended = exec::join(live.handle.as_fd(), live.pid, &spec, Streams::own(), |pid| {
-        cgroup.add(pid)
-    });
+    let ended = exec::join(live.handle.as_fd(), live.pid, &cgroup, &spec, Streams::own());
     outcome(ended)
 }
 

@@ -56,7 +56,7 @@ fn remove(session: &Session, host: Option<&Host>, name: &str, force: bool) -> Re
         stop::end(host, &live)?;
     }
     let hold = container::hold(session, &host.store, &record)?;
-    remove_held(host, &record.id, hold, passing(host, &record.id)?)?;
+    remove_held(host, &record.id, hold, passing(host, &record.id, true)?)?;
     Ok(Some(Removed {
         id: record.id,
         name: record.name,
@@ -64,12 +64,16 @@ fn remove(session: &Session, host: Option<&Host>, name: &str, force: bool) -> Re
 }
 
 /// Says that a container is being made or removed. Until this intent is done, a kill means that the next
-/// command removes what there is of the container.
+/// command removes what there is of the container. `lasts` says whether a power cut must mean the same.
 ///
 /// # Errors
 /// I/O.
-pub fn passing(host: &Host, id: &str) -> Result<Intent> {
-    host.store.intents.begin(Plan::Container { id: id.to_owned() })
+pub fn passing(host: &Host, id: &str, lasts: bool) -> Result<Intent> {
+    let plan = Plan::Container { id: id.to_owned() };
+    match lasts {
+        true => host.store.intents.begin(plan),
+        false => host.store.intents.begin_passing(plan),
+    }
 }
 
 /// Removes a container that the caller holds and has said to be [passing].

@@ -51,10 +51,14 @@ pub fn run(args: &RunArgs, session: &Session) -> Outcome {
 fn run_to_end(args: &RunArgs, session: &Session, id: &str, monitor: Option<&mut Monitor>) -> Outcome {
     let host = session.existing_host().map_err(before_command)?;
     let host = host.ok_or_else(|| before_command(tag::no_image(&args.image)))?;
-    let (container, spec, passing) = create(args, &host, id).map_err(before_command)?;
+    let (container, spec, passing) = create(args, &host, id, monitor.is_some()).map_err(before_command)?;
     let hold = container::hold(session, &host.store, &container).map_err(before_command)?;
     let parent = parent_of(&host, &container);
-    let prepared = parent.and_then(|parent| host.snapshotter.prepare(&container.id, parent.as_ref(), None));
+    let passes = host.store.containers.is_passing(&container.id);
+    let prepared = parent.and_then(|parent| match passes {
+        true => host.snapshotter.prepare_passing(&container.id, parent.as_ref()),
+        false => host.snapshotter.prepare(&container.id, parent.as_ref(), None),
+    });
     if let Err(error) = prepared {
         let undone = both(Err(error), rm::remove_held(&host, &container.id, hold, passing));
         return undone.map_err(before_command);
@@ -69,7 +73,7 @@ fn run_to_end(args: &RunArgs, session: &Session, id: &str, monitor: Option<&mut 
     if !args.rm && ended.began {
         return ended.outcome;
     }
-    let passing = passing.map_or_else(|| rm::passing(&host, &container.id), Ok);
+    let passing = passing.map_or_else(|| rm::passing(&host, &container.id, true), Ok);
     let removed = passing.and_then(|passing| rm::remove_held(&host, &container.id, hold, passing));
     match (ended.outcome, removed) {
         (outcome, Ok(())) => outcome,
@@ -85,7 +89,7 @@ fn run_to_end(args: &RunArgs, session: &Session, id: &str, monitor: Option<&mut 
 
 /// Checks what is wanted and records the container under a name that is its own. Until the intent is done, a
 /// kill means that it goes again.
-fn create(args: &RunArgs, host: &Host, id: &str) -> Result<(ContainerRecord, Spec, Intent)> {
+fn create(args: &RunArgs, host: &Host, id: &str, is_detached: bool) -> Result<(ContainerRecord, Spec, Intent)> {
     let image = host.store.find_image(&args.image)?;
     let config = oci::read_config(&host.store, &image)?;
     let mut spec = request::spec(args, &config.config, id)?;
@@ -95,8 +99,10 @@ fn create(args: &RunArgs, host: &Host, id: &str) -> Result<(ContainerRecord, Spe
         connection::join(&mut spec, &other, args.hostname.is_none())?;
     }
     let connection = asked.found(&host.store)?;
-    let passing = rm::passing(host, id)?;
-    match record(args, host, &image, id.to_owned(), &mut spec, &connection) {
+    // A log and volumes of its own would be left over where a power cut takes the record.
+    let lasts = !args.rm || is_detached || !spec.volumes.is_empty() || !host.snapshotter.keeps_passing();
+    let passing = rm::passing(host, id, lasts)?;
+    match record(args, host, &image, id.to_owned(), &mut spec, &connection, lasts) {
         Ok(container) => Ok((container, spec, passing)),
         Err(error) => both(Err(error), passing.done()),
     }
@@ -109,6 +115,7 @@ fn record(
     id: String,
     spec: &mut Spec,
     connection: &Connection,
+    lasts: bool,
 ) -> Result<ContainerRecord> {
     let lock = host.store.exclusive()?;
     if host.store.images.get(&image.key())?.is_none() {
@@ -130,7 +137,10 @@ fn record(
         spec: container::document(spec)?,
         network: connection.document(),
     };
-    host.store.containers.put(&lock, &container)?;
+    match lasts {
+        true => host.store.containers.put(&lock, &container)?,
+        false => host.store.containers.put_passing(&lock, &container)?,
+    }
     lock.done()?;
     Ok(container)
 }

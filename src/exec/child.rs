@@ -11,6 +11,7 @@ use nix::sched::CloneFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::cgroup::view::View;
+use super::cgroup::{Cgroup, Entrances};
 use super::channel::{Channel, Message};
 use super::error::{Attempt, Result, Stage};
 use super::files::Generated;
@@ -56,6 +57,7 @@ fn set_up<'a>(plan: &'a Plan<'_>, channel: &Channel) -> Result<Last<'a>> {
         &kept.into_iter().chain(network).chain(handles).collect::<Vec<_>>(),
         spec,
     )?;
+    let entrances = plan.surroundings.cgroup.map(Cgroup::entrances).transpose()?;
     if let Some(network) = network {
         nix::sched::setns(network, CloneFlags::CLONE_NEWNET)
             .attempt(Stage::Namespaces, || "join the network namespace".to_owned())?;
@@ -103,6 +105,8 @@ fn set_up<'a>(plan: &'a Plan<'_>, channel: &Channel) -> Result<Last<'a>> {
         streams.master.as_ref().map(AsFd::as_fd),
     )?;
     last::wait_for_go(channel)?;
+    // Only now: it may not make devices any more.
+    entrances.map_or(Ok(()), Entrances::enter)?;
     cgroups.map_or(Ok(()), View::enter)?;
     Ok(Last {
         spec,

@@ -1,7 +1,7 @@
 //! `--init`: a first process that does what a first process must, for commands that
 //! do not: it buries orphans, and passes signals on.
 //!
-//! It is plywood's sealed copy, as confined as the command: same user,
+//! It is plywood itself, out of reach ([`super::sealed`]), as confined as the command: same user,
 //! capabilities, filter and limits. The command is its child, in the foreground of
 //! the terminal if there is one.
 

@@ -16,6 +16,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
 use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 
+use super::cgroup::Cgroup;
 use super::channel::{self, Channel, Message};
 use super::error::{Attempt, Error, Result, Stage};
 use super::last::{self, Last};
@@ -35,26 +36,26 @@ const NULL: (u32, u32) = (1, 3);
 /// Runs `spec` in the namespaces of `process`, the pidfd of a running container's first process `pid`, and gives
 /// the command's exit code.
 ///
-/// `started` is told the new process's number before its command runs, to put it into the container's cgroup.
-///
 /// # Errors
 /// As for [`super::run`].
-pub fn join(
-    process: BorrowedFd<'_>,
-    pid: u32,
-    spec: &Spec,
-    streams: Streams<'_>,
-    started: impl FnOnce(u32) -> Result<()>,
-) -> Result<i32> {
+pub fn join(process: BorrowedFd<'_>, pid: u32, cgroup: &Cgroup, spec: &Spec, streams: Streams<'_>) -> Result<i32> {
     spec.check()?;
     let filter = spec.seccomp.filter(spec.capabilities)?;
     let signals = supervise::Signals::take()?;
     let (ours, theirs) = channel::pair()?;
     explain::step(|| format!("nsenter --target {pid} --pid --mount --uts --ipc --net setsid sh"));
-    let child = fork_in_pid_namespace(process, || live(process, spec, filter.as_ref(), streams, &theirs))?;
+    let forked = fork_in_pid_namespace(process, || {
+        match set_up(process, cgroup, spec, filter.as_ref(), streams, &theirs) {
+            Ok(last) => last.take(&theirs),
+            Err(error) => theirs.fail(error),
+        }
+    })?;
     drop(theirs);
+    let child = supervise::Child::new(forked)?;
     let mut attendant = Attendant::Caller(streams);
-    let (_, outcome) = follow(child, &ours, spec, &mut attendant, &signals, |pid, _| started(pid))?;
+    let (_, outcome) = follow(&child, Some(cgroup), &ours, spec, &mut attendant, &signals, |_, _| {
+        Ok(())
+    })?;
     outcome
 }
 
@@ -70,17 +71,10 @@ fn fork_in_pid_namespace(process: BorrowedFd<'_>, child: impl FnOnce() -> i32) -
     back.map(|()| pid)
 }
 
-/// Gives its exit code where it did not become the command.
-fn live(process: BorrowedFd<'_>, spec: &Spec, filter: Option<&Filter>, streams: Streams<'_>, channel: &Channel) -> i32 {
-    match set_up(process, spec, filter, streams, channel) {
-        Ok(last) => last.take(channel),
-        Err(error) => channel.fail(error),
-    }
-}
-
 /// As far as the command's last steps.
 fn set_up<'a>(
     process: BorrowedFd<'a>,
+    cgroup: &Cgroup,
     spec: &'a Spec,
     filter: Option<&'a Filter>,
     given: Streams<'_>,
@@ -90,6 +84,7 @@ fn set_up<'a>(
         &[channel.as_fd(), process, given.stdin, given.stdout, given.stderr],
         spec,
     )?;
+    let entrances = cgroup.entrances()?;
     privilege::own_keyring()?;
     let streams = OwnStreams::copy(given)?;
     let namespaces = CloneFlags::CLONE_NEWNS
@@ -108,6 +103,7 @@ fn set_up<'a>(
         streams.master.as_ref().map(AsFd::as_fd),
     )?;
     last::wait_for_go(channel)?;
+    entrances.enter()?;
     Ok(Last {
         spec,
         filter,

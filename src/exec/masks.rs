@@ -34,6 +34,23 @@ const MASKED: [&str; 12] = [
 /// Kernel switches that a container may see.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// Covers a folder with an empty one, always the same: `empty` when there is one.
+fn hide_folder(empty: &mut Option<(OwnedFd, String)>, target: OwnedFd, path: &str) -> Result<()> {
+    if let Some((there, shown)) = empty {
+        explain::step(|| format!("mount --bind {shown} {path}"));
+        let at = || format!("hide {path}");
+        let copy = Copy::of_handle(there).attempt(Stage::Mounts, at)?;
+        return copy.attach(target).attempt(Stage::Mounts, at);
+    }
+    let new = New {
+        kind: "tmpfs",
+        options: &[("size", "0")],
+        flags: DATA_ONLY | MountAttrFlags::MOUNT_ATTR_RDONLY,
+    };
+    *empty = Some((new.mount_on(target, path)?, path.to_owned()));
+    Ok(())
+}
+
 /// `/proc` and `/sys` themselves: whoever changes the image's names meanwhile changes nothing in them.
 #[derive(Debug)]
 pub(super) struct Kernel {
@@ -54,17 +71,13 @@ impl Kernel {
             .cpu_folders()
             .into_iter()
             .map(|cpu| format!("{cpu}/thermal_throttle"));
+        let mut empty = None;
         for path in MASKED.into_iter().map(str::to_owned).chain(throttles) {
             let Some(target) = self.open(&path)? else {
                 continue;
             };
             if target.1 == FileType::Directory {
-                New {
-                    kind: "tmpfs",
-                    options: &[("size", "0")],
-                    flags: DATA_ONLY | MountAttrFlags::MOUNT_ATTR_RDONLY,
-                }
-                .mount_on(target.0, &path)?;
+                hide_folder(&mut empty, target.0, &path)?;
             } else {
                 explain::step(|| format!("mount --bind {stage}/null {path}"));
                 let copy = Copy::of(&devices, "null").attempt(Stage::Mounts, || format!("hide {path}"))?;

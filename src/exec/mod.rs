@@ -11,14 +11,14 @@
 //!                                              user, working directory, terminal
 //!   channel: ready <---------------------------
 //!   the verb records the process
-//!   channel: go ----------------------------->  privilege, command: execve
+//!   channel: go ----------------------------->  cgroup, privilege, command: execve
 //!   supervise: terminal, signals, exit code
 //!   leftover: mount targets go away again
 //! ```
 //!
-//! A cgroup ([`cgroup`]) is the verb's, which moves the process in between *ready*
-//! and *go*. With users of its own ([`ids`]) the container's first process enters their namespace after *go*. A network namespace other than an empty one is the caller's, who gives it
-//! with the run's [`Surroundings`].
+//! A cgroup ([`cgroup`]) is the caller's, and so is a network namespace other than an
+//! empty one: both are given with the run's [`Surroundings`]. With users of its own
+//! ([`ids`]) the container's first process enters their namespace after *go*.
 
 pub mod attach;
 pub mod capability;
@@ -67,6 +67,7 @@ pub use leftover::{Made, remove as remove_made};
 
 use crate::explain;
 use crate::sys::fork;
+use cgroup::Cgroup;
 use channel::{Channel, Message};
 use device::Device;
 use error::Attempt;
@@ -117,6 +118,8 @@ pub struct Namespace<'a> {
 /// What a run is given besides its spec: made for this one run, and taken away by whoever made it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Surroundings<'a> {
+    /// What its processes are in.
+    pub cgroup: Option<&'a Cgroup>,
     /// For [`Network::Bridge`] and [`Network::Container`].
     pub network: Option<Namespace<'a>>,
     /// The host's file that is `/etc/hosts`, where it may change while the container runs.
@@ -127,6 +130,8 @@ pub struct Surroundings<'a> {
     pub devices: &'a [Device],
     /// For [`Spec::ids`].
     pub users: Option<Users<'a>>,
+    /// The root filesystem goes when the command ends: what is left in it is nobody's.
+    pub passes: bool,
 }
 
 /// Runs `spec` in the directory `root`, a mounted root filesystem, and gives the
@@ -164,22 +169,33 @@ pub fn run(
 
     let pid = fork_into_namespaces(&plan, || child::live(&plan, &theirs))?;
     drop(theirs);
-    let (made, outcome) = follow(pid, &ours, spec, &mut attendant, &signals, started)?;
-    leftover::remove(folder.as_fd(), root, &made);
+    // Dropped, it kills a child that waits or runs still.
+    let child = supervise::Child::new(pid)?;
+    let (made, outcome) = follow(
+        &child,
+        surroundings.cgroup,
+        &ours,
+        spec,
+        &mut attendant,
+        &signals,
+        started,
+    )?;
+    if !surroundings.passes {
+        leftover::remove(folder.as_fd(), root, &made);
+    }
     outcome
 }
 
 /// From the fork to the command's end: the mount targets that the child made, and the command's exit code.
 fn follow(
-    pid: Pid,
+    child: &supervise::Child,
+    cgroup: Option<&Cgroup>,
     channel: &Channel,
     spec: &Spec,
     attendant: &mut Attendant<'_>,
     signals: &supervise::Signals,
     started: impl FnOnce(u32, &[Made]) -> Result<()>,
 ) -> Result<(Vec<Made>, Result<i32>)> {
-    // Dropped, it kills a child that waits or runs still.
-    let child = supervise::Child::new(pid)?;
     let (made, master) = match channel.receive()? {
         Some((Message::Ready { made }, master)) => (made, master),
         Some((Message::Failed(error), _)) => {
@@ -193,14 +209,15 @@ fn follow(
             ));
         }
     };
+    cgroup.map_or(Ok(()), |cgroup| cgroup.add(child.pid()))?;
     let started = |pid| started(pid, &made);
     let outcome = match attendant {
-        Attendant::Caller(streams) => attend(&child, channel, spec, *streams, master, signals, started),
+        Attendant::Caller(streams) => attend(child, channel, spec, *streams, master, signals, started),
         Attendant::Monitor(monitor) => monitor
             .take(master)
-            .and_then(|()| go(&child, channel, started))
+            .and_then(|()| go(child, channel, started))
             .and_then(|()| monitor.begin())
-            .and_then(|()| monitor.watch(&child, signals)),
+            .and_then(|()| monitor.watch(child, signals)),
     };
     Ok((made, outcome))
 }

@@ -26,6 +26,7 @@ use super::log::{self, Stream};
 use super::supervise::{Child, Signals, milliseconds};
 use super::terminal::REOPENED_MILLISECONDS;
 use super::wire::{CHUNK, FromMonitor, MESSAGE_MAX, ToMonitor};
+use crate::sys::resident;
 
 /// Bytes that one who is attached may lag behind.
 const LAG_MAX: usize = 1 << 20;
@@ -167,7 +168,12 @@ impl Monitor {
         nix::unistd::dup2_stdin(&null).attempt(Stage::Supervision, at)?;
         nix::unistd::dup2_stdout(&null).attempt(Stage::Supervision, at)?;
         nix::unistd::dup2_stderr(&null).attempt(Stage::Supervision, at)?;
-        rustix::process::chdir("/").attempt(Stage::Supervision, at)
+        rustix::process::chdir("/").attempt(Stage::Supervision, at)?;
+        // There is one of this process for each container, and it waits most of the time.
+        if let Err(error) = resident::let_go_of_files() {
+            tracing::debug!("the monitor keeps what is mapped: {error}");
+        }
+        Ok(())
     }
 
     /// Whether the command has begun to run.

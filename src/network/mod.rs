@@ -122,8 +122,14 @@ impl Attachment {
     /// As for [`detach`].
     pub fn close(self) -> Result<()> {
         detach(&self.endpoint)?;
-        explain::step(|| format!("ip netns del {}", self.endpoint.host_veth));
+        self.leave();
         Ok(())
+    }
+
+    /// Leaves it to the kernel to take the container, which has ended, off the bridge: that takes it some milliseconds,
+    /// in which the address stays taken.
+    pub fn leave(self) {
+        explain::step(|| format!("ip netns del {}", self.endpoint.host_veth));
     }
 }
 

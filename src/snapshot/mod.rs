@@ -103,6 +103,18 @@ pub trait Snapshotter {
     /// `owner` it lives no longer than that intent; without, until removed.
     fn prepare(&self, key: &str, parent: Option<&ChainId>, owner: Option<&Intent>) -> Result<()>;
 
+    /// Makes an active snapshot under `key` that is to go before the machine stops: its record is
+    /// [passing](plywood_store::record::Records::put_passing), and so is what is written to it. It is mounted once.
+    /// None of it is made durable where [`Snapshotter::keeps_passing`] says so.
+    fn prepare_passing(&self, key: &str, parent: Option<&ChainId>) -> Result<()> {
+        self.prepare(key, parent, None)
+    }
+
+    /// Whether this driver sweeps what was passing when the machine stopped.
+    fn keeps_passing(&self) -> bool {
+        false
+    }
+
     /// Makes a read-only snapshot of `parent` under `key`.
     fn view(&self, key: &str, parent: &ChainId, owner: Option<&Intent>) -> Result<()>;
 

@@ -178,17 +178,24 @@ impl Overlay {
         Ok(Stack {
             lowers,
             upper: upper.map(str::to_owned),
+            passes: false,
         })
     }
 
     /// A new active snapshot's record and folder. `lease` is an intent's id.
-    fn prepare_leased(&self, key: &str, parent: Option<&ChainId>, lease: Option<String>) -> Result<()> {
+    fn prepare_leased(
+        &self,
+        key: &str,
+        parent: Option<&ChainId>,
+        lease: Option<String>,
+        is_passing: bool,
+    ) -> Result<()> {
         let lock = self.store.exclusive()?;
         self.refuse_taken(key)?;
         let stack = self.stack_of(parent, None)?;
         let like = stack.lowers.first().map(|name| self.folders.tree(name));
         let name = self.folders.make(&lock, like.as_deref())?;
-        if lease.is_none() {
+        if lease.is_none() && !is_passing {
             self.folders.sync(&name)?;
         }
         let record = SnapshotRecord {
@@ -200,8 +207,13 @@ impl Overlay {
             lease,
             mounted_at: None,
         };
-        self.store.snapshots.put(&lock, &record)?;
-        self.folders.settled(&name)?;
+        if is_passing {
+            // The mark stays: after a power cut it is all that tells of the folder.
+            self.store.snapshots.put_passing(&lock, &record)?;
+        } else {
+            self.store.snapshots.put(&lock, &record)?;
+            self.folders.settled(&name)?;
+        }
         lock.done()
     }
 
@@ -214,7 +226,8 @@ impl Overlay {
 
     /// Refuses where a captured copy still stands for what the folder held.
     fn refuse_captured(&self, key: &str, name: &str) -> Result<()> {
-        for record in self.store.snapshots.list()? {
+        // A copy lasts, whatever it was taken of.
+        for record in self.store.snapshots.list_lasting()? {
             if Upper::of(&record)? == Upper::Borrowed(name) {
                 return Err(Error::new(
                     Kind::InUse,
@@ -290,7 +303,10 @@ impl Overlay {
         if let (Access::Fill, None, Upper::Own(name)) = (access, record.parent, upper) {
             return self.bare(name, held);
         }
-        let stack = self.stack_of(record.parent.as_ref(), upper.name())?;
+        let stack = Stack {
+            passes: writable && self.store.snapshots.is_passing(&record.key),
+            ..self.stack_of(record.parent.as_ref(), upper.name())?
+        };
         let mount = |held| stack::mount_stack(&stack, &self.folders, &self.points, writable, held, users);
         match (mount(held), upper) {
             // The root folder was copied: with an empty index nothing is lost by beginning a new one.
@@ -312,7 +328,15 @@ impl Snapshotter for Overlay {
     }
 
     fn prepare(&self, key: &str, parent: Option<&ChainId>, owner: Option<&Intent>) -> Result<()> {
-        self.prepare_leased(key, parent, owner.map(|intent| intent.id().to_owned()))
+        self.prepare_leased(key, parent, owner.map(|intent| intent.id().to_owned()), false)
+    }
+
+    fn prepare_passing(&self, key: &str, parent: Option<&ChainId>) -> Result<()> {
+        self.prepare_leased(key, parent, None, true)
+    }
+
+    fn keeps_passing(&self) -> bool {
+        true
     }
 
     fn view(&self, key: &str, parent: &ChainId, owner: Option<&Intent>) -> Result<()> {

@@ -12,5 +12,6 @@ pub mod mount;
 pub mod mount_setattr;
 pub mod netdevice;
 pub mod openat2;
+pub mod resident;
 pub mod seccomp;
 pub mod signal;

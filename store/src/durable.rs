@@ -106,15 +106,20 @@ pub(crate) fn make_folders(folder: &Path) -> Result<()> {
 /// # Errors
 /// I/O.
 pub fn remove(path: &Path) -> Result<bool> {
-    match std::fs::remove_file(path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(Error::io("remove", path, error)),
-    }
-    if let Some(folder) = path.parent() {
+    let removed = remove_passing(path)?;
+    if let Some(folder) = path.parent().filter(|_| removed) {
         sync_folder(folder)?;
     }
-    Ok(true)
+    Ok(removed)
+}
+
+/// The same for what means nothing after a power cut.
+pub(crate) fn remove_passing(path: &Path) -> Result<bool> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io("remove", path, error)),
+    }
 }
 
 /// A file that is being written: locked, under a name that means nothing yet.
@@ -163,14 +168,20 @@ impl Temporary {
 
     /// Makes the content durable, gives it its name (replacing what has it), and
     /// makes the name durable. The file comes back open and still locked.
-    pub(crate) fn publish(mut self, target: &Path) -> Result<File> {
+    pub(crate) fn publish(self, target: &Path) -> Result<File> {
         let file = self.file().context("write", target)?;
         file.sync_all().context("sync", &self.path)?;
-        std::fs::rename(&self.path, target).context("rename a temporary file to", target)?;
-        let file = self.file.take();
+        let file = self.name(target)?;
         if let Some(folder) = target.parent() {
             sync_folder(folder)?;
         }
+        Ok(file)
+    }
+
+    /// The same for what means nothing after a power cut: nothing is made durable.
+    fn name(mut self, target: &Path) -> Result<File> {
+        std::fs::rename(&self.path, target).context("rename a temporary file to", target)?;
+        let file = self.file.take();
         file.ok_or_else(|| Error::io("write", target, io::Error::other("the file is closed")))
     }
 }
@@ -187,10 +198,23 @@ impl Drop for Temporary {
 
 /// Writes a whole small file durably under `target`, through a temporary file in `tmp`.
 pub(crate) fn write(tmp: &Path, target: &Path, content: &[u8]) -> Result<File> {
+    written(tmp, target, content)?.publish(target)
+}
+
+/// The same for what means nothing after a power cut: whole, not durable. The folder is made where it is missing.
+pub(crate) fn write_passing(tmp: &Path, target: &Path, content: &[u8]) -> Result<File> {
+    if let Some(folder) = target.parent().filter(|folder| !folder.is_dir()) {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.context("make folder", folder)?;
+    }
+    written(tmp, target, content)?.name(target)
+}
+
+fn written(tmp: &Path, target: &Path, content: &[u8]) -> Result<Temporary> {
     let temporary = Temporary::create(tmp)?;
     let mut file = temporary.file().context("write", target)?;
     io::Write::write_all(&mut file, content).context("write", target)?;
-    temporary.publish(target)
+    Ok(temporary)
 }
 
 #[cfg(test)]

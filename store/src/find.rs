@@ -142,10 +142,15 @@ fn users<T: Record>(store: &Store, records: &Records<T>, relation: Relation, tar
         let mut links = record.links().into_iter();
         links.any(|link| link.relation == relation && link.target == target)
     };
-    if records.keys()?.len() >= index::WORTH_IT {
+    if records.lasting_keys()?.len() >= index::WORTH_IT {
         match ask_index(store, records, relation, target) {
             // Each answer was read as a record: one that does not fit shows an index that errs.
-            Ok(found) if found.iter().all(fits) => return Ok(found),
+            Ok(mut found) if found.iter().all(fits) => {
+                for key in records.passing_keys()? {
+                    found.extend(records.get(&key)?.filter(fits));
+                }
+                return Ok(found);
+            }
             Ok(_) => tracing::warn!("the index errs: `plywood check --rebuild` makes it again"),
             Err(error) => tracing::debug!("reading all records, for {error}"),
         }

@@ -79,13 +79,16 @@ pub enum ThinStep {
 pub struct Intents {
     root: PathBuf,
     folder: PathBuf,
+    /// Of what is to go before the machine stops; none where this boot cannot be told from another.
+    passing: Option<PathBuf>,
 }
 
 impl Intents {
-    pub(crate) fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path, passing: Option<&Path>) -> Self {
         Self {
             root: root.to_owned(),
             folder: root.join("intents"),
+            passing: passing.map(|passing| passing.join("intents")),
         }
     }
 
@@ -97,18 +100,39 @@ impl Intents {
     /// # Errors
     /// I/O.
     pub fn begin(&self, plan: Plan) -> Result<Intent> {
+        self.begin_in(plan, &self.folder, true)
+    }
+
+    /// The same for what the end of the machine ends too, as [passing](crate::record::Records::put_passing) records:
+    /// it need not survive a power cut.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn begin_passing(&self, plan: Plan) -> Result<Intent> {
+        match &self.passing {
+            Some(folder) => self.begin_in(plan, folder, false),
+            None => self.begin(plan),
+        }
+    }
+
+    fn begin_in(&self, plan: Plan, folder: &Path, lasts: bool) -> Result<Intent> {
         let id = durable::unique_name()?;
-        let path = self.path(&id)?;
-        let file = write(&self.root, &path, &plan)?;
+        let path = folder.join(format!("{id}.json"));
+        let file = write(&self.root, &path, &plan, lasts)?;
         tracing::debug!(id, ?plan, "intent");
-        Ok(Intent {
+        Ok(self.owned(id, plan, path, file, lasts))
+    }
+
+    fn owned(&self, id: String, plan: Plan, path: PathBuf, file: File, lasts: bool) -> Intent {
+        Intent {
             id,
             plan,
             path,
             root: self.root.clone(),
             file,
+            lasts,
             owner: std::process::id(),
-        })
+        }
     }
 
     /// The intents whose owner is dead, owned by the caller now. The caller holds
@@ -123,14 +147,8 @@ impl Intents {
             if let Some(file) = take(&path, FlockOperation::NonBlockingLockExclusive)?
                 && let Some(plan) = read(&path)?
             {
-                dead.push(Intent {
-                    id,
-                    plan,
-                    path,
-                    root: self.root.clone(),
-                    file,
-                    owner: std::process::id(),
-                });
+                let lasts = path.starts_with(&self.folder);
+                dead.push(self.owned(id, plan, path, file, lasts));
             }
         }
         Ok(dead)
@@ -171,19 +189,25 @@ impl Intents {
     }
 
     fn path(&self, id: &str) -> Result<PathBuf> {
-        if record::key_is_valid(id) {
-            Ok(self.folder.join(format!("{id}.json")))
-        } else {
-            Err(Error::invalid(format!("not an intent's id: {id:?}")))
+        if !record::key_is_valid(id) {
+            return Err(Error::invalid(format!("not an intent's id: {id:?}")));
         }
+        let name = format!("{id}.json");
+        let passing = self.passing.as_ref().map(|folder| folder.join(&name));
+        Ok(passing
+            .filter(|path| path.exists())
+            .unwrap_or_else(|| self.folder.join(name)))
     }
 
     fn ids(&self) -> Result<Vec<String>> {
         let mut ids = Vec::new();
-        for entry in std::fs::read_dir(&self.folder).context("list", &self.folder)? {
-            let name = entry.context("list", &self.folder)?.file_name();
-            if let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) {
-                ids.push(id.to_owned());
+        let passing = self.passing.iter().filter(|folder| folder.is_dir());
+        for folder in std::iter::once(&self.folder).chain(passing) {
+            for entry in std::fs::read_dir(folder).context("list", folder)? {
+                let name = entry.context("list", folder)?.file_name();
+                if let Some(id) = name.to_str().and_then(|name| name.strip_suffix(".json")) {
+                    ids.push(id.to_owned());
+                }
             }
         }
         ids.sort_unstable();
@@ -192,10 +216,13 @@ impl Intents {
 }
 
 /// Writes a plan whole, under the lock that keeps `gc` out; the file is locked before it has its name.
-fn write(root: &Path, path: &Path, plan: &Plan) -> Result<File> {
+fn write(root: &Path, path: &Path, plan: &Plan, lasts: bool) -> Result<File> {
     let content = record::encode(KIND, plan)?;
     let _still = Shared::take(&root.join("lock"))?;
-    durable::write(&root.join("tmp"), path, &content)
+    match lasts {
+        true => durable::write(&root.join("tmp"), path, &content),
+        false => durable::write_passing(&root.join("tmp"), path, &content),
+    }
 }
 
 fn read(path: &Path) -> Result<Option<Plan>> {
@@ -231,6 +258,7 @@ pub struct Intent {
     path: PathBuf,
     root: PathBuf,
     file: File,
+    lasts: bool,
     owner: u32,
 }
 
@@ -283,7 +311,7 @@ impl Intent {
             ));
         };
         if add(blobs, layers) {
-            self.file = write(&self.root, &self.path, &plan)?;
+            self.file = write(&self.root, &self.path, &plan, self.lasts)?;
             self.plan = plan;
         }
         Ok(())
@@ -294,7 +322,10 @@ impl Intent {
     /// # Errors
     /// I/O: then the intent may be found again, by recovery.
     pub fn done(self) -> Result<()> {
-        durable::remove(&self.path)?;
+        match self.lasts {
+            true => durable::remove(&self.path)?,
+            false => durable::remove_passing(&self.path)?,
+        };
         tracing::debug!(id = self.id, "intent done");
         Ok(())
     }

@@ -25,6 +25,7 @@
 #![warn(clippy::print_stderr, clippy::print_stdout, unreachable_pub)]
 
 pub mod blob;
+mod boot;
 pub mod check;
 pub mod compress;
 pub mod digest;

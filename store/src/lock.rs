@@ -10,8 +10,8 @@
 //! it already); asking for the exclusive one twice is an error, not a hang.
 
 use std::cell::RefCell;
-use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{ErrorKind, Read};
 use std::marker::PhantomData;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -127,14 +127,17 @@ impl Shared {
     }
 }
 
-fn identity(path: &Path) -> Result<(u64, u64)> {
-    let file = open(path)?.metadata().context("look at", path)?;
-    Ok((file.dev(), file.ino()))
+fn identity(file: &Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
 }
 
 fn held_by_this_thread(path: &Path) -> Result<bool> {
-    let identity = identity(path)?;
-    Ok(HELD.with_borrow(|held| held.contains(&identity)))
+    match path.metadata() {
+        Ok(file) => Ok(HELD.with_borrow(|held| held.contains(&identity(&file)))),
+        // Nobody has taken it yet.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(Error::io("look at lock", path, error)),
+    }
 }
 
 /// Holds the exclusive lock until dropped: this process alone changes records.
@@ -160,7 +163,7 @@ impl Exclusive {
         if let Err(error) = held.file.write_all_at(pid.as_bytes(), 0) {
             tracing::debug!("cannot write the process id into the lock: {error}");
         }
-        let identity = identity(&path)?;
+        let identity = identity(&held.file.metadata().context("look at lock", &path)?);
         HELD.with_borrow_mut(|held| held.push(identity));
         Ok(Self {
             root: root.to_owned(),

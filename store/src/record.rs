@@ -7,6 +7,10 @@
 //! Written to a temporary name, fsynced, renamed, the folder fsynced: a record
 //! is there whole or not at all, and when [`Records::put`] returns it survives
 //! a power cut. The checksum covers the body's bytes as they stand in the file.
+//!
+//! What is to go before the machine stops promises nothing, and pays for nothing:
+//! a [passing](Records::put_passing) record lies in `passing/<boot id>/`, unsynced
+//! and unknown to the index. Another boot's means nothing, and is not read.
 
 mod envelope;
 mod kinds;
@@ -90,14 +94,17 @@ pub fn key_is_valid(key: &str) -> bool {
 #[derive(Debug)]
 pub struct Records<T> {
     folder: PathBuf,
+    /// None where this boot cannot be told from another.
+    passing: Option<PathBuf>,
     tmp: PathBuf,
     kind: PhantomData<fn() -> T>,
 }
 
 impl<T: Record> Records<T> {
-    pub(crate) fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path, passing: Option<&Path>) -> Self {
         Self {
             folder: root.join("records").join(T::FOLDER),
+            passing: passing.map(|passing| passing.join(T::FOLDER)),
             tmp: root.join("tmp"),
             kind: PhantomData,
         }
@@ -129,8 +136,15 @@ impl<T: Record> Records<T> {
     /// # Errors
     /// Invalid key; corrupt or incompatible record; I/O.
     pub fn get(&self, key: &str) -> Result<Option<T>> {
-        let path = self.path(key)?;
-        let Some(content) = read_file(&path)? else {
+        let mut path = self.path(key)?;
+        let mut content = read_file(&path)?;
+        if content.is_none()
+            && let Some(passing) = self.passing_path(key)
+        {
+            content = read_file(&passing)?;
+            path = passing;
+        }
+        let Some(content) = content else {
             return Ok(None);
         };
         let record: T = decode(T::KIND, &content, &path)?;
@@ -149,18 +163,26 @@ impl<T: Record> Records<T> {
     /// # Errors
     /// I/O.
     pub fn keys(&self) -> Result<Vec<String>> {
-        let mut keys = Vec::new();
-        for entry in std::fs::read_dir(&self.folder).context("list", &self.folder)? {
-            let name = entry.context("list", &self.folder)?.file_name();
-            // A stray name is `check`'s business.
-            if let Some(key) = name.to_str().and_then(|name| name.strip_suffix(".json"))
-                && key_is_valid(key)
-            {
-                keys.push(key.to_owned());
-            }
-        }
+        let mut keys = self.lasting_keys()?;
+        keys.extend(self.passing_keys()?);
         keys.sort_unstable();
         Ok(keys)
+    }
+
+    /// The keys of those that are durable.
+    pub(crate) fn lasting_keys(&self) -> Result<Vec<String>> {
+        keys_in(&self.folder)
+    }
+
+    /// The keys of those that are [passing](Records::put_passing).
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn passing_keys(&self) -> Result<Vec<String>> {
+        match &self.passing {
+            Some(folder) if folder.is_dir() => keys_in(folder),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Every record, by key. A damaged one is an error that names its file; `check` lists them all.
@@ -168,25 +190,63 @@ impl<T: Record> Records<T> {
     /// # Errors
     /// As [`Records::get`].
     pub fn list(&self) -> Result<Vec<T>> {
+        self.read(self.keys()?)
+    }
+
+    /// The same without those that are [passing](Records::put_passing), of which there may be many.
+    ///
+    /// # Errors
+    /// As [`Records::get`].
+    pub fn list_lasting(&self) -> Result<Vec<T>> {
+        self.read(self.lasting_keys()?)
+    }
+
+    fn read(&self, keys: Vec<String>) -> Result<Vec<T>> {
         let mut records = Vec::new();
-        for key in self.keys()? {
+        for key in keys {
             // Without a lock a record may go between the two looks.
             records.extend(self.get(&key)?);
         }
         Ok(records)
     }
 
-    /// Writes a record durably, replacing one of the same key.
+    /// Writes a record durably, replacing one of the same key. A passing one stays passing.
     ///
     /// # Errors
     /// Invalid key, I/O.
     pub fn put(&self, lock: &Exclusive, record: &T) -> Result<()> {
         let path = self.path(&record.key())?;
+        if self.is_passing(&record.key()) {
+            return self.put_passing(lock, record);
+        }
         let content = encode(T::KIND, record)?;
         lock.note(T::FOLDER, &record.key())?;
         durable::write(&self.tmp, &path, &content)?;
         tracing::debug!(kind = T::KIND, key = record.key(), "record written");
         Ok(())
+    }
+
+    /// Writes a new record that need not survive a power cut: it is gone after one, whole.
+    ///
+    /// # Errors
+    /// As for [`Records::put`].
+    pub fn put_passing(&self, lock: &Exclusive, record: &T) -> Result<()> {
+        let Some(path) = self.passing_path(&record.key()) else {
+            return self.put(lock, record);
+        };
+        self.path(&record.key())?;
+        durable::write_passing(&self.tmp, &path, &encode(T::KIND, record)?)?;
+        tracing::debug!(kind = T::KIND, key = record.key(), "passing record written");
+        Ok(())
+    }
+
+    /// Whether a record is there and passing.
+    pub fn is_passing(&self, key: &str) -> bool {
+        self.passing_path(key).is_some_and(|path| path.exists())
+    }
+
+    fn passing_path(&self, key: &str) -> Option<PathBuf> {
+        self.passing.as_ref().map(|folder| folder.join(format!("{key}.json")))
     }
 
     /// Removes a record durably; false where there was none.
@@ -195,11 +255,31 @@ impl<T: Record> Records<T> {
     /// Invalid key, I/O.
     pub fn remove(&self, lock: &Exclusive, key: &str) -> Result<bool> {
         let path = self.path(key)?;
+        if let Some(passing) = self.passing_path(key)
+            && durable::remove_passing(&passing)?
+        {
+            return Ok(true);
+        }
         lock.note(T::FOLDER, key)?;
         let removed = durable::remove(&path)?;
         tracing::debug!(kind = T::KIND, key, removed, "record removed");
         Ok(removed)
     }
+}
+
+fn keys_in(folder: &Path) -> Result<Vec<String>> {
+    let mut keys = Vec::new();
+    for entry in std::fs::read_dir(folder).context("list", folder)? {
+        let name = entry.context("list", folder)?.file_name();
+        // A stray name is `check`'s business.
+        if let Some(key) = name.to_str().and_then(|name| name.strip_suffix(".json"))
+            && key_is_valid(key)
+        {
+            keys.push(key.to_owned());
+        }
+    }
+    keys.sort_unstable();
+    Ok(keys)
 }
 
 #[cfg(test)]
@@ -222,6 +302,35 @@ mod tests {
         for bad in ["", ".", "..", "../pool/pool", "a/b", ".hidden", "a\0", "ü", &long] {
             assert_eq!(store.pool.get(bad).unwrap_err().kind(), Kind::Invalid, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_passing_record_is_one_of_all_until_another_boot() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path(), Driver::Overlay).unwrap();
+        let (lasting, passing) = (name("lasting"), name("passing"));
+        let lock = store.exclusive().unwrap();
+        store.names.put(&lock, &lasting).unwrap();
+        store.names.put_passing(&lock, &passing).unwrap();
+        // Replaced where it is.
+        store.names.put(&lock, &passing).unwrap();
+        assert!(store.names.is_passing(&passing.key()) && !store.names.is_passing(&lasting.key()));
+        assert_eq!(store.names.get(&passing.key()).unwrap(), Some(passing.clone()));
+        assert_eq!(store.names.list().unwrap().len(), 2);
+        assert_eq!(store.names.passing_keys().unwrap(), [passing.key()]);
+        assert_eq!(std::fs::read_dir(store.names.folder()).unwrap().count(), 1);
+
+        // As after a power cut: another boot's, and not whole.
+        let boots = folder.path().join("passing");
+        let this = std::fs::read_dir(&boots).unwrap().next().unwrap().unwrap().path();
+        std::fs::rename(&this, boots.join("0f6fc2e4-9b1a-4f33-8e0e-000000000000")).unwrap();
+        assert_eq!(store.names.list().unwrap(), [lasting]);
+        store.forget_other_boots(&lock).unwrap();
+        assert_eq!(std::fs::read_dir(&boots).unwrap().count(), 0);
+
+        store.names.put_passing(&lock, &passing).unwrap();
+        assert!(store.names.remove(&lock, &passing.key()).unwrap());
+        assert!(!store.names.remove(&lock, &passing.key()).unwrap());
     }
 
     #[test]

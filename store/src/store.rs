@@ -12,7 +12,7 @@ use crate::error::Context;
 use crate::intent::Intents;
 use crate::lock::{Exclusive, Shared};
 use crate::record::{ContainerRecord, ImageRecord, LayerRecord, NameRecord, PoolRecord, Records, SnapshotRecord};
-use crate::{Error, Kind, Result, durable, record};
+use crate::{Error, Kind, Result, boot, durable, record};
 
 /// What keeps the layers' content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,8 +76,11 @@ pub(crate) const TOP: &[&str] = &[
     "mounted",
     "volumes",
     "network",
+    "passing",
     "lost+found",
 ];
+/// What is to go before the machine stops: a folder for each boot.
+pub(crate) const PASSING: &str = "passing";
 /// The folders that every root has, parents first.
 const FOLDERS: &[&str] = &[
     "tmp",
@@ -211,15 +214,17 @@ impl Store {
         if let Some(feature) = unknown(&meta.incompatible) {
             return Err(too_new(format!("uses the feature {feature:?}")));
         }
+        let passing = boot::id().map(|boot| root.join(PASSING).join(boot));
+        let passing = passing.as_deref();
         Ok(Self {
             blobs: Blobs::new(&root),
-            layers: Records::new(&root),
-            snapshots: Records::new(&root),
-            images: Records::new(&root),
-            names: Records::new(&root),
-            containers: Records::new(&root),
-            pool: Records::new(&root),
-            intents: Intents::new(&root),
+            layers: Records::new(&root, passing),
+            snapshots: Records::new(&root, passing),
+            images: Records::new(&root, passing),
+            names: Records::new(&root, passing),
+            containers: Records::new(&root, passing),
+            pool: Records::new(&root, passing),
+            intents: Intents::new(&root, passing),
             root,
             meta,
         })
@@ -249,6 +254,26 @@ impl Store {
             durable::make_folder(&folder)?;
         }
         Ok(folder)
+    }
+
+    /// Removes what was passing when the machine stopped: it means nothing any more.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn forget_other_boots(&self, _lock: &Exclusive) -> Result<()> {
+        let folder = self.root.join(PASSING);
+        let boots = match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            boots => boots.context("list", &folder)?,
+        };
+        let this = boot::id();
+        for boot in boots {
+            let boot = boot.context("list", &folder)?;
+            if this.as_deref().is_some_and(|this| boot.file_name() != this) {
+                std::fs::remove_dir_all(boot.path()).context("remove", boot.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits for the shared lock.

@@ -2,11 +2,11 @@
 //! mounted controller by controller, or both.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::exec::error::{Attempt, Result, Stage};
 
-/// What plywood uses, by v1's names; v2 calls `blkio` `io`, and counts processor time by itself. On v1 each
-/// costs a start some milliseconds: the kernel waits for all processors when a process moves.
+/// What plywood uses, by v1's names; v2 calls `blkio` `io`, and counts processor time by itself.
 const USED: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "blkio", DEVICES];
 
 /// On v2 a program in its place.
@@ -38,8 +38,17 @@ pub(super) fn freezer() -> Result<Option<PathBuf>> {
     Ok(found.into_iter().next().map(|tree| tree.at))
 }
 
-/// The trees that have something for plywood.
+/// The trees that have something for plywood, always in the same order; looked for once.
 pub(super) fn all() -> Result<Vec<Hierarchy>> {
+    static FOUND: OnceLock<Vec<Hierarchy>> = OnceLock::new();
+    if let Some(found) = FOUND.get() {
+        return Ok(found.clone());
+    }
+    let found = look()?;
+    Ok(FOUND.get_or_init(|| found).clone())
+}
+
+fn look() -> Result<Vec<Hierarchy>> {
     Ok(parse(&mounts()?, &USED, |at| {
         std::fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default()
     }))

@@ -3,9 +3,10 @@
 //! A container has one cgroup, called after it, at the top of every hierarchy
 //! that has a controller for it ([`hierarchy`]): one folder on cgroup v2, one for
 //! each controller's mount on v1. Walk of a run: [`Cgroup::create`] makes the
-//! folders and writes the limits, [`Cgroup::add`] moves the first process in
-//! before its command runs, [`Cgroup::out_of_memory`] says afterwards whether the
-//! kernel killed something of it, [`Cgroup::remove`] takes the folders away.
+//! folders and writes the limits, the container's first process moves in before its
+//! command runs ([`Entrances::enter`], [`Cgroup::add`]), [`Cgroup::out_of_memory`]
+//! says afterwards whether the kernel killed something of it, [`Cgroup::remove`]
+//! takes the folders away.
 //! Others look at it with [`Cgroup::of`], or hold it still with its [`Freezer`]; the container sees it through a
 //! [view::View].
 //!
@@ -20,6 +21,8 @@ pub mod limits;
 mod usage;
 pub(super) mod view;
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,6 +58,26 @@ struct Group {
 #[derive(Debug)]
 pub struct Cgroup {
     groups: Vec<Group>,
+}
+
+/// Open files by which a process goes into a cgroup of v1's trees.
+#[derive(Debug)]
+pub(super) struct Entrances(Vec<(File, PathBuf)>);
+
+impl Entrances {
+    /// Moves this process in, which has one thread; its children will be in it too.
+    ///
+    /// A thread that moves itself waits for nobody. For a process that another one moves, the kernel stops all
+    /// forks, and waits until each processor has noticed: 10 ms and more.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn enter(self) -> Result<()> {
+        self.0.into_iter().try_for_each(|(mut file, path)| {
+            file.write_all(b"0")
+                .attempt(Stage::Limits, || format!("go into {}", path.display()))
+        })
+    }
 }
 
 /// The name of the cgroup of container `id` of the root with this `uuid`.
@@ -115,16 +138,13 @@ impl Cgroup {
     /// As for [`Cgroup::of`].
     pub fn names(uuid: &str) -> Result<Vec<String>> {
         let prefix = name(uuid, "");
-        let mut names = Vec::new();
-        for hierarchy in hierarchy::all()? {
-            let entries = std::fs::read_dir(&hierarchy.at)
-                .attempt(Stage::Limits, || format!("list {}", hierarchy.at.display()))?;
-            let found = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-            names.extend(found.filter(|name| name.starts_with(&prefix)));
-        }
-        names.sort_unstable();
-        names.dedup();
-        Ok(names)
+        // A cgroup is made in the first of them first, and removed from it last.
+        let Some(first) = hierarchy::all()?.into_iter().next() else {
+            return Ok(Vec::new());
+        };
+        let entries = std::fs::read_dir(&first.at).attempt(Stage::Limits, || format!("list {}", first.at.display()))?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.filter(|name| name.starts_with(&prefix)).collect())
     }
 
     /// Its folders.
@@ -132,12 +152,32 @@ impl Cgroup {
         self.groups.iter().map(|group| group.path.as_path())
     }
 
-    /// Moves a process in; its children will be in it too.
+    /// The ways in for a process that moves itself, as far as the trees are v1's. To be opened while the host's tree
+    /// is there.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn entrances(&self) -> Result<Entrances> {
+        let open = |group: &Group| {
+            let path = group.path.join("tasks");
+            let file = File::options().write(true).open(&path);
+            Ok((
+                file.attempt(Stage::Limits, || format!("open {}", path.display()))?,
+                path,
+            ))
+        };
+        self.of_version(Version::V1)
+            .map(open)
+            .collect::<Result<_>>()
+            .map(Entrances)
+    }
+
+    /// Moves a process in, as far as the tree is v2's, where no thread can move alone.
     ///
     /// # Errors
     /// The kernel's: the process is gone.
-    pub fn add(&self, pid: u32) -> Result<()> {
-        self.groups.iter().try_for_each(|group| {
+    pub(super) fn add(&self, pid: u32) -> Result<()> {
+        self.of_version(Version::V2).try_for_each(|group| {
             let path = group.path.join("cgroup.procs");
             std::fs::write(&path, pid.to_string())
                 .attempt(Stage::Limits, || format!("put process {pid} into {}", path.display()))
@@ -161,8 +201,8 @@ impl Cgroup {
     /// # Errors
     /// Where a process lives on in it.
     pub fn remove(self) -> Result<()> {
-        // All folders are tried: what is left of one must not keep the others.
-        self.groups.iter().map(Group::remove).fold(Ok(()), Result::and)
+        // Backwards, for [`Cgroup::names`]. All folders are tried: what is left of one must not keep the others.
+        self.groups.iter().rev().map(Group::remove).fold(Ok(()), Result::and)
     }
 
     fn make(&mut self, hierarchy: &Hierarchy, name: &str) -> Result<()> {
@@ -216,6 +256,10 @@ impl Cgroup {
         }
         let unified = self.groups.iter().find(|group| group.version == Version::V2);
         unified.map_or(Ok(()), |group| group.attach(&devices::program(rules)))
+    }
+
+    fn of_version(&self, version: Version) -> impl Iterator<Item = &Group> {
+        self.groups.iter().filter(move |group| group.version == version)
     }
 
     fn with(&self, controller: &str) -> Option<&Group> {

@@ -93,7 +93,7 @@ impl Overlay {
             None => {
                 self.planned(record, layer)?;
                 let key = format!("{}.layer", record.key);
-                self.prepare_leased(&key, record.parent.as_ref(), record.lease.clone())?;
+                self.prepare_leased(&key, record.parent.as_ref(), record.lease.clone(), false)?;
                 match self.fill(&key, layer).and_then(|()| self.commit(&key, layer)) {
                     Ok(made) => made,
                     Err(error) => return both(Err(error), self.remove(&key)),

@@ -107,6 +107,7 @@ fn try_mount(root: &Path) -> Result<()> {
         let stack = Stack {
             lowers: Vec::new(),
             upper: Some("upper".to_owned()),
+            passes: false,
         };
         stack.mount(&folders, &target, MsFlags::MS_NOATIME)?;
         stack::unmount(&target)

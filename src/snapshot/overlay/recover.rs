@@ -18,6 +18,7 @@ pub(super) fn recover(driver: &Overlay) -> Result<Vec<String>> {
     let mut done = Vec::new();
     let mut leftover = Vec::new();
     let lock = driver.store.exclusive()?;
+    driver.store.forget_other_boots(&lock)?;
     let dead = driver.store.intents.dead()?;
     let snapshots = driver.store.snapshots.list()?;
     for record in &snapshots {
@@ -35,7 +36,16 @@ pub(super) fn recover(driver: &Overlay) -> Result<Vec<String>> {
             done.push(format!("removed snapshot {}: its command is dead", record.key));
         }
     }
-    let marked = driver.folders.marked()?;
+    let mut marked = driver.folders.marked()?;
+    // One that passes has its mark as long as it is there.
+    for record in snapshots
+        .iter()
+        .filter(|record| driver.store.snapshots.is_passing(&record.key))
+    {
+        if let Some(name) = Upper::of(record)?.name() {
+            marked.retain(|marked| marked != name);
+        }
+    }
     if marked.iter().any(|name| !leftover.contains(name)) {
         take_up(driver, &lock, &marked, &mut leftover, &mut done)?;
     }

@@ -15,6 +15,12 @@ impl Overlay {
             self.store.snapshots.remove(lock, &record.key)?;
             return Ok(None);
         };
+        if self.store.snapshots.is_passing(&record.key) {
+            // The mark says all that recovery needs to know.
+            self.folders.unhook(lock, name)?;
+            self.store.snapshots.remove(lock, &record.key)?;
+            return Ok(Some(name.to_owned()));
+        }
         if self.is_published(name)? {
             // A commit was killed between the layer's record and this one: the mark tells recovery.
             self.store.snapshots.remove(lock, &record.key)?;

@@ -40,6 +40,8 @@ const MAX_OPTIONS: usize = 4095;
 /// How often, and after which pause, a busy mount is tried again: a second in all.
 const BUSY_TRIES: u32 = 50;
 const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+/// No fsync of the container's, and not its unmounting, waits for the disk (Linux 5.10).
+const VOLATILE: &str = ",volatile";
 const PINNED: &str = "index=on,redirect_dir=off,metacopy=off,xino=off,nfs_export=off";
 
 /// What is stacked: folder names under `ROOT/overlay`.
@@ -49,6 +51,8 @@ pub(super) struct Stack {
     pub(super) lowers: Vec<String>,
     /// The upper folder of an active snapshot.
     pub(super) upper: Option<String>,
+    /// Nothing that is written need reach the disk, ever.
+    pub(super) passes: bool,
 }
 
 /// Why overlayfs cannot stack this many layers, and what can be done.
@@ -79,7 +83,12 @@ impl Stack {
         }
         let mut options = format!("{PINNED},lowerdir={}", lowers.join(":"));
         match &self.upper {
-            Some(upper) => options.push_str(&format!(",upperdir={upper},workdir=work/{upper}")),
+            Some(upper) => {
+                options.push_str(&format!(",upperdir={upper},workdir=work/{upper}"));
+                if self.passes {
+                    options.push_str(VOLATILE);
+                }
+            }
             // Without an upper folder there is nothing to index, and some kernels say so in their log.
             None => options = options.replacen("index=on", "index=off", 1),
         }
@@ -104,6 +113,32 @@ impl Stack {
         flags: MsFlags,
     ) -> Result<()> {
         let (options, source) = (self.options()?, self.source());
+        let mounted = match self.try_mount(base, root, target, flags, &options)? {
+            // An older kernel; where it is another option that is refused, it is refused again.
+            Err(Errno::EINVAL) if self.passes => {
+                self.try_mount(base, root, target, flags, &options.replace(VOLATILE, ""))?
+            }
+            mounted => mounted,
+        };
+        mounted.map_err(|errno| self.refused(folders, errno))?;
+        tracing::debug!(source, target = %target.display(), "overlay mounted");
+        if self.upper.is_some()
+            && let Err(error) = index_is_on(folders, target)
+        {
+            return Err(undone(error, unmount(target)));
+        }
+        Ok(())
+    }
+
+    fn try_mount(
+        &self,
+        base: &Path,
+        root: Option<u32>,
+        target: &Path,
+        flags: MsFlags,
+        options: &str,
+    ) -> Result<nix::Result<()>> {
+        let source = self.source();
         if let Some(root) = root {
             step(|| format!("# the next as host user {root} with root's rights: the host's root is nobody there"));
         }
@@ -120,23 +155,9 @@ impl Stack {
                 if let Some(root) = root {
                     file_user::make_files_as(root).map_err(|_| Errno::EPERM)?;
                 }
-                nix::mount::mount(
-                    Some(source.as_str()),
-                    target,
-                    Some("overlay"),
-                    flags,
-                    Some(options.as_str()),
-                )
+                nix::mount::mount(Some(source.as_str()), target, Some("overlay"), flags, Some(options))
             })
-        })?
-        .map_err(|errno| self.refused(folders, errno))?;
-        tracing::debug!(source, target = %target.display(), "overlay mounted");
-        if self.upper.is_some()
-            && let Err(error) = index_is_on(folders, target)
-        {
-            return Err(undone(error, unmount(target)));
-        }
-        Ok(())
+        })
     }
 
     fn refused(&self, folders: &Folders, errno: Errno) -> Error {
@@ -325,9 +346,10 @@ pub(super) fn mount_stack(
         }
     };
     let base = folders.base().to_owned();
+    let must_last = writable && !stack.passes;
     let mounted = Mounted::new(path, dir, move || {
         let unmounted = unmount(point.path());
-        let flushed = if writable {
+        let flushed = if must_last {
             step(|| format!("sync -f {}", quote(&base)));
             folders::sync_filesystem(std::os::fd::AsFd::as_fd(&flusher), &base)
         } else {
@@ -349,6 +371,7 @@ mod tests {
         Stack {
             lowers: (0..layers).map(|number| format!("l{number:04}")).collect(),
             upper: upper.then(|| "upper".to_owned()),
+            passes: false,
         }
     }
 

@@ -61,8 +61,11 @@ macro_rules! for_each_kind {
 pub(super) type Linked = BTreeMap<(String, String), Vec<Link>>;
 
 fn add_links<T: Record>(records: &Records<T>, to: &mut Linked) -> Result<()> {
-    for record in records.list()? {
-        to.insert((T::FOLDER.to_owned(), record.key()), record.links());
+    // Of those that pass the index knows nothing.
+    for key in records.lasting_keys()? {
+        if let Some(record) = records.get(&key)? {
+            to.insert((T::FOLDER.to_owned(), key), record.links());
+        }
     }
     Ok(())
 }

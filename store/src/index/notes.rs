@@ -14,7 +14,7 @@ use std::path::Path;
 
 use super::WHOLE;
 use crate::error::Context;
-use crate::{Error, Result, durable};
+use crate::{Error, Result, boot, durable};
 
 /// Bytes of notes beyond which rebuilding is cheaper.
 const PENDING_MAX: u64 = 1 << 20;
@@ -94,11 +94,7 @@ impl Pending {
 
 /// Tells one run of the kernel from another; where it cannot be told, nothing equals it.
 fn boot_id() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    match id.trim() {
-        "" => format!("unknown-{}", std::process::id()),
-        id => id.to_owned(),
-    }
+    boot::id().unwrap_or_else(|| format!("unknown-{}", std::process::id()))
 }
 
 /// Marks the index as whole and in step with the records, in this boot.
