@@ -172,6 +172,16 @@ pub enum Verb {
         after_help = "A container that runs is frozen for the moment in which its files are captured, and goes on: on the thin\ndriver for some milliseconds, on overlay for as long as reading its changes takes.\n\nExamples:\n  plywood commit -m \"nginx set up\" -c 'CMD [\"nginx\"]' ops ops-nginx\n  plywood commit --pause=false website website:nightly"
     )]
     Commit(CommitArgs),
+    /// Fold a --cow container's changes into its image: one layer more, under the same name
+    #[command(
+        after_help = "What has been cut short, also by a full pool, goes on when it is given again. Other containers of the\nimage stay as they are, and so does this one. Prints the new image's id.\n\nExamples:\n  plywood run --cow --name site website-nginx sh -c 'echo hello > /var/www/index.html'\n  plywood merge site"
+    )]
+    Merge(MergeArgs),
+    /// Run a command on a classic snapshot over an ext4 file that plywood exported
+    #[command(
+        after_help = "The file changes only with --merge, when the command has ended with 0; a merge that is cut short is\nfinished by the next plywood try. The command has no network.\n\nExamples:\n  plywood export --format ext4 -o site.ext4 website-nginx\n  plywood try site.ext4 --merge -- sh -c 'echo hello > /var/www/index.html'\n  mount -o loop,ro site.ext4 /mnt"
+    )]
+    Try(TryArgs),
     /// List what a container changed, or what differs between two images
     #[command(
         after_help = "A new, C changed, D deleted; one path a line.\n\nExamples:\n  plywood diff website\n  plywood diff ops-nginx website-nginx"
@@ -318,6 +328,9 @@ pub struct ExportArgs {
     /// Pack the layers anew: none, gzip, zstd or zstd:LEVEL [default: as they are stored]
     #[arg(long, value_name = "HOW", value_parser = compression)]
     pub compress: Option<plywood_store::compress::Compression>,
+    /// Bytes of the ext4 filesystem, sparse [default: 128 MiB and twice the image]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub size: Option<u64>,
     /// Where to: a file, a folder for oci-dir, or - for standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -339,6 +352,8 @@ pub enum ExportFormat {
     Rootfs,
     /// The top layer's uncompressed tar
     Layer,
+    /// The whole tree as an ext4 filesystem: mount -o loop, or plywood try
+    Ext4,
 }
 
 /// `plywood images`
@@ -462,6 +477,41 @@ pub struct CommitArgs {
     /// Name for the image; without it the image has only its id
     #[arg(value_name = "NAME[:TAG]")]
     pub name: Option<Reference>,
+}
+
+/// `plywood merge`
+#[derive(Debug, Args)]
+pub struct MergeArgs {
+    /// Message for the history
+    #[arg(short, long, value_name = "TEXT")]
+    pub message: Option<String>,
+    /// Name or id of the container
+    pub container: String,
+}
+
+/// `plywood try`
+#[derive(Debug, Args)]
+pub struct TryArgs {
+    /// Fold the changes into the file when the command has ended with 0
+    #[arg(long, conflicts_with_all = ["keep", "discard"])]
+    pub merge: bool,
+    /// Keep the changes in this file, and go on from those that are in it
+    #[arg(long, value_name = "COW", conflicts_with = "discard")]
+    pub keep: Option<PathBuf>,
+    /// Forget the changes; the default
+    #[arg(long)]
+    pub discard: bool,
+    /// Pass standard input on
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the command a terminal of its own
+    #[arg(short, long)]
+    pub tty: bool,
+    /// The file
+    pub file: PathBuf,
+    /// Command and arguments
+    #[arg(value_name = "CMD", required = true, last = true)]
+    pub command: Vec<String>,
 }
 
 /// The differs of a commit.

@@ -72,7 +72,7 @@ impl Root {
             layers: Vec::new(),
         };
         let intent = self.store.intents.begin(plan).expect("an intent");
-        self.driver.capture(key, "copy", &intent).expect("a copy");
+        self.driver.capture(key, "copy", Some(&intent)).expect("a copy");
         let compared = self.driver.compare("copy").expect("two trees");
         let options = Options {
             clamp_mtime: Some(CLAMP),

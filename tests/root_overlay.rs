@@ -129,7 +129,7 @@ fn names(path: &Path) -> Vec<String> {
 fn folder_of(place: &Place) -> &str {
     match place {
         Place::Folder(name) => name,
-        Place::Thin(_) => panic!("a thin device of the overlay driver"),
+        other => panic!("a volume of the overlay driver's: {other:?}"),
     }
 }
 
@@ -380,11 +380,11 @@ fn root_what_is_in_use_is_neither_removed_nor_mounted_twice() {
     assert_eq!(root.driver.remove("active").unwrap_err().kind(), Kind::InUse);
     let work = root.work();
     assert_eq!(
-        root.driver.capture("active", "copy", &work).unwrap_err().kind(),
+        root.driver.capture("active", "copy", Some(&work)).unwrap_err().kind(),
         Kind::InUse
     );
     mounted.close().unwrap();
-    root.driver.capture("active", "copy", &work).unwrap();
+    root.driver.capture("active", "copy", Some(&work)).unwrap();
     assert_eq!(
         root.driver.mount("active", Access::ReadWrite).unwrap_err().kind(),
         Kind::InUse
@@ -476,7 +476,7 @@ fn root_what_a_dead_command_leased_is_removed_and_nothing_else() {
     root.driver.prepare("live", Some(&base.chain_id), Some(&live)).unwrap();
     let dead = root.work();
     root.driver.prepare("dead", Some(&base.chain_id), Some(&dead)).unwrap();
-    root.driver.capture("container", "copy", &dead).unwrap();
+    root.driver.capture("container", "copy", Some(&dead)).unwrap();
     drop(dead);
     assert_eq!(root.driver.recover().unwrap().len(), 2);
     assert_eq!(root.driver.recover().unwrap(), Vec::<String>::new());

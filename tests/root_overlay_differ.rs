@@ -57,7 +57,7 @@ impl Root {
             layers: Vec::new(),
         };
         let intent = self.store.intents.begin(plan).unwrap();
-        self.driver.capture(key, "copy", &intent).unwrap();
+        self.driver.capture(key, "copy", Some(&intent)).unwrap();
         let compared = self.driver.compare("copy").unwrap();
         let parent = compared.parent.as_ref().map(Mounted::dir);
         let write = |scope| {

@@ -109,10 +109,17 @@ fn story(store: &Store, driver: &dyn Snapshotter, acknowledged: &mut Vec<(LayerR
         blobs: vec![],
         layers: vec![],
     })?;
-    driver.capture("live", "copy", &work)?;
+    driver.capture("live", "copy", Some(&work))?;
     let top = driver.commit("copy", &describe(store, "top"))?;
     acknowledged.push((top.clone(), "top"));
+    driver.prepare_cow("store", &base.chain_id, None)?;
+    write("store", "stored")?;
+    driver.capture("store", "folded", Some(&work))?;
+    driver.fold("folded", &mut |_, _| ())?;
+    let folded = driver.commit("folded", &describe(store, "stored"))?;
+    acknowledged.push((folded, "stored"));
     work.done()?;
+    driver.remove("store")?;
     driver.prepare("spare", Some(&top.chain_id), None)?;
     driver.remove("spare")?;
     driver.prepare("gone", Some(&base.chain_id), None)?;
@@ -167,10 +174,7 @@ fn check_after(root: &Root, acknowledged: &[(LayerRecord, &'static str)], is_cra
         .and_then(|record| record.golden);
     let owned: BTreeSet<u32> = owned
         .into_iter()
-        .map(|place| match place {
-            Place::Thin(id) => id,
-            Place::Folder(_) => 0,
-        })
+        .flat_map(|place| place.volumes())
         .chain(golden)
         .collect();
     let there: BTreeSet<u32> = pool

@@ -48,6 +48,10 @@ pub struct RunArgs {
     /// Name of the container [default: made up]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// Keep what it writes in the exception store of a classic snapshot, which plywood merge folds
+    /// into the image; on the thin driver
+    #[arg(long)]
+    pub cow: bool,
     /// The root filesystem cannot be written
     #[arg(long)]
     pub read_only: bool,

@@ -46,6 +46,21 @@ pub fn run(args: &CommitArgs, session: &Session) -> Outcome {
     let host = session.host()?;
     let container = host.store.find_container(&args.container)?;
     let user = User::found(session, &host.store, &container, args.pause)?;
+    perform(session, &host, &container, args, changes, user)
+}
+
+/// Commits a container that `user` has.
+///
+/// # Errors
+/// As for [`run`].
+pub(super) fn perform(
+    session: &Session,
+    host: &Host,
+    container: &ContainerRecord,
+    args: &CommitArgs,
+    changes: Vec<Change>,
+    user: User<'_>,
+) -> Outcome {
     let base = host.store.images.get(&container.image.0.hex())?.ok_or_else(|| {
         Error::corrupt(format!(
             "container {} stands on image {}, which has no record",
@@ -62,26 +77,17 @@ pub fn run(args: &CommitArgs, session: &Session) -> Outcome {
     let bars = session.output.bars();
     let room = Room::under(host.store.root())?;
     let committed = undoing(&host.store, &*host.snapshotter, plan, |intent, made| {
-        bars.begin(&format!("committing {}", container.name), None);
         let writing = Writing {
-            host: &host,
+            host,
             how: args.diff,
             bars,
+            name: &container.name,
         };
-        let layer = writing.layer(&container, user, intent, made);
-        bars.end();
-        let layer = layer?;
+        let layer = writing.layer(container, user, intent, made)?;
         for note in &layer.notes {
             session.output.note(format!("left out: {note}"));
         }
-        let image = compose_image(
-            &host,
-            args,
-            &container,
-            (&base, &config),
-            layer.record.as_ref(),
-            changes,
-        )?;
+        let image = compose_image(host, args, container, (&base, &config), layer.record.as_ref(), changes)?;
         Ok((image, layer))
     });
     let (image, layer) = committed.map_err(|error| match host.snapshotter.driver() {
@@ -89,7 +95,7 @@ pub fn run(args: &CommitArgs, session: &Session) -> Outcome {
         // Its pool, which the failure names.
         Driver::Thin => error,
     })?;
-    tell(session, &host, &image, layer)?;
+    tell(session, host, &image, layer)?;
     Ok(OK)
 }
 
@@ -127,6 +133,9 @@ struct Told {
 pub(super) enum User<'a> {
     /// This command, which keeps others away until it ends.
     Held(Hold),
+    /// This command, which goes on with the copy of its exception store that is under this key, if it is there
+    /// already; it stays where it cannot be committed yet.
+    Merging(Hold, String),
     /// The container itself.
     Still(Box<Still<'a>>),
 }

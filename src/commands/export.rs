@@ -28,7 +28,10 @@ struct Written<'a> {
 /// # Errors
 /// Its failure; then the output file is as it was.
 pub fn run(args: &ExportArgs, session: &Session) -> Outcome {
-    let is_one_tar = matches!(args.format, ExportFormat::Rootfs | ExportFormat::Layer);
+    let is_one_tar = matches!(
+        args.format,
+        ExportFormat::Rootfs | ExportFormat::Layer | ExportFormat::Ext4
+    );
     if is_one_tar && args.images.len() > 1 {
         return Err(Failure::usage("this format holds a single image"));
     }
@@ -39,6 +42,14 @@ pub fn run(args: &ExportArgs, session: &Session) -> Outcome {
     }
     if args.format == ExportFormat::OciDir && args.output.as_os_str() == "-" {
         return Err(Failure::usage("a folder cannot go to standard output: oci-archive can"));
+    }
+    if args.format == ExportFormat::Ext4 && args.output.as_os_str() == "-" {
+        return Err(Failure::usage(
+            "a filesystem cannot go to standard output: it is written here and there",
+        ));
+    }
+    if args.size.is_some() && args.format != ExportFormat::Ext4 {
+        return Err(Failure::usage("--size is for --format ext4"));
     }
     let store = session.store()?.ok_or_else(|| {
         Error::not_found(format!(
@@ -121,6 +132,16 @@ fn write(
         (ExportFormat::Rootfs, Some(chosen)) => {
             let host = session.host()?;
             to_file(output, |out| exporter.tree(&*host.snapshotter, chosen, out))
+        }
+        (ExportFormat::Ext4, Some(chosen)) => {
+            let host = session.host()?;
+            if !exporter.filesystem(&*host.snapshotter, chosen, args.size, output)? {
+                session.output.note(format!(
+                    "{} lies on a filesystem without extended attributes: plywood try will not know it",
+                    output.display()
+                ));
+            }
+            Ok(())
         }
         (_, None) => Err(Error::invalid("no image was named")),
     }

@@ -98,12 +98,17 @@ fn of_container(host: &Host, record: &ContainerRecord) -> Result<Value> {
         };
         stack.insert(0, mount);
     }
+    let snapshot = host.store.snapshots.get(&record.id)?;
+    let writable = match snapshot.map(|snapshot| snapshot.place) {
+        Some(Place::Cow(_) | Place::Merging { .. }) => "cow",
+        Some(Place::Thin(_) | Place::Folder(_)) | None => &driver.to_string(),
+    };
     let rootfs = stack.iter().find(|item| item.kind == "mount").map(|item| &item.name);
     Ok(json!({
         "id": record.id, "name": record.name, "image": record.image, "image_name": record.image_name,
         "created": date(record.created_at), "state": state, "pid": pid, "exit_code": exit_code,
-        "driver": driver, "writable": driver, "rootfs": rootfs, "spec": record.spec,
-        "ids": ids::of(record),
+        "driver": driver, "writable": writable, "store": host.snapshotter.store_status(&record.id)?, "rootfs": rootfs,
+        "spec": record.spec, "ids": ids::of(record),
         "ip": endpoint.as_ref().map(|endpoint| endpoint.address), "ports": connection.ports,
         "netns": pid.map(|pid| format!("/proc/{pid}/ns/net")),
         "host_veth": endpoint.map(|endpoint| endpoint.host_veth),

@@ -26,6 +26,9 @@ use crate::image::{oci, source, unpack};
 use crate::output::Bars;
 use crate::snapshot::{self, Access, Comparison, Mounted, NewLayer};
 
+/// Bytes of the chunks in which a merge is counted.
+const CHUNK: u64 = 4096;
+
 /// What became of the changes.
 pub(super) struct Committed {
     /// None where nothing changed: no layer is needed for it.
@@ -39,6 +42,8 @@ pub(super) struct Writing<'a> {
     pub(super) host: &'a Host,
     pub(super) how: DiffChoice,
     pub(super) bars: &'a Bars,
+    /// The container's name, for the bars.
+    pub(super) name: &'a str,
 }
 
 /// A layer's tar that is written, and is not yet a blob.
@@ -64,8 +69,14 @@ impl Writing<'_> {
         let copy = random_key("commit");
         match user {
             User::Held(_hold) => {
-                self.host.snapshotter.capture(&container.id, &copy, intent)?;
+                self.host.snapshotter.capture(&container.id, &copy, Some(intent))?;
                 self.copy(&copy, intent, made)
+            }
+            User::Merging(_hold, copy) => {
+                if self.host.store.snapshots.get(&copy)?.is_none() {
+                    self.host.snapshotter.capture(&container.id, &copy, None)?;
+                }
+                self.compare(&copy, intent, made)
             }
             User::Still(still) => self.live(*still, &copy, intent, made),
         }
@@ -180,6 +191,7 @@ impl Writing<'_> {
 
     fn compare(&self, copy: &str, intent: &mut Intent, made: &mut Made) -> Result<Committed> {
         let Host { store, snapshotter } = self.host;
+        self.fold(copy)?;
         let comparison = snapshotter.compare(copy)?;
         let difference = self.difference(&comparison, &self.options()?, None)?;
         close(comparison)?;
@@ -198,6 +210,12 @@ impl Writing<'_> {
             record: Some(record),
             notes,
         })
+    }
+
+    /// An exception store becomes a volume first.
+    fn fold(&self, copy: &str) -> Result<()> {
+        let title = format!("merging {}", self.name);
+        merging(self.bars, &title, |progress| self.host.snapshotter.fold(copy, progress))
     }
 
     fn options(&self) -> Result<Options> {
@@ -224,7 +242,10 @@ impl Writing<'_> {
             DiffChoice::Walk => &Everything,
             DiffChoice::Auto | DiffChoice::Verify => comparison.scope.as_ref(),
         };
-        let written = write_layer(parent, child, scope, options, &mut out)?;
+        self.bars.begin(&format!("committing {}", self.name), None);
+        let written = write_layer(parent, child, scope, options, &mut out);
+        self.bars.end();
+        let written = written?;
         let mut oracle = None;
         if self.how == DiffChoice::Verify && written.entries > 0 && still.is_none_or(Still::is_paused) {
             let thorough = Options {
@@ -241,6 +262,30 @@ impl Writing<'_> {
             oracle,
         })
     }
+}
+
+/// Shows how far a merge is, if there is anything to merge.
+///
+/// # Errors
+/// The work's.
+pub(super) fn merging<T>(
+    bars: &Bars,
+    title: &str,
+    work: impl FnOnce(&mut dyn FnMut(u64, u64)) -> Result<T>,
+) -> Result<T> {
+    let mut done = None;
+    let worked = work(&mut |left, all| {
+        let now = all.saturating_sub(left).saturating_mul(CHUNK);
+        let before = done.replace(now).unwrap_or_else(|| {
+            bars.begin(title, Some(all.saturating_mul(CHUNK)));
+            0
+        });
+        bars.advance(now.saturating_sub(before));
+    });
+    if done.is_some() {
+        bars.end();
+    }
+    worked
 }
 
 fn close(comparison: Comparison) -> Result<()> {

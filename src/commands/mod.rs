@@ -26,6 +26,7 @@ pub mod inspect;
 mod layer;
 pub mod live;
 pub mod logs;
+pub mod merge;
 pub mod mount;
 pub mod pool;
 pub mod ps;
@@ -39,6 +40,7 @@ pub mod stats;
 pub mod stop;
 pub mod tag;
 pub mod tree;
+pub mod try_file;
 pub mod umount;
 pub mod volume;
 pub mod wait;
@@ -173,7 +175,7 @@ impl Session {
 /// # Errors
 /// The verb's failure.
 pub fn dispatch(verb: Verb, session: &Session) -> Outcome {
-    if matches!(verb, Verb::Run(_) | Verb::Start(_) | Verb::Exec(_)) {
+    if matches!(verb, Verb::Run(_) | Verb::Start(_) | Verb::Exec(_) | Verb::Try(_)) {
         crate::exec::sealed::ensure().map_err(container::failure)?;
     }
     if mounts(&verb) {
@@ -205,6 +207,8 @@ pub fn dispatch(verb: Verb, session: &Session) -> Outcome {
         Verb::Wait(args) => wait::run(&args, session),
         Verb::Rm(args) => rm::run(&args, session),
         Verb::Commit(args) => commit::run(&args, session),
+        Verb::Merge(args) => merge::run(&args, session),
+        Verb::Try(args) => try_file::run(&args, session),
         Verb::Diff(args) => diff::run(&args, session),
         Verb::Mount(args) => mount::run(&args, session),
         Verb::Umount(args) => umount::run(&args, session),
@@ -227,6 +231,8 @@ fn mounts(verb: &Verb) -> bool {
             | Verb::Run(_)
             | Verb::Start(_)
             | Verb::Commit(_)
+            | Verb::Merge(_)
+            | Verb::Try(_)
             | Verb::Cp(_)
             | Verb::Diff(_)
     )

@@ -6,6 +6,7 @@
 
 use plywood_store::error::Kind;
 use plywood_store::intent::{Intent, Plan};
+use plywood_store::record::merge_key;
 use serde::Serialize;
 
 use crate::cli::RmArgs;
@@ -95,6 +96,7 @@ fn erase(host: &Host, id: &str, hold: container::Hold) -> Result<()> {
     connect::remove(&host.store, id)?;
     host.snapshotter.unmount_at(id)?;
     host.snapshotter.remove(id)?;
+    host.snapshotter.remove(&merge_key(id))?;
     logs::remove(&host.store, id)?;
     volume::remove_own(&host.store, id)?;
     let lock = host.store.exclusive()?;

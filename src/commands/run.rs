@@ -55,9 +55,14 @@ fn run_to_end(args: &RunArgs, session: &Session, id: &str, monitor: Option<&mut 
     let hold = container::hold(session, &host.store, &container).map_err(before_command)?;
     let parent = parent_of(&host, &container);
     let passes = host.store.containers.is_passing(&container.id);
-    let prepared = parent.and_then(|parent| match passes {
-        true => host.snapshotter.prepare_passing(&container.id, parent.as_ref()),
-        false => host.snapshotter.prepare(&container.id, parent.as_ref(), None),
+    let prepared = parent.and_then(|parent| match (args.cow, parent) {
+        (false, parent) if passes => host.snapshotter.prepare_passing(&container.id, parent.as_ref()),
+        (false, parent) => host.snapshotter.prepare(&container.id, parent.as_ref(), None),
+        (true, Some(parent)) => host.snapshotter.prepare_cow(&container.id, &parent, None),
+        (true, None) => Err(Error::invalid(format!(
+            "image {} has no layers: there is nothing to snapshot",
+            args.image
+        ))),
     });
     if let Err(error) = prepared {
         let undone = both(Err(error), rm::remove_held(&host, &container.id, hold, passing));

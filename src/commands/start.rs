@@ -1,5 +1,7 @@
 //! `plywood start`: an ended container's command once more, in what it left.
 
+use plywood_store::record::merge_key;
+
 use crate::cli::StartArgs;
 use crate::commands::container::{self, before_command};
 use crate::commands::{Session, detach, live};
@@ -42,5 +44,7 @@ fn run_to_end(session: &Session, id: &str, spec: &Spec, monitor: Option<&mut Mon
     // It may have been removed, or have run, between the look and the hold.
     let found = host.store.find_container(&found.id).map_err(before_command)?;
     container::refuse_shown(&host.store, &found).map_err(before_command)?;
+    // A merge that was cut short would go on with what was there before this run.
+    host.snapshotter.remove(&merge_key(&found.id)).map_err(before_command)?;
     container::run(session, &host, &found, spec, &hold, monitor, || Ok(())).outcome
 }

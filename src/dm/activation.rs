@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode as FileMode, OFlags};
 
-use crate::dm::control::node_of;
+use crate::dm::classic::{Status, store_sectors};
+use crate::dm::control::Suspended;
 use crate::dm::ext4::{self, Health};
 use crate::dm::kernel::KernelPool;
-use crate::dm::locks::{Ended, Gate, Taken};
+use crate::dm::locks::{Ended, Taken};
+use crate::dm::name;
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::program::Program;
 use crate::dm::status::{Need, ThinStatus};
@@ -28,36 +30,6 @@ const PAUSE: Duration = Duration::from_millis(20);
 static MOUNTS: AtomicU32 = AtomicU32::new(0);
 
 impl KernelPool {
-    /// A volume's device, made where it is not there.
-    fn make_device(&self, id: ThinId, content: Content) -> Result<PathBuf> {
-        let name = self.inner.names.thin(id);
-        match self.control().info(&name)? {
-            None => {
-                let uuid = self.inner.names.thin_uuid(id);
-                self.control()
-                    .create(&name, &uuid, &self.thin_table(id), content == Content::Layer)
-                    .map_err(|error| self.missing(id, error))?;
-            }
-            // Who made it quiet did so inside the gate, and was killed there.
-            Some(info) if info.suspended => self.control().resume(&name)?,
-            Some(_) => {}
-        }
-        node_of(self.control(), &name)
-    }
-
-    /// The kernel says ENODATA where the pool has no such volume.
-    fn missing(&self, id: ThinId, error: Error) -> Error {
-        let code = std::error::Error::source(&error)
-            .and_then(|source| source.downcast_ref::<std::io::Error>())
-            .and_then(std::io::Error::raw_os_error);
-        match code {
-            Some(libc::ENODATA | libc::EINVAL) => {
-                Error::not_found(format!("the pool {} has no volume {id}", self.name())).caused_by(error)
-            }
-            _ => error,
-        }
-    }
-
     /// Takes a volume for one user, active: alone to write, together to read.
     fn activate(&self, id: ThinId, content: Content, mode: Mode) -> Result<(PathBuf, File)> {
         let locks = &self.inner.locks;
@@ -87,7 +59,7 @@ impl KernelPool {
         let was_there = self.control().info(&name)?.is_some();
         match (was_there, &taken) {
             (true, _) => {}
-            (false, Some(_)) => drop(self.make_device(id, content)?),
+            (false, Some(_)) => drop(self.make_thin(id, content)?),
             (false, None) => return Ok(None),
         }
         let status = self.control().status(&name).and_then(|line| line.parse());
@@ -106,19 +78,6 @@ impl KernelPool {
         }
     }
 
-    /// Removes a device that no lock holder uses, so that it is made afresh as it has to be.
-    /// One that is mounted in the host's tree may be read beside, never written or deleted.
-    fn remove_unused(&self, id: ThinId, mode: Mode) -> Result<()> {
-        let name = self.inner.names.thin(id);
-        match self.control().info(&name)? {
-            None => Ok(()),
-            Some(info) if info.open_count == 0 => self.control().remove(&name),
-            Some(_) if mode == Mode::ReadOnly => Ok(()),
-            Some(_) => Err(Error::new(Kind::InUse, format!("the volume {id} is mounted elsewhere"))
-                .hinted("plywood umount undoes what plywood mount did")),
-        }
-    }
-
     /// One user less; the last one removes the device.
     fn release(&self, id: ThinId, lock: &File) -> Result<()> {
         let gate = self.inner.locks.gate()?;
@@ -126,30 +85,6 @@ impl KernelPool {
             self.remove_if_closed(&gate, id)?;
         }
         Ok(())
-    }
-
-    fn remove_if_closed(&self, _gate: &Gate, id: ThinId) -> Result<bool> {
-        let name = self.inner.names.thin(id);
-        match self.control().info(&name)? {
-            // Another namespace may let go a moment later than we do.
-            Some(info) if info.open_count == 0 || !self.is_mounted_visibly(id)? => {
-                self.control().remove(&name)?;
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
-    }
-
-    /// Whether this process sees a mount of the volume.
-    fn is_mounted_visibly(&self, id: ThinId) -> Result<bool> {
-        let Some(info) = self.control().info(&self.inner.names.thin(id))? else {
-            return Ok(false);
-        };
-        let number = format!("{}:{}", info.major, info.minor);
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("read", "/proc/self/mountinfo")?;
-        Ok(mounts
-            .lines()
-            .any(|line| line.split(' ').nth(2) == Some(number.as_str())))
     }
 
     /// Notes the writer that begins; what it may find a killed one to have lost is noted first,
@@ -215,13 +150,14 @@ impl KernelPool {
             both(visited, unmount(&target))
         })
     }
+}
 
-    /// A claimed volume's device, for as long as `work` takes.
-    fn with_device(&self, claim: &Claim, content: Content, work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-        let device = self.make_device(claim.id(), content)?;
-        let worked = work(&device);
-        both(worked, self.control().remove(&self.inner.names.thin(claim.id())))
-    }
+/// The error for a volume of which something is missing.
+fn lost(id: ThinId) -> Error {
+    Error::corrupt(format!(
+        "what was written to volume {id} could not all be kept: its pool was full or failing"
+    ))
+    .hinted("it cannot be trusted: copy out what is needed (plywood mount), remove it and do the work again")
 }
 
 fn unmount(target: &Path) -> Result<()> {
@@ -296,17 +232,33 @@ impl Volumes for KernelPool {
         }
     }
 
+    fn fold(&self, store: &Claim, target: &Claim, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+        let gone = [store.id(), target.id()].map(|id| self.inner.locks.last_writer(id));
+        for ended in gone {
+            if ended? == Ended::Failed {
+                return Err(lost(store.id()));
+            }
+        }
+        self.merge(store.id(), target.id(), progress)
+            .map_err(|error| self.cause_of(error))
+    }
+
+    fn store_status(&self, store: ThinId) -> Result<Option<Status>> {
+        self.status_of_store(store)
+    }
+
     fn quiesce(&self, id: ThinId) -> Result<Guard<'_>> {
         // The gate stays shut meanwhile: its last user would remove a device that is to be resumed, and a
         // sweep would resume one that is to be quiet.
         let gate = self.inner.locks.gate()?;
-        let name = self.inner.names.thin(id);
-        let suspended = match self.control().info(&name)? {
-            Some(_) => Some(self.control().suspend(&name)?),
-            None => None,
-        };
-        Ok(Guard::new(format!("resume {name}"), move || {
-            let resumed = suspended.map_or(Ok(()), |suspended| suspended.resume());
+        // A snapshot before its store: what it holds back would never arrive.
+        let mut suspended = Vec::new();
+        for (name, _) in self.devices_of(id)? {
+            suspended.push(self.control().suspend(&name)?);
+        }
+        Ok(Guard::new(format!("resume volume {id}"), move || {
+            let resumed = suspended.into_iter().rev().map(Suspended::resume);
+            let resumed = resumed.fold(Ok(()), both);
             drop(gate);
             resumed
         }))
@@ -339,10 +291,7 @@ impl Volumes for KernelPool {
             Ok(())
         })?;
         match (health, ended) {
-            (_, Ended::Failed) | (Health::Errors, _) | (Health::NeedsRecovery, Ended::Killed) => Err(Error::corrupt(
-                format!("what was written to volume {id} could not all be kept: its pool was full or failing"),
-            )
-            .hinted("it cannot be trusted: copy out what is needed (plywood mount), remove it and do the work again")),
+            (_, Ended::Failed) | (Health::Errors, _) | (Health::NeedsRecovery, Ended::Killed) => Err(lost(id)),
             (Health::Clean, _) => self.inner.locks.forget_writer(id),
             (Health::NeedsRecovery, _) => {
                 // The machine went down: mounting replays the journal.
@@ -357,8 +306,10 @@ impl Volumes for KernelPool {
     }
 
     fn discard(&self, claim: &Claim) -> Result<()> {
-        let size = self.inner.volume_size;
-        let discarded = self.with_device(claim, Content::Active, |device| {
+        // A store is larger than a volume; what is past a volume's end has no blocks.
+        let content = Content::Store { origin: claim.id() };
+        let size = store_sectors(self.sectors()) * 512;
+        let discarded = self.with_thin(claim, content, |device| {
             step(|| format!("blkdiscard {}", quote(device)));
             let file = File::options().write(true).open(device).context("open", device)?;
             crate::sys::block::discard(file.as_fd(), 0, size).context("discard", device)
@@ -385,14 +336,15 @@ impl Volumes for KernelPool {
         }
     }
 
-    fn describe(&self, id: ThinId, _content: Content) -> Result<Vec<Part>> {
-        let name = self.inner.names.thin(id);
-        let mut parts = vec![Part::new("thin", id.to_string())];
-        let device = Part::new("dm", &name);
-        parts.push(match self.control().info(&name)? {
-            Some(_) => device.with(self.control().table(&name)?.to_string()),
-            None => device.with("not active"),
-        });
+    fn describe(&self, id: ThinId, content: Content) -> Result<Vec<Part>> {
+        let mut parts = Vec::new();
+        if let Content::Store { origin } = content {
+            let snapshot = self.inner.names.of(name::Kind::Cow, id);
+            parts.push(self.describe_device(&snapshot)?);
+            parts.push(Part::new("origin", format!("thin {origin}")));
+        }
+        parts.push(Part::new("thin", id.to_string()));
+        parts.push(self.describe_device(&self.inner.names.thin(id))?);
         parts.push(Part::new("pool", self.name()).with(self.control().table(&self.name())?.to_string()));
         parts.extend(self.inner.underlay.describe()?);
         Ok(parts)
@@ -401,21 +353,19 @@ impl Volumes for KernelPool {
     fn sweep(&self) -> Result<Vec<String>> {
         let mut done = Vec::new();
         let gate = self.inner.locks.gate()?;
-        for name in self.control().list()? {
-            let Some(id) = self.inner.names.parse_thin(&name) else {
-                continue;
-            };
-            let Some(info) = self.control().info(&name)? else {
-                continue;
-            };
-            if info.suspended {
-                self.control().resume(&name)?;
+        for id in self.ids_in_kernel()? {
+            let devices = self.devices_of(id)?;
+            for (name, _) in devices.iter().rev().filter(|(_, info)| info.suspended) {
+                self.control().resume(name)?;
                 done.push(format!(
                     "resumed the device {name}, which a killed command left suspended"
                 ));
             }
-            if info.open_count == 0 && self.inner.locks.take(&gate, id, false).is_ok() {
-                self.control().remove(&name)?;
+            if let Some((name, info)) = devices.first()
+                && info.open_count == 0
+                && self.inner.locks.take(&gate, id, false).is_ok()
+            {
+                self.remove_devices(id)?;
                 done.push(format!("removed the device {name}, which nobody uses"));
             }
         }
@@ -451,9 +401,21 @@ impl KernelPool {
     /// The kernel's.
     pub fn active_volumes(&self) -> Result<Vec<String>> {
         let names = self.control().list()?.into_iter();
-        Ok(names
-            .filter(|name| self.inner.names.parse_thin(name).is_some())
-            .collect())
+        Ok(names.filter(|name| self.inner.names.parse(name).is_some()).collect())
+    }
+
+    /// A claimed volume's own device, for as long as `work` takes.
+    fn with_thin(&self, claim: &Claim, content: Content, work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        let worked = work(&self.make_thin(claim.id(), content)?);
+        both(worked, self.remove_devices(claim.id()))
+    }
+
+    fn describe_device(&self, name: &str) -> Result<Part> {
+        let device = Part::new("dm", name);
+        Ok(match self.control().info(name)? {
+            Some(_) => device.with(self.control().table(name)?.to_string()),
+            None => device.with("not active"),
+        })
     }
 
     /// Removes the mount points of processes that are gone.

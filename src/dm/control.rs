@@ -101,12 +101,12 @@ impl Control {
     }
 
     fn start(&self, name: &str, table: &Table, read_only: bool) -> Result<()> {
-        self.load(name, table, read_only)?;
+        self.load_quietly(name, table, read_only)?;
         self.change(name, Change::Resume).context("resume the device", name)?;
         self.make_node(name)
     }
 
-    fn load(&self, name: &str, table: &Table, read_only: bool) -> Result<()> {
+    fn load_quietly(&self, name: &str, table: &Table, read_only: bool) -> Result<()> {
         let line = (
             table.start,
             table.sectors,
@@ -124,13 +124,21 @@ impl Control {
         Ok(())
     }
 
-    /// Puts another table under a device that may be in use.
+    /// Gives a device another table, which counts from its next resume on.
     ///
     /// # Errors
     /// The kernel's; the old table stays then.
-    pub fn reload(&self, name: &str, table: &Table) -> Result<()> {
+    pub fn load(&self, name: &str, table: &Table) -> Result<()> {
         step(|| format!("dmsetup reload {} --table {}", quote(name), quote(table.to_string())));
-        self.load(name, table, false)?;
+        self.load_quietly(name, table, false)
+    }
+
+    /// Puts another table under a device that may be in use.
+    ///
+    /// # Errors
+    /// As for [`Control::load`].
+    pub fn reload(&self, name: &str, table: &Table) -> Result<()> {
+        self.load(name, table)?;
         self.suspend(name)?.resume()
     }
 

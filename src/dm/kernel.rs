@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use crate::dm::control::{Control, MessageError};
 use crate::dm::locks::Locks;
-use crate::dm::name::{Names, node};
+use crate::dm::name::Names;
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::status::{Need, PoolStatus};
-use crate::dm::table::{Table, Target};
 use crate::dm::underlay::Underlay;
 use crate::dm::volume::Part;
 use crate::error::{Error, Kind, Result};
@@ -80,14 +79,9 @@ impl KernelPool {
         self.inner.underlay.describe()
     }
 
-    /// A volume's table.
-    pub(super) fn thin_table(&self, id: ThinId) -> Table {
-        let pool = node(&self.name()).display().to_string();
-        Table {
-            start: 0,
-            sectors: self.inner.volume_size / 512,
-            target: Target::Thin { pool, id },
-        }
+    /// Sectors that a volume shows to its filesystem.
+    pub(super) fn sectors(&self) -> u64 {
+        self.inner.volume_size / 512
     }
 
     /// Sends a message; a success is what the status line shows afterwards.

@@ -13,13 +13,16 @@
 pub mod activation;
 pub mod assembly;
 mod available;
+pub mod classic;
 pub mod control;
+mod devices;
 pub mod ext4;
 pub mod kernel;
 pub mod locks;
 pub mod loops;
 pub mod mappings;
 pub mod name;
+pub mod plain;
 pub mod pool;
 pub mod program;
 pub mod sim;

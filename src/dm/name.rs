@@ -3,10 +3,13 @@
 //! ```text
 //! plywood-0123abcd-pool              the pool of the root whose UUID begins with 0123abcd
 //! plywood-0123abcd-thin-16777215     a volume in it
+//! plywood-0123abcd-cow-16777215      the classic snapshot whose store that volume is
+//! plywood-0123abcd-base-16777215     its origin: the volume of a layer, read-only
+//! plywood-0123abcd-merge-16777215    what a store is folded into: that volume
 //! ```
 //!
 //! The kernel takes 127 bytes of name and 128 of uuid: the longest name is
-//! 8 + 8 + 6 + 8 = 30 bytes, the longest uuid `PLYWOOD-` and 32 digits and `-thin-16777215`, 54.
+//! 8 + 8 + 7 + 8 = 31 bytes, the longest uuid `PLYWOOD-` and 32 digits and `-merge-16777215`, 55.
 
 use std::path::PathBuf;
 
@@ -14,6 +17,33 @@ use crate::dm::pool::ThinId;
 
 /// Where the kernel's devices get their nodes.
 const NODES: &str = "/dev/mapper";
+
+/// What a device is to its volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The volume itself.
+    Thin,
+    /// The classic snapshot that keeps its exceptions in it.
+    Cow,
+    /// The origin of that snapshot: another activation of a layer's volume, read-only.
+    Base,
+    /// The volume while a store is folded into it.
+    Merge,
+}
+
+impl Kind {
+    /// All, each before what it lies on.
+    pub const ALL: [Self; 4] = [Self::Merge, Self::Cow, Self::Base, Self::Thin];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Thin => "thin",
+            Self::Cow => "cow",
+            Self::Base => "base",
+            Self::Merge => "merge",
+        }
+    }
+}
 
 /// The names of one root's devices.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,19 +74,38 @@ impl Names {
 
     /// A volume's name.
     pub fn thin(&self, id: ThinId) -> String {
-        format!("plywood-{}-thin-{id}", self.short())
+        self.of(Kind::Thin, id)
     }
 
     /// A volume's uuid.
     pub fn thin_uuid(&self, id: ThinId) -> String {
-        format!("PLYWOOD-{}-thin-{id}", self.root)
+        self.uuid_of(Kind::Thin, id)
+    }
+
+    /// The name of a device of this kind that belongs to a volume.
+    pub fn of(&self, kind: Kind, id: ThinId) -> String {
+        format!("plywood-{}-{}-{id}", self.short(), kind.word())
+    }
+
+    /// The uuid of such a device.
+    pub fn uuid_of(&self, kind: Kind, id: ThinId) -> String {
+        format!("PLYWOOD-{}-{}-{id}", self.root, kind.word())
+    }
+
+    /// The kind and the volume of a name, where it is one of this root's.
+    pub fn parse(&self, name: &str) -> Option<(Kind, ThinId)> {
+        let rest = name.strip_prefix(&format!("plywood-{}-", self.short()))?;
+        let (word, digits) = rest.split_once('-')?;
+        let kind = Kind::ALL.into_iter().find(|kind| kind.word() == word)?;
+        // `parse` takes "+7" and "007" too, which are nobody's names for volume 7.
+        let id = ThinId::new(digits.parse().ok()?).filter(|id| id.to_string() == digits)?;
+        Some((kind, id))
     }
 
     /// The volume of a name, where it is one of this root's.
     pub fn parse_thin(&self, name: &str) -> Option<ThinId> {
-        let digits = name.strip_prefix(&format!("plywood-{}-thin-", self.short()))?;
-        // `parse` takes "+7" and "007" too, which are nobody's names for volume 7.
-        ThinId::new(digits.parse().ok()?).filter(|id| id.to_string() == digits)
+        let (kind, id) = self.parse(name)?;
+        (kind == Kind::Thin).then_some(id)
     }
 }
 
@@ -76,6 +125,8 @@ mod tests {
         assert_eq!(names.thin(last), "plywood-ffffffff-thin-16777215");
         assert_eq!(names.thin(last).len(), 30);
         assert_eq!(names.thin_uuid(last).len(), 54);
+        assert_eq!(names.of(Kind::Merge, last).len(), 31);
+        assert_eq!(names.uuid_of(Kind::Merge, last).len(), 55);
         assert_eq!(names.pool(), "plywood-ffffffff-pool");
     }
 

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::mount::{MntFlags, MsFlags};
 use rustix::fs::{Mode as FileMode, OFlags, Timespec, Timestamps};
 
+use crate::dm::classic::Status;
 use crate::dm::locks::{Ended, Locks, Taken};
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::sim_copy::copy_tree;
@@ -180,6 +181,29 @@ impl SimPool {
         Ok(answer)
     }
 
+    /// A store's folder holds the whole tree, from its first mount on.
+    fn begin_store(&self, id: ThinId, content: Content) -> Result<()> {
+        let Content::Store { origin } = content else {
+            return Ok(());
+        };
+        let folder = self.existing(id)?;
+        if self.has_begun(id) {
+            return Ok(());
+        }
+        fs::remove_dir(&folder).context("remove", &folder)?;
+        copy_tree(&self.existing(origin)?, &folder)?;
+        fs::write(self.mark(id), "").context("write", self.mark(id))
+    }
+
+    fn has_begun(&self, store: ThinId) -> bool {
+        self.mark(store).exists()
+    }
+
+    /// Says that a store is no longer empty.
+    fn mark(&self, id: ThinId) -> PathBuf {
+        self.folder(id).with_extension("store")
+    }
+
     fn take(&self, id: ThinId, mode: Mode) -> Result<File> {
         let gate = self.locks.gate()?;
         match self.locks.take(&gate, id, mode == Mode::ReadOnly)? {
@@ -211,13 +235,20 @@ impl ThinPool for SimPool {
             if self.folder(id).exists() {
                 return Err(taken(id));
             }
-            copy_tree(&from, &self.folder(id))
+            copy_tree(&from, &self.folder(id))?;
+            match self.has_begun(origin) {
+                true => fs::write(self.mark(id), "").context("write", self.mark(id)),
+                false => Ok(()),
+            }
         })
     }
 
     fn delete(&self, id: ThinId) -> Result<bool> {
         self.message(Need::Metadata, true, || match fs::remove_dir_all(self.folder(id)) {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                let _ = fs::remove_file(self.mark(id));
+                Ok(true)
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Error::io("remove", self.folder(id), error)),
         })
@@ -287,8 +318,9 @@ impl Volumes for SimPool {
         })
     }
 
-    fn mount(&self, id: ThinId, _content: Content, mode: Mode) -> Result<VolumeMount> {
+    fn mount(&self, id: ThinId, content: Content, mode: Mode) -> Result<VolumeMount> {
         let lock = self.take(id, mode)?;
+        self.begin_store(id, content)?;
         let folder = self.existing(id)?;
         let number = MOUNTS.fetch_add(1, Ordering::Relaxed);
         let path = self.base.join("mnt").join(format!("{}-{number}", std::process::id()));
@@ -306,8 +338,9 @@ impl Volumes for SimPool {
         Ok(VolumeMount { path, dir, undo })
     }
 
-    fn mount_at(&self, id: ThinId, _content: Content, target: &Path) -> Result<()> {
+    fn mount_at(&self, id: ThinId, content: Content, target: &Path) -> Result<()> {
         let _lock = self.take(id, Mode::ReadOnly)?;
+        self.begin_store(id, content)?;
         bind(&self.existing(id)?, target, Mode::ReadOnly)
     }
 
@@ -316,6 +349,22 @@ impl Volumes for SimPool {
             Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => Ok(()),
             done => done.context("unmount", target),
         }
+    }
+
+    fn fold(&self, store: &Claim, target: &Claim, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+        self.call((), || {
+            if self.has_begun(store.id()) {
+                let folder = self.existing(target.id())?;
+                fs::remove_dir_all(&folder).context("remove", &folder)?;
+                copy_tree(&self.existing(store.id())?, &folder)?;
+            }
+            progress(0, 1);
+            Ok(())
+        })
+    }
+
+    fn store_status(&self, store: ThinId) -> Result<Option<Status>> {
+        Ok(self.has_begun(store).then_some(Status::Unknown))
     }
 
     fn quiesce(&self, _id: ThinId) -> Result<Guard<'_>> {
@@ -344,14 +393,18 @@ impl Volumes for SimPool {
 
     fn discard(&self, claim: &Claim) -> Result<()> {
         // Like a discard that was cut short: half of the content may be gone.
-        self.call((), || match fs::read_dir(self.folder(claim.id())) {
-            Ok(entries) => {
-                for entry in entries.flatten().take(1) {
-                    let _ = fs::remove_file(entry.path());
+        self.call((), || {
+            // What says that there is something to fold goes first.
+            let _ = fs::remove_file(self.mark(claim.id()));
+            match fs::read_dir(self.folder(claim.id())) {
+                Ok(entries) => {
+                    for entry in entries.flatten().take(1) {
+                        let _ = fs::remove_file(entry.path());
+                    }
+                    Ok(())
                 }
-                Ok(())
+                Err(_) => Ok(()),
             }
-            Err(_) => Ok(()),
         })
     }
 

@@ -3,10 +3,11 @@
 //! ```text
 //! 0 209715200 thin-pool 7:1 7:0 128 0 1 error_if_no_space
 //! 0 20971520 thin 252:0 7
+//! 0 20971520 snapshot 252:3 252:4 PO 8
 //! ```
 //!
 //! Feature words keep the order in which the kernel prints them, so that equal
-//! tables are equal text (`Documentation/admin-guide/device-mapper/thin-provisioning.rst`).
+//! tables are equal text (`Documentation/admin-guide/device-mapper/`, thin-provisioning.rst and snapshot.rst).
 
 use std::fmt;
 use std::str::FromStr;
@@ -37,8 +38,41 @@ pub enum Target {
         /// The volume.
         id: ThinId,
     },
+    /// A part of another device.
+    Linear {
+        /// That device: a path or `major:minor`.
+        device: String,
+        /// Its first sector.
+        offset: u64,
+    },
+    /// A device whose chunks are copied into the stores of its snapshots before they are written.
+    SnapshotOrigin {
+        /// That device.
+        device: String,
+    },
+    /// A device as it was, and what has been written since.
+    Snapshot(SnapshotTarget),
+    /// The same, and what has been written is on its way back into the device.
+    SnapshotMerge(SnapshotTarget),
     /// Every access fails.
     Error,
+}
+
+/// The parameters of a classic snapshot. Its store survives reboots and tells overflow from damage (`PO`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotTarget {
+    /// What it is a snapshot of: a path or `major:minor`.
+    pub origin: String,
+    /// Where its exceptions are.
+    pub store: String,
+    /// Sectors that are copied at a time: a power of two.
+    pub chunk_sectors: u32,
+}
+
+impl fmt::Display for SnapshotTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} PO {}", self.origin, self.store, self.chunk_sectors)
+    }
 }
 
 /// A pool's parameters.
@@ -100,6 +134,10 @@ impl Target {
         match self {
             Self::ThinPool(_) => "thin-pool",
             Self::Thin { .. } => "thin",
+            Self::Linear { .. } => "linear",
+            Self::SnapshotOrigin { .. } => "snapshot-origin",
+            Self::Snapshot(_) => "snapshot",
+            Self::SnapshotMerge(_) => "snapshot-merge",
             Self::Error => "error",
         }
     }
@@ -124,6 +162,9 @@ impl Target {
                 text
             }
             Self::Thin { pool, id } => format!("{pool} {id}"),
+            Self::Linear { device, offset } => format!("{device} {offset}"),
+            Self::SnapshotOrigin { device } => device.clone(),
+            Self::Snapshot(snapshot) | Self::SnapshotMerge(snapshot) => snapshot.to_string(),
             Self::Error => String::new(),
         }
     }
@@ -157,10 +198,30 @@ fn parse(line: &str) -> Option<Table> {
             pool: words.next()?.to_owned(),
             id: ThinId::new(words.next()?.parse().ok()?)?,
         },
+        "linear" => Target::Linear {
+            device: words.next()?.to_owned(),
+            offset: words.next()?.parse().ok()?,
+        },
+        "snapshot-origin" => Target::SnapshotOrigin {
+            device: words.next()?.to_owned(),
+        },
+        "snapshot" => Target::Snapshot(parse_snapshot(&mut words)?),
+        "snapshot-merge" => Target::SnapshotMerge(parse_snapshot(&mut words)?),
         "error" => Target::Error,
         _ => return None,
     };
     words.next().is_none().then_some(Table { start, sectors, target })
+}
+
+fn parse_snapshot<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<SnapshotTarget> {
+    let (origin, store) = (words.next()?.to_owned(), words.next()?.to_owned());
+    (words.next()? == "PO").then_some(())?;
+    let chunk_sectors = words.next()?.parse().ok()?;
+    Some(SnapshotTarget {
+        origin,
+        store,
+        chunk_sectors,
+    })
 }
 
 fn parse_pool<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<ThinPoolTarget> {
@@ -205,6 +266,10 @@ mod tests {
             "0 8 thin-pool a b 256 1 5 skip_block_zeroing ignore_discard no_discard_passdown read_only error_if_no_space",
             "0 20971520 thin 252:0 16777215",
             "0 8 error",
+            "0 8 linear 7:0 2048",
+            "0 8 snapshot-origin 252:3",
+            "0 8 snapshot 252:3 252:4 PO 8",
+            "0 8 snapshot-merge 252:3 252:4 PO 8",
         ] {
             assert_eq!(line.parse::<Table>().unwrap().to_string(), line);
         }
@@ -216,7 +281,9 @@ mod tests {
             "",
             "0",
             "0 8",
-            "0 8 linear 7:0 0",
+            "0 8 linear 7:0",
+            "0 8 snapshot 7:0 7:1 N 8",
+            "0 8 snapshot 7:0 7:1 PO 8 1 discard_zeroes_cow",
             "0 8 thin 7:0",
             "0 8 thin 7:0 16777216",
             "0 8 thin 7:0 1 7:1",

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use crate::dm::classic::Status;
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::error::Result;
 
@@ -19,6 +20,11 @@ pub enum Content {
     Layer,
     /// An active snapshot.
     Active,
+    /// The store of a classic snapshot over a layer.
+    Store {
+        /// The layer's volume.
+        origin: ThinId,
+    },
 }
 
 /// Whether a mount may write.
@@ -55,6 +61,19 @@ pub trait Volumes {
     /// # Errors
     /// Where it is busy.
     fn unmount_at(&self, id: ThinId, target: &std::path::Path) -> Result<()>;
+
+    /// Folds a store into the volume `target`, which is a snapshot of the store's origin; cut short, it goes on
+    /// from where it was. `progress` is told the chunks of 4 KiB that are left and how many there were.
+    ///
+    /// # Errors
+    /// No space where the pool filled up meanwhile; corrupt where the store cannot be read.
+    fn fold(&self, store: &Claim, target: &Claim, progress: &mut dyn FnMut(u64, u64)) -> Result<()>;
+
+    /// What the kernel says of an active store; none where it is not active.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn store_status(&self, store: ThinId) -> Result<Option<Status>>;
 
     /// Flushes a volume and holds its writes back, if it is active, until the guard lets go.
     ///

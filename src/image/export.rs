@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::path::Path;
 
 use plywood_store::blob::Descriptor;
 use plywood_store::compress::{self, Compression, Encoder};
@@ -20,9 +21,9 @@ use serde_json::json;
 
 use super::oci::{self, ImageConfig, Index, IndexEntry, Manifest, Platform};
 use super::sink::Sink;
-use super::{Progress, layout, pipeline};
+use super::{Progress, filesystem, layout, pipeline};
 use crate::error::{Context, Error, Kind, Result, both};
-use crate::snapshot::{Access, Snapshotter};
+use crate::snapshot::{Access, Mounted, Snapshotter};
 
 /// An image to write, and the name it is to have in the archive.
 #[derive(Debug, Clone)]
@@ -165,19 +166,55 @@ impl Exporter<'_> {
     /// # Errors
     /// What the driver refuses; I/O of the output.
     pub fn tree(&self, snapshotter: &dyn Snapshotter, chosen: &Chosen, out: &mut dyn Write) -> Result<()> {
+        self.with_tree(snapshotter, chosen, |mounted| self.write_tree(mounted, chosen, out))
+    }
+
+    /// The image's tree, mounted read-only for as long as `work` takes.
+    fn with_tree<T>(
+        &self,
+        snapshotter: &dyn Snapshotter,
+        chosen: &Chosen,
+        work: impl FnOnce(&Mounted) -> Result<T>,
+    ) -> Result<T> {
         let intent = self.pin(std::slice::from_ref(chosen))?;
         let key = pipeline::random_key("export")?;
         match chosen.image.layers.last() {
             Some(top) => snapshotter.view(&key, top, Some(&intent))?,
             None => snapshotter.prepare(&key, None, Some(&intent))?,
         }
-        let written = self.write_tree(snapshotter, &key, chosen, out);
-        both(written, snapshotter.remove(&key))?;
-        intent.done()
+        let worked = snapshotter.mount(&key, Access::ReadOnly).and_then(|mounted| {
+            let worked = work(&mounted);
+            both(worked, mounted.close())
+        });
+        let done = both(worked, snapshotter.remove(&key))?;
+        intent.done().map(|()| done)
     }
 
-    fn write_tree(&self, snapshotter: &dyn Snapshotter, key: &str, chosen: &Chosen, out: &mut dyn Write) -> Result<()> {
-        let mounted = snapshotter.mount(key, Access::ReadOnly)?;
+    /// Writes the whole tree as an ext4 filesystem into the file `target`, of `size` bytes or as many as it needs
+    /// and as many again. False where the file could not be marked as plywood's.
+    ///
+    /// # Errors
+    /// As for [`filesystem::write`].
+    pub fn filesystem(
+        &self,
+        snapshotter: &dyn Snapshotter,
+        chosen: &Chosen,
+        size: Option<u64>,
+        target: &Path,
+    ) -> Result<bool> {
+        let layers = self.layers(&chosen.image)?.iter().map(|layer| layer.size).sum();
+        let size = size.unwrap_or_else(|| filesystem::default_size(layers));
+        let mounts = self.store.folder("mnt")?;
+        self.with_tree(snapshotter, chosen, |mounted| {
+            self.progress
+                .begin(&format!("exporting {}", chosen.image.id.0.short()), None);
+            let written = filesystem::write(mounted, target, size, &mounts, &|bytes| self.progress.advance(bytes));
+            self.progress.end();
+            written
+        })
+    }
+
+    fn write_tree(&self, mounted: &Mounted, chosen: &Chosen, out: &mut dyn Write) -> Result<()> {
         self.progress
             .begin(&format!("exporting {}", chosen.image.id.0.short()), None);
         let counting = Counting {
@@ -189,8 +226,7 @@ impl Exporter<'_> {
             packer.finish().map(drop)
         });
         self.progress.end();
-        written?;
-        mounted.close()
+        written
     }
 
     /// Keeps the images' parts from `gc`, and makes sure that they are still there.

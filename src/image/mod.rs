@@ -24,6 +24,7 @@ pub mod compose;
 pub mod confine;
 mod docker;
 pub mod export;
+pub mod filesystem;
 mod foreign;
 mod guess;
 pub mod import;

@@ -9,7 +9,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use plywood_store::Digest;
@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use tempfile::{Builder, NamedTempFile};
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result, both};
 
 const BUFFER: usize = 1 << 20;
 /// What a file or folder is called before it has its name.
@@ -61,6 +61,49 @@ fn filled<W: Write>(out: W, path: &Path, write: impl FnOnce(&mut dyn Write) -> R
     out.into_inner()
         .map_err(io::IntoInnerError::into_error)
         .context("write", path)
+}
+
+/// Has `build` make the regular file `path`, which is empty and has another name meanwhile, for programs that
+/// want one.
+///
+/// # Errors
+/// `build`'s own; in use where another export builds it; I/O. Then the file is as it was.
+pub fn to_named_file(path: &Path, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let between = unfinished(path);
+    let file = claim(&between, path)?;
+    file.set_len(0).context("empty", &between)?;
+    let built = build(&between).and_then(|()| file.sync_all().context("write", path));
+    match built.and_then(|()| fs::rename(&between, path).context("rename to", path)) {
+        Ok(()) => sync_folder(&folder_of(path)),
+        Err(error) => both(Err(error), remove(&between).map(drop)),
+    }
+}
+
+/// The file with the name for the time being, for this process alone.
+fn claim(between: &Path, target: &Path) -> Result<File> {
+    loop {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(between)
+            .context("make", between)?;
+        if !try_flock(&file, FlockOperation::NonBlockingLockExclusive).context("lock", between)? {
+            return Err(being_written(target));
+        }
+        // Who had the lock may have given it its name.
+        if is_still_at(&file, between)? {
+            return Ok(file);
+        }
+    }
+}
+
+fn being_written(target: &Path) -> Error {
+    Error::new(Kind::InUse, format!("another export is writing {}", target.display()))
+        .hinted("wait until it has ended, or name another output")
 }
 
 /// Gives a nameless file the name `path`, also where another file has it.
@@ -119,10 +162,7 @@ impl Building {
                 opened => opened.context("open", &path)?,
             };
             if !try_flock(&lock, FlockOperation::NonBlockingLockExclusive).context("lock", &path)? {
-                return Err(
-                    Error::new(Kind::InUse, format!("another export is writing {}", target.display()))
-                        .hinted("wait until it has ended, or name another folder"),
-                );
+                return Err(being_written(target));
             }
             // Who had the lock may have removed the folder, or given it its name.
             if !is_still_at(&lock, &path)? {

@@ -32,6 +32,7 @@ use plywood_store::{ChainId, DiffId, Driver};
 
 pub use self::shown::point;
 
+use crate::dm::classic::Status;
 use crate::error::Result;
 
 /// What a snapshot is to become.
@@ -115,14 +116,26 @@ pub trait Snapshotter {
         false
     }
 
+    /// The same over `parent`, its writes kept as the exceptions of a classic snapshot, in a store that can be
+    /// folded into what it stands on.
+    fn prepare_cow(&self, key: &str, parent: &ChainId, owner: Option<&Intent>) -> Result<()>;
+
+    /// Folds such a store into a copy of what it stands on, as [`Snapshotter::commit`] would do without saying how
+    /// far it is: `progress` is told the chunks of 4 KiB that are left, and how many there were. Cut short, it goes
+    /// on where it was; until it is done the snapshot cannot be mounted. Nothing to fold is a success.
+    fn fold(&self, key: &str, progress: &mut dyn FnMut(u64, u64)) -> Result<()>;
+
+    /// What the kernel says of such a store; none where the snapshot has none, or is not in use.
+    fn store_status(&self, key: &str) -> Result<Option<Status>>;
+
     /// Makes a read-only snapshot of `parent` under `key`.
     fn view(&self, key: &str, parent: &ChainId, owner: Option<&Intent>) -> Result<()>;
 
     /// Freezes what the active snapshot `key` holds now as a second one, `copy`,
-    /// over the same parent, owned by `owner`. The caller has made `key` quiet:
+    /// over the same parent, owned by `owner` or lasting. The caller has made `key` quiet:
     /// nothing writes to it, and nothing has it mounted for writing. Until the copy is
     /// committed or removed a driver may refuse to mount `key` for writing, as in use.
-    fn capture(&self, key: &str, copy: &str, owner: &Intent) -> Result<()>;
+    fn capture(&self, key: &str, copy: &str, owner: Option<&Intent>) -> Result<()>;
 
     /// The same of a snapshot that `user` writes to. None: `copy` is captured, and the user was held back for a
     /// moment. Some: the driver cannot copy in a moment, and captures nothing; this is parent and child as the user

@@ -50,6 +50,7 @@ pub use self::probe::{probe, require_fit};
 use self::folders::Folders;
 use self::stack::{MAX_LAYERS, Stack};
 use super::{Access, Comparison, Mounted, NewLayer, Snapshotter, StackItem, Usage, User, Users, shown};
+use crate::dm::classic::Status;
 use crate::error::{Error, Kind, Result};
 use crate::explain::{quote, step};
 
@@ -114,7 +115,7 @@ impl<'a> Upper<'a> {
 fn folder(place: &Place) -> Result<&str> {
     match place {
         Place::Folder(name) => Ok(name),
-        Place::Thin(id) => Err(Error::new(
+        Place::Thin(id) | Place::Cow(id) | Place::Merging { target: id, .. } => Err(Error::new(
             Kind::Incompatible,
             format!("thin device {id} in a root of the overlay driver"),
         )),
@@ -339,6 +340,21 @@ impl Snapshotter for Overlay {
         true
     }
 
+    fn prepare_cow(&self, _key: &str, _parent: &ChainId, _owner: Option<&Intent>) -> Result<()> {
+        Err(
+            Error::invalid("a classic snapshot lies on volumes, and the overlay driver has folders")
+                .hinted("leave out --cow, or take another --root with --driver thin"),
+        )
+    }
+
+    fn store_status(&self, _key: &str) -> Result<Option<Status>> {
+        Ok(None)
+    }
+
+    fn fold(&self, _key: &str, _progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+        Ok(())
+    }
+
     fn view(&self, key: &str, parent: &ChainId, owner: Option<&Intent>) -> Result<()> {
         let lock = self.store.exclusive()?;
         self.refuse_taken(key)?;
@@ -356,7 +372,7 @@ impl Snapshotter for Overlay {
         lock.done()
     }
 
-    fn capture(&self, key: &str, copy: &str, owner: &Intent) -> Result<()> {
+    fn capture(&self, key: &str, copy: &str, owner: Option<&Intent>) -> Result<()> {
         let lock = self.store.exclusive()?;
         let record = self.snapshot(key)?;
         self.refuse_taken(copy)?;
@@ -371,7 +387,7 @@ impl Snapshotter for Overlay {
         let copied = SnapshotRecord {
             key: copy.to_owned(),
             place: Place::Folder(format!("{BORROWED}{name}")),
-            lease: Some(owner.id().to_owned()),
+            lease: owner.map(|owner| owner.id().to_owned()),
             mounted_at: None,
             ..record
         };

@@ -10,6 +10,7 @@
 //! this order: its record says *deleting*, the volume is discarded, deleted,
 //! the record removed; it goes only forward.
 
+mod cow;
 mod recovery;
 mod transaction;
 
@@ -25,6 +26,7 @@ use plywood_store::record::{
 use plywood_store::{ChainId, Driver, Store, gc};
 
 use crate::dm::assembly;
+use crate::dm::classic::Status;
 use crate::dm::pool::ThinId;
 use crate::dm::volume::{Claim, Content, Mode, Part, Pool, VolumeMount};
 use crate::error::{Error, Kind, Result, both};
@@ -144,6 +146,7 @@ impl Thin {
         transaction: &mut Transaction<'_>,
         origin: ThinId,
         snapshot: SnapshotRecord,
+        place: fn(u32) -> Place,
         held_back: HeldBack<'_>,
     ) -> Result<()> {
         let key = snapshot.key.clone();
@@ -158,7 +161,7 @@ impl Thin {
             store.snapshots.put(
                 lock,
                 &SnapshotRecord {
-                    place: Place::Thin(id.get()),
+                    place: place(id.get()),
                     ..snapshot
                 },
             )
@@ -167,13 +170,17 @@ impl Thin {
     }
 
     /// A copy of an active snapshot.
-    fn snap(&self, key: &str, copy: &str, owner: &Intent, held_back: HeldBack<'_>) -> Result<()> {
+    fn snap(&self, key: &str, copy: &str, owner: Option<&Intent>, held_back: HeldBack<'_>) -> Result<()> {
         let mut transaction = self.begin()?;
         let live = self.snapshot(key)?;
         self.require_free(copy)?;
         self.pool.ensure_room()?;
-        let frozen = new_snapshot(copy, live.parent.as_ref(), Some(owner));
-        self.branch(&mut transaction, id_of(&live.place)?, frozen, held_back)?;
+        let frozen = new_snapshot(copy, live.parent.as_ref(), owner);
+        let place = match live.place {
+            Place::Cow(_) => Place::Cow,
+            _ => Place::Thin,
+        };
+        self.branch(&mut transaction, id_of(&live.place)?, frozen, place, held_back)?;
         transaction.finish()
     }
 
@@ -199,8 +206,7 @@ impl Thin {
 
     /// Whether a record says of this very volume that it is being deleted. A view's is not its own.
     fn is_going(&self, id: ThinId) -> Result<bool> {
-        let place = Place::Thin(id.get());
-        let going = |there: &Place, phase: Phase| *there == place && phase == Phase::Deleting;
+        let going = |there: &Place, phase: Phase| there.volumes().contains(&id.get()) && phase == Phase::Deleting;
         let snapshots = self.store.snapshots.list()?;
         let layers = self.store.layers.list()?;
         Ok(snapshots
@@ -221,7 +227,33 @@ impl Thin {
         }
     }
 
+    /// A view is its layer's own volume.
+    fn content_of(&self, snapshot: &SnapshotRecord) -> Result<Content> {
+        match (&snapshot.place, snapshot.read_only) {
+            (Place::Cow(_), _) => Ok(Content::Store {
+                origin: self.origin_of(snapshot)?,
+            }),
+            (_, true) => Ok(Content::Layer),
+            (_, false) => Ok(Content::Active),
+        }
+    }
+
+    /// The volume of the layer that a snapshot stands on.
+    fn origin_of(&self, snapshot: &SnapshotRecord) -> Result<ThinId> {
+        match &snapshot.parent {
+            Some(chain) => id_of(&self.layer(chain)?.place),
+            None => Err(Error::corrupt(format!(
+                "the snapshot {:?} has an exception store and no origin",
+                snapshot.key
+            ))),
+        }
+    }
+
     fn mount_volume(&self, place: &Place, content: Content, access: Access) -> Result<Mounted> {
+        if let Place::Merging { target, .. } = place {
+            return Err(Error::new(Kind::InUse, format!("the volume {target} is half merged"))
+                .hinted("the command that merges it goes on where it was when it is given again"));
+        }
         let mode = match access {
             Access::ReadOnly => Mode::ReadOnly,
             Access::ReadWrite | Access::Fill => Mode::ReadWrite,
@@ -248,8 +280,29 @@ impl Snapshotter for Thin {
             Some(origin) => origin,
             None => self.golden(&mut transaction)?,
         };
-        self.branch(&mut transaction, origin, new_snapshot(key, parent, owner), &at_once)?;
+        self.branch(
+            &mut transaction,
+            origin,
+            new_snapshot(key, parent, owner),
+            Place::Thin,
+            &at_once,
+        )?;
         transaction.finish()
+    }
+
+    fn prepare_cow(&self, key: &str, parent: &ChainId, owner: Option<&Intent>) -> Result<()> {
+        self.prepare_store(key, parent, owner)
+    }
+
+    fn store_status(&self, key: &str) -> Result<Option<Status>> {
+        match self.snapshot(key)?.place {
+            Place::Cow(store) => self.pool.store_status(thin_id(store)?),
+            _ => Ok(None),
+        }
+    }
+
+    fn fold(&self, key: &str, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+        self.fold_store(key, progress)
     }
 
     fn view(&self, key: &str, parent: &ChainId, owner: Option<&Intent>) -> Result<()> {
@@ -265,12 +318,12 @@ impl Snapshotter for Thin {
         lock.done()
     }
 
-    fn capture(&self, key: &str, copy: &str, owner: &Intent) -> Result<()> {
+    fn capture(&self, key: &str, copy: &str, owner: Option<&Intent>) -> Result<()> {
         self.snap(key, copy, owner, &at_once)
     }
 
     fn capture_live(&self, key: &str, copy: &str, owner: &Intent, user: &User<'_>) -> Result<Option<Comparison>> {
-        self.snap(key, copy, owner, user.held_back).map(|()| None)
+        self.snap(key, copy, Some(owner), user.held_back).map(|()| None)
     }
 
     fn mount(&self, key: &str, access: Access) -> Result<Mounted> {
@@ -286,7 +339,7 @@ impl Snapshotter for Thin {
             self.pool.ensure_room()?;
             lock.done()?;
         }
-        let mounted = self.mount_volume(&snapshot.place, content_of(&snapshot), access)?;
+        let mounted = self.mount_volume(&snapshot.place, self.content_of(&snapshot)?, access)?;
         self.require_still(&snapshot)?;
         Ok(mounted)
     }
@@ -294,9 +347,9 @@ impl Snapshotter for Thin {
     fn mount_at(&self, key: &str, target: &Path) -> Result<()> {
         let lock = self.store.exclusive()?;
         let snapshot = self.snapshot(key)?;
-        let id = id_of(&snapshot.place)?;
+        let (id, content) = (id_of(&snapshot.place)?, self.content_of(&snapshot)?);
         shown::mount(&self.store, &lock, &snapshot, target, || {
-            self.pool.mount_at(id, content_of(&snapshot), target)
+            self.pool.mount_at(id, content, target)
         })?;
         lock.done()
     }
@@ -325,7 +378,7 @@ impl Snapshotter for Thin {
             Some(chain) => Some(self.mount_volume(&self.layer(chain)?.place, Content::Layer, Access::ReadOnly)?),
             None => None,
         };
-        let child = self.mount_volume(&snapshot.place, content_of(&snapshot), Access::ReadOnly)?;
+        let child = self.mount_volume(&snapshot.place, self.content_of(&snapshot)?, Access::ReadOnly)?;
         Ok(Comparison {
             parent,
             child,
@@ -334,6 +387,7 @@ impl Snapshotter for Thin {
     }
 
     fn commit(&self, key: &str, layer: &NewLayer) -> Result<LayerRecord> {
+        self.fold(key, &mut |_, _| ())?;
         let snapshot = self.snapshot(key)?;
         if snapshot.read_only {
             return Err(Error::invalid(format!(
@@ -404,7 +458,10 @@ impl Snapshotter for Thin {
             self.store.snapshots.remove(&lock, key)?;
             return lock.done();
         }
-        let claim = self.pool.claim(id_of(&snapshot.place)?)?;
+        let mut claims = Vec::new();
+        for id in snapshot.place.volumes() {
+            claims.push(self.pool.claim(thin_id(id)?)?);
+        }
         self.store.snapshots.put(
             &lock,
             &SnapshotRecord {
@@ -413,7 +470,7 @@ impl Snapshotter for Thin {
             },
         )?;
         lock.done()?;
-        self.erase(claim).map(drop)
+        claims.into_iter().try_for_each(|claim| self.erase(claim).map(drop))
     }
 
     fn remove_layer(&self, chain: &ChainId) -> Result<()> {
@@ -438,7 +495,7 @@ impl Snapshotter for Thin {
 
     fn usage(&self, key: &str) -> Result<Usage> {
         let snapshot = self.snapshot(key)?;
-        let bytes = self.pool.mapped(id_of(&snapshot.place)?, content_of(&snapshot))?;
+        let bytes = self.pool.mapped(id_of(&snapshot.place)?, self.content_of(&snapshot)?)?;
         Ok(Usage { bytes, exclusive: None })
     }
 
@@ -459,7 +516,7 @@ impl Snapshotter for Thin {
         }
         stack.extend(
             self.pool
-                .describe(id_of(&snapshot.place)?, content_of(&snapshot))?
+                .describe(id_of(&snapshot.place)?, self.content_of(&snapshot)?)?
                 .into_iter()
                 .map(item),
         );
@@ -504,14 +561,19 @@ impl Thin {
     }
 }
 
-/// Removes the records of a volume that is deleted.
+/// Removes the records of a volume that is deleted. A snapshot that has another volume stays with that one.
 fn forget(store: &Store, lock: &Exclusive, id: ThinId) -> Result<()> {
-    let place = Place::Thin(id.get());
     for snapshot in store.snapshots.list()? {
-        if snapshot.place == place && snapshot.phase == Phase::Deleting {
-            store.snapshots.remove(lock, &snapshot.key)?;
+        let had = snapshot.place.volumes().contains(&id.get()) && !snapshot.read_only;
+        match snapshot.place.without(id.get()) {
+            Some(place) if had => store.snapshots.put(lock, &SnapshotRecord { place, ..snapshot })?,
+            None if snapshot.phase == Phase::Deleting && had => {
+                store.snapshots.remove(lock, &snapshot.key)?;
+            }
+            _ => {}
         }
     }
+    let place = Place::Thin(id.get());
     for layer in store.layers.list()? {
         if layer.place == place && layer.phase == Phase::Deleting {
             store.layers.remove(lock, &layer.key())?;
@@ -532,21 +594,13 @@ fn new_snapshot(key: &str, parent: Option<&ChainId>, owner: Option<&Intent>) -> 
     }
 }
 
-/// A view is its layer's own volume.
-fn content_of(snapshot: &SnapshotRecord) -> Content {
-    match snapshot.read_only {
-        true => Content::Layer,
-        false => Content::Active,
-    }
-}
-
 fn thin_id(id: u32) -> Result<ThinId> {
     ThinId::new(id).ok_or_else(|| Error::corrupt(format!("{id} is no thin id: it has more than 24 bits")))
 }
 
 fn id_of(place: &Place) -> Result<ThinId> {
     match place {
-        Place::Thin(id) => thin_id(*id),
+        Place::Thin(id) | Place::Cow(id) | Place::Merging { target: id, .. } => thin_id(*id),
         Place::Folder(name) => Err(Error::corrupt(format!(
             "the folder {name} is the overlay driver's, and this root is thin's"
         ))),

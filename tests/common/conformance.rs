@@ -645,7 +645,7 @@ fn captured(subject: &Subject) {
         fs::write(root.join("new"), "live").unwrap();
     });
     let work = subject.work();
-    subject.driver.capture("live", "copy", &work).unwrap();
+    subject.driver.capture("live", "copy", Some(&work)).unwrap();
     let blob = tar(&[("changed", "live"), ("new", "live")]);
     let layer = subject.driver.commit("copy", &subject.describe(&blob)).unwrap();
     subject.change("live", |root| fs::write(root.join("changed"), "later").unwrap());

@@ -80,15 +80,17 @@ impl Thin {
                 self.remove(&what)?;
                 continue;
             }
-            match self.pool.claim(id_of(&place)?) {
-                Ok(claim) => {
-                    if self.erase(claim)? {
-                        lines.push(format!("finished removing {what}"));
+            for id in place.volumes() {
+                match self.pool.claim(super::thin_id(id)?) {
+                    Ok(claim) => {
+                        if self.erase(claim)? {
+                            lines.push(format!("finished removing {what}"));
+                        }
                     }
+                    // Another process is at it.
+                    Err(error) if error.kind() == Kind::InUse => {}
+                    Err(error) => return Err(error),
                 }
-                // Another process is at it.
-                Err(error) if error.kind() == Kind::InUse => {}
-                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -161,14 +163,13 @@ impl Thin {
             .map(|id| (Place::Thin(id), "the golden volume".to_owned()));
         let mut owners = BTreeMap::new();
         for (place, owner) in layers.chain(snapshots).chain(golden) {
-            match place {
-                Place::Thin(id) if passed_over.contains(&id) => {}
-                Place::Thin(id) => {
-                    if let Some(other) = owners.insert(id, owner.clone()) {
-                        findings.push(format!("the volume {id} belongs to {owner} and to {other}"));
-                    }
+            if let Place::Folder(name) = &place {
+                findings.push(format!("{owner} is in the folder {name}, not on the pool"));
+            }
+            for id in place.volumes().into_iter().filter(|id| !passed_over.contains(id)) {
+                if let Some(other) = owners.insert(id, owner.clone()) {
+                    findings.push(format!("the volume {id} belongs to {owner} and to {other}"));
                 }
-                Place::Folder(name) => findings.push(format!("{owner} is in the folder {name}, not on the pool")),
             }
         }
         Ok(owners)

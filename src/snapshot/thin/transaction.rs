@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use plywood_store::Store;
 use plywood_store::intent::{Intent, Plan, ThinStep};
 use plywood_store::lock::Exclusive;
-use plywood_store::record::{POOL_KEY, Place, PoolRecord};
+use plywood_store::record::{POOL_KEY, PoolRecord, SnapshotRecord};
 
 use super::{Thin, forget};
 use crate::dm::pool::ThinId;
@@ -106,9 +106,12 @@ impl Thin {
             ThinStep::Create { id, key, .. } => {
                 if let Some(key) = key
                     && let Some(snapshot) = self.store.snapshots.get(&key)?
-                    && snapshot.place == Place::Thin(id)
+                    && snapshot.place.volumes().contains(&id)
                 {
-                    self.store.snapshots.remove(lock, &key)?;
+                    match snapshot.place.without(id) {
+                        Some(place) => self.store.snapshots.put(lock, &SnapshotRecord { place, ..snapshot })?,
+                        None => drop(self.store.snapshots.remove(lock, &key)?),
+                    }
                 }
                 let id = super::thin_id(id)?;
                 // Nobody can use it yet; a killed mkfs may have left its device.
@@ -243,10 +246,7 @@ impl Transaction<'_> {
         let store = &self.thin.store;
         let places = store.layers.list()?.into_iter().map(|layer| layer.place);
         let places = places.chain(store.snapshots.list()?.into_iter().map(|snapshot| snapshot.place));
-        let used = places.filter_map(|place| match place {
-            Place::Thin(id) => Some(id),
-            Place::Folder(_) => None,
-        });
+        let used = places.flat_map(|place| place.volumes());
         let planned = store.intents.list()?.into_iter().filter_map(|(_, plan, _)| match plan {
             Plan::Thin {
                 step: ThinStep::Create { id, .. } | ThinStep::Delete { id },

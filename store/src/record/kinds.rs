@@ -13,8 +13,44 @@ use crate::{ChainId, DiffId, ImageId, Reference};
 pub enum Place {
     /// The thin device with this id in the root's pool.
     Thin(u32),
+    /// The classic snapshot whose exception store is the thin device with this id, and whose origin its parent's.
+    Cow(u32),
+    /// The same while its store is folded into a thin device, which nobody mounts before that is done.
+    Merging {
+        /// The thin id of the store.
+        store: u32,
+        /// The thin id of what it is folded into.
+        target: u32,
+    },
     /// The folder with this name under `overlay/`.
     Folder(String),
+}
+
+/// The key of what becomes of a container's exception store when it is merged into the container's image.
+pub fn merge_key(container: &str) -> String {
+    format!("{container}.merge")
+}
+
+impl Place {
+    /// The thin ids that are its own.
+    pub fn volumes(&self) -> Vec<u32> {
+        match self {
+            Self::Thin(id) | Self::Cow(id) => vec![*id],
+            Self::Merging { store, target } => vec![*store, *target],
+            Self::Folder(_) => Vec::new(),
+        }
+    }
+
+    /// What is left of it without this thin device, or nothing.
+    #[must_use]
+    pub fn without(&self, volume: u32) -> Option<Self> {
+        match self {
+            Self::Thin(id) | Self::Cow(id) if *id == volume => None,
+            Self::Merging { store, target } if *store == volume => Some(Self::Thin(*target)),
+            Self::Merging { store, target } if *target == volume => Some(Self::Cow(*store)),
+            other => Some(other.clone()),
+        }
+    }
 }
 
 /// Whether a record's content may be used, or is on its way out.

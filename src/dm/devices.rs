@@ -1,0 +1,196 @@
+//! A volume's devices in the kernel: the volume itself; over a store also its
+//! origin and the classic snapshot; under a merge the device that does it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::dm::classic::{Device, Snapshot, Status, store_sectors};
+use crate::dm::control::{Info, node_of};
+use crate::dm::kernel::KernelPool;
+use crate::dm::locks::Gate;
+use crate::dm::name::{Kind as Part, node};
+use crate::dm::pool::ThinId;
+use crate::dm::table::{Table, Target};
+use crate::dm::volume::{Claim, Content, Mode};
+use crate::error::{Context, Error, Kind, Result, both};
+
+impl KernelPool {
+    /// The device that shows what a volume holds, made where it is not there.
+    pub(super) fn make_device(&self, id: ThinId, content: Content) -> Result<PathBuf> {
+        let thin = self.make_thin(id, content)?;
+        let Content::Store { origin } = content else {
+            return Ok(thin);
+        };
+        let base = self.device(Part::Base, id);
+        // Another activation than the one that is mounted: the kernel lets no snapshot sit on that.
+        self.make(&base, &self.thin_table(origin, self.sectors()), true)
+            .map_err(|error| self.missing(origin, error))?;
+        let snapshot = Snapshot {
+            top: self.device(Part::Cow, id),
+            real: node(&base.name),
+            base,
+            store: thin,
+            sectors: self.sectors(),
+        };
+        match self.control().info(&snapshot.top.name)? {
+            None => snapshot.attach_top(self.control())?,
+            Some(info) if info.suspended => self.control().resume(&snapshot.top.name)?,
+            Some(_) => {}
+        }
+        node_of(self.control(), &snapshot.top.name)
+    }
+
+    /// The volume's own device.
+    pub(super) fn make_thin(&self, id: ThinId, content: Content) -> Result<PathBuf> {
+        let sectors = match content {
+            Content::Layer | Content::Active => self.sectors(),
+            Content::Store { .. } => store_sectors(self.sectors()),
+        };
+        let table = self.thin_table(id, sectors);
+        self.make(&self.device(Part::Thin, id), &table, content == Content::Layer)
+            .map_err(|error| self.missing(id, error))
+    }
+
+    fn make(&self, device: &Device, table: &Table, read_only: bool) -> Result<PathBuf> {
+        match self.control().info(&device.name)? {
+            None => self.control().create(&device.name, &device.uuid, table, read_only)?,
+            // Who made it quiet did so inside the gate, and was killed there.
+            Some(info) if info.suspended => self.control().resume(&device.name)?,
+            Some(_) => {}
+        }
+        node_of(self.control(), &device.name)
+    }
+
+    /// The kernel says ENODATA where the pool has no such volume.
+    fn missing(&self, id: ThinId, error: Error) -> Error {
+        let code = std::error::Error::source(&error)
+            .and_then(|source| source.downcast_ref::<std::io::Error>())
+            .and_then(std::io::Error::raw_os_error);
+        match code {
+            Some(libc::ENODATA | libc::EINVAL) => {
+                Error::not_found(format!("the pool {} has no volume {id}", self.name())).caused_by(error)
+            }
+            _ => error,
+        }
+    }
+
+    /// The merge of a store into a volume, both claimed; their devices are gone afterwards.
+    pub(super) fn merge(&self, store: ThinId, target: ThinId, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+        let snapshot = Snapshot {
+            top: self.device(Part::Cow, store),
+            base: self.device(Part::Merge, target),
+            real: self.make_thin(target, Content::Active)?,
+            store: self.make_thin(store, Content::Store { origin: target })?,
+            sectors: self.sectors(),
+        };
+        let merged = snapshot.merge(self.control(), progress);
+        let removed = both(self.remove_devices(target), self.remove_devices(store));
+        both(merged, removed)
+    }
+
+    /// What the kernel says of a store that is active.
+    pub(super) fn status_of_store(&self, id: ThinId) -> Result<Option<Status>> {
+        let name = self.inner.names.of(Part::Cow, id);
+        match self.control().info(&name)? {
+            Some(_) => self.control().status(&name)?.parse().map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn device(&self, part: Part, id: ThinId) -> Device {
+        Device {
+            name: self.inner.names.of(part, id),
+            uuid: self.inner.names.uuid_of(part, id),
+        }
+    }
+
+    /// A table for a volume of so many sectors.
+    fn thin_table(&self, id: ThinId, sectors: u64) -> Table {
+        let pool = node(&self.name()).display().to_string();
+        Table {
+            start: 0,
+            sectors,
+            target: Target::Thin { pool, id },
+        }
+    }
+
+    /// What of a volume is in the kernel, the uppermost first.
+    pub(super) fn devices_of(&self, id: ThinId) -> Result<Vec<(String, Info)>> {
+        let names = Part::ALL.into_iter().map(|part| self.inner.names.of(part, id));
+        let mut found = Vec::new();
+        for name in names {
+            if let Some(info) = self.control().info(&name)? {
+                found.push((name, info));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The volumes that have a device in the kernel.
+    pub(super) fn ids_in_kernel(&self) -> Result<BTreeSet<ThinId>> {
+        let names = self.control().list()?.into_iter();
+        Ok(names
+            .filter_map(|name| Some(self.inner.names.parse(&name)?.1))
+            .collect())
+    }
+
+    /// Removes all devices of a volume.
+    pub(super) fn remove_devices(&self, id: ThinId) -> Result<()> {
+        for (name, _) in self.devices_of(id)? {
+            self.control().remove(&name)?;
+        }
+        Ok(())
+    }
+
+    /// Removes devices that no lock holder uses, so that they are made afresh as they have to be.
+    /// One that is mounted in the host's tree may be read beside, never written or deleted.
+    pub(super) fn remove_unused(&self, id: ThinId, mode: Mode) -> Result<()> {
+        match self.devices_of(id)?.first() {
+            None => Ok(()),
+            Some((_, info)) if info.open_count == 0 => self.remove_devices(id),
+            Some(_) if mode == Mode::ReadOnly => Ok(()),
+            Some(_) => Err(Error::new(Kind::InUse, format!("the volume {id} is mounted elsewhere"))
+                .hinted("plywood umount undoes what plywood mount did")),
+        }
+    }
+
+    /// Removes the devices of a volume that nobody has locked any more; false where somebody has it open.
+    pub(super) fn remove_if_closed(&self, _gate: &Gate, id: ThinId) -> Result<bool> {
+        match self.devices_of(id)?.first() {
+            // Another namespace may let go a moment later than we do.
+            Some((_, info)) if info.open_count == 0 || !is_mounted_visibly(info)? => {
+                self.remove_devices(id)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether this process sees a mount of the volume.
+    pub(super) fn is_mounted_visibly(&self, id: ThinId) -> Result<bool> {
+        match self.devices_of(id)?.first() {
+            Some((_, info)) => is_mounted_visibly(info),
+            None => Ok(false),
+        }
+    }
+
+    /// A claimed volume's device, for as long as `work` takes.
+    pub(super) fn with_device(
+        &self,
+        claim: &Claim,
+        content: Content,
+        work: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        let worked = work(&self.make_device(claim.id(), content)?);
+        both(worked, self.remove_devices(claim.id()))
+    }
+}
+
+/// Whether this process sees a mount of the device.
+fn is_mounted_visibly(info: &Info) -> Result<bool> {
+    let number = format!("{}:{}", info.major, info.minor);
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("read", "/proc/self/mountinfo")?;
+    Ok(mounts
+        .lines()
+        .any(|line| line.split(' ').nth(2) == Some(number.as_str())))
+}
