@@ -30,10 +30,9 @@ fn with_base_on_thin(options: &[&str]) -> Plywood {
     plywood
 }
 
-/// What `base` is now, as one string.
+/// The digests of the files that a test has made.
 fn tree(plywood: &Plywood, image: &str) -> String {
-    let script = "find / -xdev -not -path '/proc*' -not -path '/dev*' -not -path '/sys*' -type f | sort | xargs md5sum";
-    plywood.ok(["run", "--rm", image, "sh", "-c", script])
+    plywood.ok(["run", "--rm", image, "sh", "-c", "md5sum /f*"])
 }
 
 #[test]
@@ -67,7 +66,7 @@ fn dm_a_cow_container_outlives_its_devices() {
         "base",
         "sh",
         "-c",
-        "echo $((1 + $(cat /n 2>/dev/null))) > /n; cat /n",
+        "echo $((1 + $(cat /n 2>/dev/null || echo 0))) > /n; cat /n",
     ]);
     plywood.ok(["pool", "detach"]);
     assert_eq!(plywood.ok(["start", "-a", "one"]), "2");
@@ -210,7 +209,7 @@ fn dm_what_a_killed_merge_left_goes_with_its_container() {
 
 #[test]
 fn dm_a_merge_that_fills_the_pool_finishes_after_it_has_grown() {
-    let plywood = with_base_on_thin(&["--data-size", "160M", "--volume-size", "256M"]);
+    let plywood = with_base_on_thin(&["--data-size", "128M", "--volume-size", "256M"]);
     plywood.ok([
         "run",
         "--cow",
@@ -219,7 +218,7 @@ fn dm_a_merge_that_fills_the_pool_finishes_after_it_has_grown() {
         "base",
         "sh",
         "-c",
-        "dd if=/dev/urandom of=/big bs=1M count=70 2>/dev/null; md5sum < /big > /sum",
+        "dd if=/dev/urandom of=/big bs=1M count=60 2>/dev/null; md5sum < /big > /sum",
     ]);
     let error = plywood.fails(1, ["merge", "one"]);
     assert!(error.contains("full") && error.contains("Hint: "), "{error}");

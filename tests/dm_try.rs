@@ -171,21 +171,27 @@ fn dm_a_try_that_is_killed_is_taken_up_by_the_next() {
     exported.nothing_is_left();
 
     let write = "dd if=/dev/urandom of=/big bs=1M count=60 2>/dev/null; md5sum < /big > /sum; sync";
-    let mut merging = 0;
-    for round in 0..12 {
-        let ended = start(&["--merge"], write, 2500 + 150 * round);
+    let is_merging = || {
         let mark = sh(&format!(
             "getfattr --only-values -n trusted.plywood.ext4 {}",
             exported.path()
         ));
-        merging += u32::from(mark == "merging");
-        std::thread::sleep(Duration::from_millis(300));
-        // Whether it had begun to merge or not, the next one finds a whole filesystem.
-        let check = "[ ! -e /big ] || md5sum < /big | cmp - /sum; echo whole";
-        assert_eq!(exported.attempt(&[], check), "whole");
-        if ended {
-            break;
+        mark == "merging"
+    };
+    let mut merging = 0;
+    for round in 0..5 {
+        let words = ["try", exported.path(), "--merge", "--", "sh", "-c", write];
+        let mut child = exported.plywood.command(words).spawn().unwrap();
+        while child.try_wait().unwrap().is_none() && !is_merging() {
+            std::thread::sleep(Duration::from_millis(20));
         }
+        std::thread::sleep(Duration::from_millis(70 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        merging += u32::from(is_merging());
+        // However far it was, the next one finds a whole filesystem.
+        let check = "md5sum < /big | cmp - /sum && echo whole";
+        assert_eq!(exported.attempt(&[], check), "whole");
     }
     assert!(merging > 0, "no kill came in the middle of a merge");
     sh(&format!("e2fsck -fn {}", exported.path()));

@@ -94,7 +94,9 @@ pub fn write(tree: &Mounted, target: &Path, size: u64, mounts: &Path, passed: &(
         file.set_len(size).context("enlarge", at)?;
         ext4::format(at)?;
         fill(tree, at, mounts, passed).map_err(|error| match error.kind() {
-            Kind::NoSpace => error.hinted(format!("the filesystem has {size} bytes: --size takes more")),
+            Kind::NoSpace => Error::invalid(format!("the image does not fit into a filesystem of {size} bytes"))
+                .caused_by(error)
+                .hinted("--size takes more"),
             _ => error,
         })?;
         step(|| format!("setfattr -n {MARK} -v whole {}", quote(at)));
