@@ -139,14 +139,8 @@ fn dm_only_what_plywood_exported_is_tried() {
     std::fs::write(&short, "x").unwrap();
     let words = ["try", exported.path(), "--keep", short.to_str().unwrap(), "--", "true"];
     assert!(exported.plywood.fails(125, words).contains("1 bytes"));
-    assert_eq!(
-        exported
-            .plywood
-            .fails(127, ["try", exported.path(), "--", "no-such"])
-            .lines()
-            .count(),
-        1
-    );
+    let error = exported.plywood.fails(127, ["try", exported.path(), "--", "no-such"]);
+    assert!(error.contains("no-such"), "{error}");
     exported.nothing_is_left();
 }
 
