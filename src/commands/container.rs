@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use crate::commands::connect::{self, Connected};
+use crate::commands::watch::Watch;
 use crate::commands::{Host, Session, detach, freeze, logs, now, volume};
 use crate::error::{Context, Error, Kind, Result, both};
 use crate::exec::cgroup::{self, Cgroup, devices};
@@ -254,9 +255,17 @@ pub fn run(
         }),
     };
     let outcome = run_prepared(session, host, &prepared, monitor, begins);
+    let (outcome, stopped) = match outcome {
+        Ok((code, stopped)) => (Ok(code), stopped),
+        Err(error) => (Err(error), None),
+    };
     let began = !outcome.as_ref().is_err_and(exec::Error::is_before_command);
     let releasing = connected.release(host, &container.id);
     let outcome = finish(host, &ended, outcome, mounted.close());
+    let outcome = match stopped {
+        Some(error) => outcome.and(Err(before_command(error))),
+        None => outcome,
+    };
     if let Err(error) = releasing.done() {
         session.output.note(format!("{error}; the next command tries again"));
     }
@@ -307,14 +316,14 @@ fn mounted(
     Ok((mounted, spec, Some(users)))
 }
 
-/// Runs the command, within its limits.
+/// Runs the command, within its limits. Its code, and why it was ended where the pool's watch has done that.
 fn run_prepared(
     session: &Session,
     host: &Host,
     prepared: &Prepared<'_>,
     monitor: Option<&mut Monitor>,
     begins: impl FnOnce() -> Result<()>,
-) -> exec::Result<i32> {
+) -> exec::Result<(i32, Option<Error>)> {
     let Prepared {
         container,
         spec,
@@ -326,6 +335,7 @@ fn run_prepared(
     let rules = (!spec.privileged).then(|| devices::rules(&devices));
     let cgroup = Cgroup::create(&cgroup_name(&host.store, &container.id), &spec.limits, rules.as_deref())?;
     let is_detached = monitor.is_some();
+    let mut watch = None;
     let attendant = attendant(host, container, spec, monitor);
     let outcome = attendant.and_then(|attendant| {
         let surroundings = Surroundings {
@@ -339,12 +349,20 @@ fn run_prepared(
             record(&host.store, container, running(container, pid, made)?)?;
             connected.announce(host)?;
             begins()?;
+            // No earlier: a process with several threads is not to be forked.
+            watch = Watch::begin(
+                host.snapshotter.gauge(),
+                cgroup_name(&host.store, &container.id),
+                pid,
+                container.name.clone(),
+            );
             if is_detached {
                 session.output.gather();
             }
             Ok(())
         })
     });
+    let ended = watch.and_then(Watch::end);
     if let Err(error) = freeze::wait_for_release(&host.store, &container.id) {
         session.output.note(format!("{error}"));
     }
@@ -352,7 +370,7 @@ fn run_prepared(
     if let Err(error) = cgroup.remove() {
         session.output.note(format!("{error}; the next command tries again"));
     }
-    outcome
+    outcome.map(|code| (code, ended))
 }
 
 /// Who stays with the container: its monitor, opened, or this process for its caller.

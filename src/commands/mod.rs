@@ -44,6 +44,7 @@ pub mod try_file;
 pub mod umount;
 pub mod volume;
 pub mod wait;
+mod watch;
 
 use std::sync::Arc;
 

@@ -17,6 +17,7 @@ use crate::dm::locks::{Ended, Taken};
 use crate::dm::name;
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::program::Program;
+use crate::dm::room::Gauge;
 use crate::dm::status::{Need, ThinStatus};
 use crate::dm::volume::{Claim, Content, Guard, Mode, Part, VolumeMount, Volumes};
 use crate::error::{Context, Error, Kind, Result, both};
@@ -376,6 +377,10 @@ impl Volumes for KernelPool {
 
     fn ensure_room(&self) -> Result<()> {
         self.inner.underlay.ensure_room(self)
+    }
+
+    fn gauge(&self) -> Option<Box<dyn Gauge>> {
+        Some(Box::new(self.clone()))
     }
 
     fn ids(&self) -> Result<Option<Vec<ThinId>>> {

@@ -25,6 +25,7 @@ pub mod name;
 pub mod plain;
 pub mod pool;
 pub mod program;
+pub mod room;
 pub mod sim;
 mod sim_copy;
 pub mod status;

@@ -22,6 +22,7 @@ use rustix::fs::{Mode as FileMode, OFlags, Timespec, Timestamps};
 
 use crate::dm::classic::Status;
 use crate::dm::locks::{Ended, Locks, Taken};
+use crate::dm::room::Gauge;
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::sim_copy::copy_tree;
 use crate::dm::status::{Need, PoolMode, PoolStatus};
@@ -438,6 +439,10 @@ impl Volumes for SimPool {
 
     fn ensure_room(&self) -> Result<()> {
         self.status()?.require(Need::Space, NAME)
+    }
+
+    fn gauge(&self) -> Option<Box<dyn Gauge>> {
+        None
     }
 
     fn ids(&self) -> Result<Option<Vec<ThinId>>> {

@@ -265,12 +265,34 @@ impl Underlay {
         status.require(Need::Space, &pool.name())?;
         if let PoolDevices::LoopFiles { .. } = self.devices {
             self.require_host_room()?;
-            let metadata = size_of_device(&self.metadata_path())?;
-            if is_low(status.metadata_used, status.metadata_total) && metadata < METADATA_MOST {
-                self.grow(pool, None, Some(metadata.saturating_mul(2).min(METADATA_MOST)))?;
-            }
         }
+        self.grow_if_low(pool)?;
         require_free(&pool.status()?, &pool.name())
+    }
+
+    /// Doubles metadata that are low and can grow: files.
+    ///
+    /// # Errors
+    /// The kernel's; no space on the disk.
+    pub(super) fn grow_if_low(&self, pool: &KernelPool) -> Result<()> {
+        let PoolDevices::LoopFiles { .. } = self.devices else {
+            return Ok(());
+        };
+        let status = pool.status()?;
+        let metadata = size_of_device(&self.metadata_path())?;
+        if is_low(status.metadata_used, status.metadata_total) && metadata < METADATA_MOST {
+            self.grow(pool, None, Some(metadata.saturating_mul(2).min(METADATA_MOST)))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes that the disk under the pool's files has; none where there are no files.
+    pub(super) fn host_free(&self) -> Result<Option<u64>> {
+        if let PoolDevices::Block { .. } = self.devices {
+            return Ok(None);
+        }
+        let disk = rustix::fs::statvfs(&self.folder).context("look at the disk of", &self.folder)?;
+        Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
     }
 
     fn require_host_room(&self) -> Result<()> {

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use crate::dm::classic::Status;
 use crate::dm::pool::{ThinId, ThinPool};
+use crate::dm::room::Gauge;
 use crate::error::Result;
 
 /// What a volume holds, which decides whether its device can be written at all.
@@ -140,6 +141,9 @@ pub trait Volumes {
     /// # Errors
     /// No space.
     fn ensure_room(&self) -> Result<()>;
+
+    /// What tells how much room the pool has.
+    fn gauge(&self) -> Option<Box<dyn Gauge>>;
 
     /// Every volume that the pool has, where that can be told.
     ///

@@ -28,7 +28,7 @@ use super::budget::Budget;
 use super::undo::Made;
 use super::unpack::{Unpacker, of_reader};
 use crate::error::{Context, Error, Kind, Result, undone};
-use crate::snapshot::{Access, NewLayer, Snapshotter};
+use crate::snapshot::{Access, Gauge, Mounted, NewLayer, Snapshotter};
 
 const CHUNK: usize = 256 << 10;
 /// What to do about what came damaged.
@@ -91,7 +91,8 @@ impl Loader<'_> {
         self.progress
             .begin(&format!("importing {}", incoming.title), incoming.size);
         let passed = one_pass(incoming, writer, self.progress, self.budget, &mut |tar| {
-            self.unpacker.unpack(&mounted, tar, shown).map(drop)
+            let mut tar = Metered::new(tar, self.snapshotter.gauge(), &mounted);
+            self.unpacker.unpack(&mounted, &mut tar, shown).map(drop)
         });
         self.progress.end();
         let Passed {
@@ -220,6 +221,11 @@ fn mismatch((digest, size): (Digest, u64), got: &str) -> Error {
     Error::corrupt(format!("blob {digest} of {size} bytes came as {got}")).hinted(DAMAGED)
 }
 
+/// Bytes of room above which nothing is brought to the pool before its time.
+const METERED_AT: u64 = 4 << 30;
+/// Bytes of room below which unpacking ends.
+const METERED_LEAST: u64 = 4 << 20;
+
 /// A piece of the stream, or the copier's failure, which ends it.
 type Chunk = io::Result<Arc<[u8]>>;
 
@@ -288,6 +294,62 @@ impl Read for ChannelReader {
             to.copy_from_slice(from);
         }
         self.at += count;
+        Ok(count)
+    }
+}
+
+/// A tar that ends with an error before what it unpacks to fills the pool.
+struct Metered<'a> {
+    tar: &'a mut dyn Read,
+    gauge: Option<Box<dyn Gauge>>,
+    mounted: &'a Mounted,
+    /// Bytes that may be read before it is looked again how much room there is.
+    may_read: u64,
+}
+
+impl<'a> Metered<'a> {
+    fn new(tar: &'a mut dyn Read, gauge: Option<Box<dyn Gauge>>, mounted: &'a Mounted) -> Self {
+        Self {
+            tar,
+            gauge,
+            mounted,
+            may_read: 0,
+        }
+    }
+
+    /// What is written so far is brought to the pool; half of what is left then may be read.
+    fn look(&mut self) -> Result<()> {
+        let Some(gauge) = &self.gauge else {
+            self.may_read = u64::MAX;
+            return Ok(());
+        };
+        let mut room = gauge.look()?;
+        if room.free.saturating_sub(room.floor) < self.may_read.max(METERED_AT) {
+            rustix::fs::syncfs(self.mounted.dir()).context("sync", self.mounted.path())?;
+            gauge.grow()?;
+            room = gauge.look()?;
+        }
+        let spare = room.free.saturating_sub(room.floor);
+        if room.metadata_is_low || spare < METERED_LEAST {
+            return Err(Error::new(
+                Kind::NoSpace,
+                format!("the pool is nearly full: {} of {} bytes are left", room.free, room.total),
+            )
+            .hinted("plywood rm, rmi and gc free space; plywood pool grow adds some"));
+        }
+        self.may_read = spare / 2;
+        Ok(())
+    }
+}
+
+impl Read for Metered<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.may_read == 0 {
+            self.look().map_err(io::Error::other)?;
+        }
+        let most = usize::try_from(self.may_read).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.tar.read(buffer.get_mut(..most).unwrap_or_default())?;
+        self.may_read = self.may_read.saturating_sub(count as u64);
         Ok(count)
     }
 }

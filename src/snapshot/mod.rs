@@ -31,6 +31,7 @@ use plywood_store::record::{LayerRecord, SnapshotRecord};
 use plywood_store::{ChainId, DiffId, Driver};
 
 pub use self::shown::point;
+pub use crate::dm::room::{Gauge, Room};
 
 use crate::dm::classic::Status;
 use crate::error::Result;
@@ -127,6 +128,9 @@ pub trait Snapshotter {
 
     /// What the kernel says of such a store; none where the snapshot has none, or is not in use.
     fn store_status(&self, key: &str) -> Result<Option<Status>>;
+
+    /// What tells how much room there is; none where the kernel tells every writer itself.
+    fn gauge(&self) -> Option<Box<dyn Gauge>>;
 
     /// Makes a read-only snapshot of `parent` under `key`.
     fn view(&self, key: &str, parent: &ChainId, owner: Option<&Intent>) -> Result<()>;

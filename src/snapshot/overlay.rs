@@ -49,7 +49,7 @@ pub use self::probe::{probe, require_fit};
 
 use self::folders::Folders;
 use self::stack::{MAX_LAYERS, Stack};
-use super::{Access, Comparison, Mounted, NewLayer, Snapshotter, StackItem, Usage, User, Users, shown};
+use super::{Access, Comparison, Gauge, Mounted, NewLayer, Snapshotter, StackItem, Usage, User, Users, shown};
 use crate::dm::classic::Status;
 use crate::error::{Error, Kind, Result};
 use crate::explain::{quote, step};
@@ -349,6 +349,10 @@ impl Snapshotter for Overlay {
 
     fn store_status(&self, _key: &str) -> Result<Option<Status>> {
         Ok(None)
+    }
+
+    fn gauge(&self) -> Option<Box<dyn Gauge>> {
+        None
     }
 
     fn fold(&self, _key: &str, _progress: &mut dyn FnMut(u64, u64)) -> Result<()> {

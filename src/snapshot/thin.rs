@@ -30,7 +30,7 @@ use crate::dm::classic::Status;
 use crate::dm::pool::ThinId;
 use crate::dm::volume::{Claim, Content, Mode, Part, Pool, VolumeMount};
 use crate::error::{Error, Kind, Result, both};
-use crate::snapshot::{Access, Comparison, HeldBack, Mounted, NewLayer, Snapshotter, StackItem, Usage, User, shown};
+use crate::snapshot::{Access, Comparison, Gauge, HeldBack, Mounted, NewLayer, Snapshotter, StackItem, Usage, User, shown};
 
 use self::transaction::Transaction;
 
@@ -299,6 +299,10 @@ impl Snapshotter for Thin {
             Place::Cow(store) => self.pool.store_status(thin_id(store)?),
             _ => Ok(None),
         }
+    }
+
+    fn gauge(&self) -> Option<Box<dyn Gauge>> {
+        self.pool.gauge()
     }
 
     fn fold(&self, key: &str, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
