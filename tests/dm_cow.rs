@@ -20,7 +20,10 @@ const EDITS: &str = "
     touch -d @1000000000 /etc/new /d/large /etc/passwd && touch -d @1000000000 /d /etc /usr/share /";
 
 fn with_base_on_thin(options: &[&str]) -> Plywood {
-    let plywood = Plywood::new("thin");
+    with_base_on(Plywood::new("thin"), options)
+}
+
+fn with_base_on(plywood: Plywood, options: &[&str]) -> Plywood {
     if !options.is_empty() {
         plywood.ok([&["pool", "init"], options].concat());
     }
@@ -209,7 +212,10 @@ fn dm_what_a_killed_merge_left_goes_with_its_container() {
 
 #[test]
 fn dm_a_merge_that_fills_the_pool_finishes_after_it_has_grown() {
-    let plywood = with_base_on_thin(&["--data-size", "128M", "--volume-size", "256M"]);
+    let plywood = with_base_on(
+        Plywood::new("thin").unwatched(),
+        &["--data-size", "128M", "--volume-size", "256M"],
+    );
     plywood.ok([
         "run",
         "--cow",

@@ -9,9 +9,9 @@ use plywood::snapshot::Snapshotter;
 use plywood::snapshot::thin::Thin;
 use plywood_store::Store;
 
-/// A pool that one run can fill, with the image `base` in it.
+/// A pool that one run can fill, as nobody watches it, with the image `base` in it.
 fn small_pool() -> Plywood {
-    let plywood = Plywood::new("thin");
+    let plywood = Plywood::new("thin").unwatched();
     plywood.ok(["pool", "init", "--data-size", "128M", "--volume-size", "256M"]);
     let base = plywood.beside("base.tar");
     busybox_tar(&base);

@@ -11,14 +11,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::dm::room::is_watched;
 use crate::error::{Error, Kind};
 use crate::exec::cgroup::{Cgroup, Freezer};
 use crate::output;
 use crate::snapshot::{Gauge, Room};
 use crate::sys::signal;
 
-/// Off, it lets a container write to the last block.
-const SWITCH: &str = "PLYWOOD_POOL_WATCH";
 /// Bytes a second that nothing writes faster than: what is left lasts at least that long.
 const FASTEST: u64 = 2 << 30;
 const LONGEST: Duration = Duration::from_millis(500);
@@ -46,7 +45,7 @@ impl Watch {
     /// Begins to watch the pool under the container whose first process is `pid`. None where there is nothing to
     /// watch, or somebody has switched it off.
     pub(super) fn begin(gauge: Option<Box<dyn Gauge>>, cgroup: String, pid: u32, container: String) -> Option<Self> {
-        if std::env::var_os(SWITCH).is_some_and(|value| value == "off") {
+        if !is_watched() {
             return None;
         }
         let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw)?;
@@ -120,7 +119,9 @@ impl Watched {
         }
         let grown = self.gauge.grow();
         let room = self.gauge.look();
-        let is_enough = room.as_ref().is_ok_and(|room| !room.metadata_is_low && self.spare(room).is_some());
+        let is_enough = room
+            .as_ref()
+            .is_ok_and(|room| !room.metadata_is_low && self.spare(room).is_some());
         if !is_enough && let Err(error) = signal::send(&self.handle, libc::SIGKILL) {
             tracing::debug!("cannot end the container: {error}");
         }
@@ -135,7 +136,11 @@ impl Watched {
 
     fn ended(&self, grown: crate::error::Result<()>, room: Option<Room>) -> Error {
         let left = room.map_or_else(String::new, |room| {
-            let what = if room.metadata_is_low { "its metadata are nearly full" } else { "it is nearly full" };
+            let what = if room.metadata_is_low {
+                "its metadata are nearly full"
+            } else {
+                "it is nearly full"
+            };
             format!(
                 ": {what}, {} of {} are left",
                 output::bytes(room.free),

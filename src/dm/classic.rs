@@ -44,6 +44,9 @@ pub fn store_sectors(sectors: u64) -> u64 {
     (1 + chunks + table) * chunk
 }
 
+/// Is told the chunks that are still to be merged and how many there were; its failure stops the merge.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> Result<()>;
+
 /// A device of device-mapper's: its name and uuid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
@@ -109,12 +112,11 @@ impl Snapshot {
     }
 
     /// Folds the store into the real device; `top` is gone then, `base` is as it was before. Cut short, it
-    /// goes on from where it was when it is called again. `progress` is told the chunks that are still to be
-    /// written and how many there were.
+    /// goes on from where it was when it is called again.
     ///
     /// # Errors
     /// No space where the merge failed, corrupt where the store cannot be read; it can be called again.
-    pub fn merge(&self, control: &Control, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    pub fn merge(&self, control: &Control, progress: Progress<'_>) -> Result<()> {
         let table = self.table(Target::SnapshotMerge(self.target()));
         let base = &self.base.name;
         let has_base = control.info(base)?.is_some();
@@ -144,7 +146,7 @@ impl Snapshot {
     }
 
     /// Until nothing is left to merge.
-    fn wait(&self, control: &Control, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
+    fn wait(&self, control: &Control, progress: Progress<'_>) -> Result<()> {
         step(|| {
             let base = quote(&self.base.name);
             format!("until dmsetup status {base} | grep -q ' \\([0-9]*\\)/[0-9]* \\1$'; do sleep 1; done")
@@ -153,10 +155,11 @@ impl Snapshot {
         loop {
             let status = self.status(control, &self.base)?;
             let left = status.require(&self.base.name)?;
-            progress(left, *first.get_or_insert(left));
+            let looked = progress(left, *first.get_or_insert(left));
             if left == 0 {
                 return Ok(());
             }
+            looked?;
             std::thread::sleep(PAUSE);
         }
     }

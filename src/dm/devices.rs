@@ -10,6 +10,7 @@ use crate::dm::kernel::KernelPool;
 use crate::dm::locks::Gate;
 use crate::dm::name::{Kind as Part, node};
 use crate::dm::pool::ThinId;
+use crate::dm::room::{Gauge, is_watched};
 use crate::dm::table::{Table, Target};
 use crate::dm::volume::{Claim, Content, Mode};
 use crate::error::{Context, Error, Kind, Result, both};
@@ -83,7 +84,13 @@ impl KernelPool {
             store: self.make_thin(store, Content::Store { origin: target })?,
             sectors: self.sectors(),
         };
-        let merged = snapshot.merge(self.control(), progress);
+        let merged = snapshot.merge(self.control(), &mut |left, all| {
+            progress(left, all);
+            match is_watched() {
+                true => self.look()?.require(0),
+                false => Ok(()),
+            }
+        });
         let removed = both(self.remove_devices(target), self.remove_devices(store));
         both(merged, removed)
     }

@@ -62,7 +62,7 @@ impl Plain {
         let merged = plain
             .linear(&plain.real, file, "ORIGIN", plain.snapshot.sectors)
             .and_then(|()| plain.linear(&plain.store, cow, "COW", store_sectors(plain.snapshot.sectors)))
-            .and_then(|()| plain.snapshot.merge(&plain.control, progress));
+            .and_then(|()| plain.merge(progress));
         both(merged, plain.detach())
     }
 
@@ -88,7 +88,10 @@ impl Plain {
     /// # Errors
     /// As for [`Snapshot::merge`].
     pub fn merge(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
-        self.snapshot.merge(&self.control, progress)
+        self.snapshot.merge(&self.control, &mut |left, all| {
+            progress(left, all);
+            Ok(())
+        })
     }
 
     /// Takes the devices away; the files stay.

@@ -7,8 +7,10 @@
 use crate::dm::kernel::KernelPool;
 use crate::dm::pool::ThinPool;
 use crate::dm::status::{Need, PoolStatus};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 
+/// Off, writers go on to the last block of a pool.
+const SWITCH: &str = "PLYWOOD_POOL_WATCH";
 const MIB: u64 = 1 << 20;
 /// The floor is this part of the pool,
 const FLOOR: u64 = 20;
@@ -17,6 +19,11 @@ const FLOOR_LEAST: u64 = 8 * MIB;
 const FLOOR_MOST: u64 = 1024 * MIB;
 /// Of the metadata one part in so many stays free.
 const METADATA_FLOOR: u64 = 20;
+
+/// Whether those who write into a pool are to be stopped before it is full: unless somebody has switched that off.
+pub fn is_watched() -> bool {
+    std::env::var_os(SWITCH).is_none_or(|value| value != "off")
+}
 
 /// How much room there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +36,32 @@ pub struct Room {
     pub floor: u64,
     /// Whether it is the bookkeeping that is nearly full.
     pub metadata_is_low: bool,
+}
+
+impl Room {
+    /// Refuses to go on where the floor is reached.
+    ///
+    /// # Errors
+    /// No space, with the figures and the way out.
+    pub fn require(&self, least: u64) -> Result<()> {
+        if !self.metadata_is_low && self.free.saturating_sub(self.floor) >= least {
+            return Ok(());
+        }
+        let what = if self.metadata_is_low {
+            "the pool's metadata are"
+        } else {
+            "the pool is"
+        };
+        Err(Error::new(
+            Kind::NoSpace,
+            format!(
+                "{what} nearly full: {} of {} MiB are left",
+                self.free / MIB,
+                self.total / MIB
+            ),
+        )
+        .hinted("plywood rm, rmi and gc free space; plywood pool grow adds some; then the same command goes on"))
+    }
 }
 
 /// Tells how much room there is, from any thread.

@@ -22,8 +22,8 @@ use rustix::fs::{Mode as FileMode, OFlags, Timespec, Timestamps};
 
 use crate::dm::classic::Status;
 use crate::dm::locks::{Ended, Locks, Taken};
-use crate::dm::room::Gauge;
 use crate::dm::pool::{ThinId, ThinPool};
+use crate::dm::room::Gauge;
 use crate::dm::sim_copy::copy_tree;
 use crate::dm::status::{Need, PoolMode, PoolStatus};
 use crate::dm::volume::{Claim, Content, Guard, Mode, Part, VolumeMount, Volumes};

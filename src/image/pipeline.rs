@@ -27,6 +27,7 @@ use super::Progress;
 use super::budget::Budget;
 use super::undo::Made;
 use super::unpack::{Unpacker, of_reader};
+use crate::dm::room::is_watched;
 use crate::error::{Context, Error, Kind, Result, undone};
 use crate::snapshot::{Access, Gauge, Mounted, NewLayer, Snapshotter};
 
@@ -319,7 +320,7 @@ impl<'a> Metered<'a> {
 
     /// What is written so far is brought to the pool; half of what is left then may be read.
     fn look(&mut self) -> Result<()> {
-        let Some(gauge) = &self.gauge else {
+        let Some(gauge) = self.gauge.as_ref().filter(|_| is_watched()) else {
             self.may_read = u64::MAX;
             return Ok(());
         };
@@ -330,13 +331,7 @@ impl<'a> Metered<'a> {
             room = gauge.look()?;
         }
         let spare = room.free.saturating_sub(room.floor);
-        if room.metadata_is_low || spare < METERED_LEAST {
-            return Err(Error::new(
-                Kind::NoSpace,
-                format!("the pool is nearly full: {} of {} bytes are left", room.free, room.total),
-            )
-            .hinted("plywood rm, rmi and gc free space; plywood pool grow adds some"));
-        }
+        room.require(METERED_LEAST)?;
         self.may_read = spare / 2;
         Ok(())
     }

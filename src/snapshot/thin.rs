@@ -30,7 +30,9 @@ use crate::dm::classic::Status;
 use crate::dm::pool::ThinId;
 use crate::dm::volume::{Claim, Content, Mode, Part, Pool, VolumeMount};
 use crate::error::{Error, Kind, Result, both};
-use crate::snapshot::{Access, Comparison, Gauge, HeldBack, Mounted, NewLayer, Snapshotter, StackItem, Usage, User, shown};
+use crate::snapshot::{
+    Access, Comparison, Gauge, HeldBack, Mounted, NewLayer, Snapshotter, StackItem, Usage, User, shown,
+};
 
 use self::transaction::Transaction;
 

@@ -33,6 +33,7 @@ pub struct Plywood {
     folder: PathBuf,
     driver: &'static str,
     network: Option<&'static str>,
+    watch: Option<&'static str>,
     _own: Option<TempDir>,
 }
 
@@ -52,6 +53,7 @@ impl Plywood {
             folder: own.path().to_owned(),
             driver,
             network: Some("none"),
+            watch: None,
             _own: Some(own),
         }
     }
@@ -62,6 +64,7 @@ impl Plywood {
             folder: folder.to_owned(),
             driver,
             network: Some("none"),
+            watch: None,
             _own: None,
         }
     }
@@ -76,6 +79,13 @@ impl Plywood {
     /// Whether its containers are on the bridge unless they say otherwise.
     pub fn has_network(&self) -> bool {
         self.network.is_none()
+    }
+
+    /// With nobody who watches the pool: containers write to its last block.
+    #[must_use]
+    pub fn unwatched(mut self) -> Self {
+        self.watch = Some("off");
+        self
     }
 
     /// Its driver.
@@ -110,6 +120,8 @@ impl Plywood {
             .env_remove("PLYWOOD_NET")
             // This machine's network is no test's to change.
             .envs(self.network.map(|network| ("PLYWOOD_NET", network)))
+            .env_remove("PLYWOOD_POOL_WATCH")
+            .envs(self.watch.map(|watch| ("PLYWOOD_POOL_WATCH", watch)))
             .stdin(Stdio::null());
         command
     }

@@ -36,7 +36,9 @@ impl Cgroup {
     /// Bytes that it has written and the kernel has not; without a memory controller those of the whole machine.
     pub fn unwritten(&self) -> u64 {
         let of = |text: &str, names: [&str; 2]| names.into_iter().filter_map(|name| field(text, name)).sum();
-        let stat = self.with("memory").and_then(|group| Some((group.version, group.read("memory.stat")?)));
+        let stat = self
+            .with("memory")
+            .and_then(|group| Some((group.version, group.read("memory.stat")?)));
         match stat {
             Some((Version::V1, stat)) => of(&stat, ["total_dirty", "total_writeback"]),
             Some((Version::V2, stat)) => of(&stat, ["file_dirty", "file_writeback"]),
