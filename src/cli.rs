@@ -234,6 +234,11 @@ pub enum PoolVerb {
     /// Verify the pool's metadata with thin_check
     #[command(after_help = "Example:\n  plywood pool check")]
     Check,
+    /// Repair the pool's metadata, and verify and repair what stands on it
+    #[command(
+        after_help = "Refuses while volumes are in use. Damaged metadata is repaired with thin_repair into a new file; the\ndamaged one is kept as pool/metadata.damaged. Then every layer is compared with its digest and, where\nit differs, unpacked again from its blob; every container's filesystem is checked with e2fsck, and a\n--cow container's store that the kernel gave up on a full pool is taken back (grow the pool first).\nWhat was done and what is lost is told; the exit code is 0 when everything is whole afterwards. Cut\nshort, it goes on when it is given again; until then other commands refuse the pool.\n\nExamples:\n  plywood pool repair\n  plywood pool repair --spare /dev/sdc1    a pool on block devices"
+    )]
+    Repair(PoolRepairArgs),
     /// Take the pool out of the kernel; the next use brings it back
     #[command(after_help = "Example:\n  plywood pool detach")]
     Detach,
@@ -267,6 +272,21 @@ pub struct PoolInitArgs {
     /// What one volume can hold; a limit, not a cost [default: 10G]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub volume_size: Option<u64>,
+}
+
+/// `plywood pool repair`
+#[derive(Debug, Args)]
+pub struct PoolRepairArgs {
+    /// An empty block device for the repaired metadata, where the pool lies on block devices
+    #[arg(long, value_name = "DEVICE")]
+    pub spare: Option<PathBuf>,
+    /// Delete the pool's volumes that no record mentions; without it they are only named
+    #[arg(long)]
+    pub remove_strangers: bool,
+    /// Give the metadata up and begin with empty ones: images come back from their blobs, what containers have
+    /// written is lost
+    #[arg(long)]
+    pub renew: bool,
 }
 
 /// `plywood pool grow`

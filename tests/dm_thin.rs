@@ -11,6 +11,8 @@
 
 #[path = "common/conformance.rs"]
 mod conformance;
+#[path = "common/pool_root.rs"]
+mod pool_root;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -20,111 +22,13 @@ use std::sync::Arc;
 use conformance::Subject;
 use plywood::dm::assembly::{self, Options};
 use plywood::dm::status::PoolMode;
-use plywood::error::{Kind, Result};
+use plywood::error::Kind;
 use plywood::snapshot::thin::Thin;
-use plywood::snapshot::{Access, NewLayer, Snapshotter};
-use plywood_store::blob::Descriptor;
+use plywood::snapshot::{Access, Snapshotter};
+use plywood_store::Store;
 use plywood_store::intent::Plan;
-use plywood_store::record::{LayerRecord, Place};
-use plywood_store::{DiffId, Driver, Store};
-
-const MIB: u64 = 1 << 20;
-
-/// A root of its own, whose pool leaves the kernel with it.
-struct Root {
-    folder: tempfile::TempDir,
-    store: Arc<Store>,
-}
-
-impl Root {
-    fn new(data: u64) -> Self {
-        Self::with(&Options {
-            data_size: Some(data),
-            volume_size: Some(256 * MIB),
-            ..Options::default()
-        })
-    }
-
-    fn with(options: &Options) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Arc::new(Store::create(&folder.path().join("root"), Driver::Thin).expect("a store"));
-        let lock = store.exclusive().expect("the lock");
-        assembly::init(&store, &lock, options).expect("a pool");
-        lock.done().expect("letting go");
-        Self { folder, store }
-    }
-
-    fn open(&self) -> Thin {
-        Thin::open(self.store.clone()).expect("the driver")
-    }
-
-    fn detach(&self) -> Result<bool> {
-        let lock = self.store.exclusive()?;
-        let was_there = assembly::detach(&self.store, &lock)?;
-        lock.done()?;
-        Ok(was_there)
-    }
-
-    /// A layer with one file.
-    fn layer(&self, driver: &Thin, content: &str) -> LayerRecord {
-        driver.prepare("make", None, None).expect("prepare");
-        write(driver, "make", content.as_bytes()).expect("write");
-        driver.commit("make", &self.describe(content)).expect("commit")
-    }
-
-    fn describe(&self, content: &str) -> NewLayer {
-        let stored = self.store.blobs.put(content.as_bytes()).expect("a blob");
-        NewLayer {
-            diff_id: DiffId(stored.digest),
-            blob: Descriptor {
-                media_type: "tar".into(),
-                digest: stored.digest,
-                size: stored.size,
-            },
-            size: stored.size,
-        }
-    }
-}
-
-/// Mounts, writes, unmounts: fails where the data could not be written back.
-fn write(driver: &Thin, key: &str, content: &[u8]) -> Result<()> {
-    let mounted = driver.mount(key, Access::ReadWrite)?;
-    // Buffered: the failure comes with the closing.
-    let _ = std::fs::write(mounted.path().join("file"), content);
-    mounted.close()
-}
-
-fn content(driver: &Thin, layer: &LayerRecord) -> String {
-    driver.view("look", &layer.chain_id, None).expect("a view");
-    let mounted = driver.mount("look", Access::ReadOnly).expect("a mount");
-    let seen = std::fs::read_to_string(mounted.path().join("file")).expect("the file");
-    mounted.close().expect("unmounting");
-    driver.remove("look").expect("removing a view");
-    seen
-}
-
-fn shell(script: &str) -> String {
-    let output = Command::new("sh")
-        .arg("-ec")
-        .arg(script)
-        .stdin(Stdio::null())
-        .output()
-        .expect("a shell");
-    assert!(
-        output.status.success(),
-        "{script}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).expect("text").trim().to_owned()
-}
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        if let Err(error) = self.detach() {
-            eprintln!("{}: {error}", self.folder.path().display());
-        }
-    }
-}
+use plywood_store::record::Place;
+use pool_root::{MIB, Root, content, shell, write};
 
 #[test]
 fn dm_the_thin_driver_conforms_on_a_real_pool() {

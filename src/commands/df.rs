@@ -12,10 +12,10 @@ use plywood_store::{ChainId, Driver};
 use serde::Serialize;
 
 use crate::commands::{Host, Session, images, pool};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::failure::{OK, Outcome};
 use crate::output;
-use crate::snapshot::Usage;
+use crate::snapshot::{Usage, base_first};
 
 /// One kind of object, as `--json` shows it.
 #[derive(Debug, Default, Serialize)]
@@ -104,6 +104,8 @@ fn measured<T>(
 ) -> Result<Option<Usage>> {
     match usage {
         Ok(usage) => Ok(Some(usage)),
+        // A volume that the pool has lost takes no space.
+        Err(error) if error.kind() == Kind::NotFound => Ok(None),
         Err(_) if record()?.map(phase) != Some(Phase::Ready) => Ok(None),
         Err(error) => Err(error),
     }
@@ -183,23 +185,6 @@ fn snapshots(host: &Host, usages: &BTreeMap<ChainId, Usage>) -> Result<Vec<Row>>
         .into_iter()
         .filter(|row| row.kind == "containers" || row.count > 0)
         .collect())
-}
-
-/// The layers as `tree` draws them: each behind the one that it stands on.
-fn base_first(layers: Vec<LayerRecord>) -> Vec<LayerRecord> {
-    let mut on: BTreeMap<Option<ChainId>, Vec<LayerRecord>> = BTreeMap::new();
-    for layer in layers.into_iter().rev() {
-        on.entry(layer.parent).or_default().push(layer);
-    }
-    let mut next = on.remove(&None).unwrap_or_default();
-    let mut sorted = Vec::new();
-    while let Some(layer) = next.pop() {
-        next.extend(on.remove(&Some(layer.chain_id)).unwrap_or_default());
-        sorted.push(layer);
-    }
-    // A lost parent is for check to find: what stood on it takes space all the same.
-    sorted.extend(on.into_values().flatten());
-    sorted
 }
 
 fn tell(space: &Space, session: &Session) -> Result<()> {

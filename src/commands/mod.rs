@@ -29,6 +29,7 @@ pub mod logs;
 pub mod merge;
 pub mod mount;
 pub mod pool;
+mod pool_repair;
 pub mod ps;
 pub mod request;
 pub mod rm;
@@ -226,7 +227,7 @@ pub fn dispatch(verb: Verb, session: &Session) -> Outcome {
 fn mounts(verb: &Verb) -> bool {
     matches!(
         verb,
-        Verb::Pool(PoolVerb::Init(_) | PoolVerb::Trim)
+        Verb::Pool(PoolVerb::Init(_) | PoolVerb::Trim | PoolVerb::Repair(_))
             | Verb::Import(_)
             | Verb::Export(_)
             | Verb::Run(_)

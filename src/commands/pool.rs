@@ -13,7 +13,8 @@ use crate::commands::Session;
 use crate::dm::assembly::{self, Options};
 use crate::dm::kernel::KernelPool;
 use crate::dm::pool::ThinPool;
-use crate::dm::status::PoolMode;
+use crate::dm::repair;
+use crate::dm::status::{Need, PoolStatus};
 use crate::dm::volume::Part;
 use crate::error::{Context, Error, Kind, Result};
 use crate::failure::{Failure, OK, Outcome};
@@ -34,6 +35,7 @@ pub fn run(verb: &PoolVerb, session: &Session) -> Outcome {
         PoolVerb::Grow(args) => grow(args, session),
         PoolVerb::Trim => trim(session),
         PoolVerb::Check => check(session),
+        PoolVerb::Repair(args) => super::pool_repair::run(args, session),
         PoolVerb::Detach => detach(session),
     }
 }
@@ -59,8 +61,12 @@ struct Underneath {
 #[derive(Debug, Serialize)]
 struct Report {
     name: String,
-    /// `rw`, `ro`, `out_of_data_space`, `failed`, or `detached`.
+    /// As [`PoolStatus::state`] names it, or `detached`.
     state: &'static str,
+    /// What is wrong, where something is.
+    problem: Option<String>,
+    /// The way out.
+    remedy: Option<String>,
     needs_check: bool,
     transaction_id: u64,
     data: Option<Fill>,
@@ -121,7 +127,7 @@ fn device_number(path: &Path) -> Result<u64> {
 fn status(session: &Session) -> Outcome {
     let store = thin_store(session)?;
     match assembly::is_attached(&store)? {
-        true => show(session, &store, Some(&open(&store)?)),
+        true => show(session, &store, Some(&look(&store)?)),
         false => show(session, &store, None),
     }
 }
@@ -183,7 +189,7 @@ fn detach(session: &Session) -> Outcome {
     Ok(OK)
 }
 
-fn thin_store(session: &Session) -> Result<Arc<Store>> {
+pub(super) fn thin_store(session: &Session) -> Result<Arc<Store>> {
     let store = session.store()?.ok_or_else(|| no_pool(session.global.root.display()))?;
     require_thin(&store)?;
     record(&store)?;
@@ -212,6 +218,14 @@ fn no_pool(root: impl std::fmt::Display) -> Error {
         .hinted("plywood pool init makes one, and so does the first import")
 }
 
+/// The pool whatever its state, to look at it.
+fn look(store: &Store) -> Result<KernelPool> {
+    let lock = store.exclusive()?;
+    let pool = assembly::reopen(store, &lock)?;
+    lock.done()?;
+    Ok(pool)
+}
+
 fn open(store: &Store) -> Result<KernelPool> {
     let lock = store.exclusive()?;
     let pool = assembly::open(store, &lock)?;
@@ -226,8 +240,12 @@ fn show(session: &Session, store: &Store, pool: Option<&KernelPool>) -> Outcome 
         out.json(&report)?;
         return Ok(OK);
     }
-    let check = if report.needs_check { ", needs a check" } else { "" };
-    out.line(format!("{}  {}{check}", report.name, report.state))?;
+    out.line(format!("{}  {}", report.name, report.state))?;
+    for (what, text) in [("problem", &report.problem), ("remedy", &report.remedy)] {
+        if let Some(text) = text {
+            out.line(format!("{what:<9} {text}"))?;
+        }
+    }
     for (what, fill) in [("data", &report.data), ("metadata", &report.metadata)] {
         if let Some(fill) = fill {
             let percent = fill.used.saturating_mul(100).checked_div(fill.total).unwrap_or(0);
@@ -271,6 +289,8 @@ fn report(store: &Store, pool: Option<&KernelPool>) -> Result<Report> {
     let mut report = Report {
         name,
         state: "detached",
+        problem: None,
+        remedy: None,
         needs_check: false,
         transaction_id: record.transaction_id,
         data: None,
@@ -288,12 +308,8 @@ fn report(store: &Store, pool: Option<&KernelPool>) -> Result<Report> {
                 total: total.saturating_mul(block),
             })
         };
-        report.state = match status.mode {
-            PoolMode::ReadWrite => "rw",
-            PoolMode::ReadOnly => "ro",
-            PoolMode::OutOfDataSpace => "out_of_data_space",
-            PoolMode::Failed => "failed",
-        };
+        report.state = status.state();
+        (report.problem, report.remedy) = problem_of(store, &status, &report.name)?;
         report.needs_check = status.needs_check;
         report.transaction_id = status.transaction_id;
         report.data = fill(status.data_used, status.data_total, block);
@@ -301,6 +317,17 @@ fn report(store: &Store, pool: Option<&KernelPool>) -> Result<Report> {
         report.underneath = pool.underneath()?.into_iter().map(underneath).collect();
     }
     Ok(report)
+}
+
+/// What is wrong with a pool, and the way out.
+fn problem_of(store: &Store, status: &PoolStatus, name: &str) -> Result<(Option<String>, Option<String>)> {
+    let lock = store.exclusive()?;
+    let state = repair::refuse_unfinished(store, &lock).and_then(|()| status.require(Need::Space, name));
+    lock.done()?;
+    Ok(match state {
+        Ok(()) => (None, None),
+        Err(error) => (Some(error.to_string()), error.hint().map(str::to_owned)),
+    })
 }
 
 fn underneath(part: Part) -> Underneath {

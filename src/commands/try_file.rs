@@ -202,7 +202,7 @@ fn run_args(args: &TryArgs) -> Result<RunArgs> {
         run: RunArgs,
     }
     let flags = [(args.interactive, "--interactive"), (args.tty, "--tty")];
-    let flags = flags.into_iter().filter_map(|(on, flag)| on.then(|| flag.to_owned()));
+    let flags = flags.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag.to_owned());
     let head = ["plywood", "--net", "none"].map(str::to_owned).into_iter();
     let words = head
         .chain(flags)

@@ -11,15 +11,16 @@ use rustix::fs::{Mode as FileMode, OFlags};
 
 use crate::dm::classic::{Status, store_sectors};
 use crate::dm::control::Suspended;
-use crate::dm::ext4::{self, Health};
+use crate::dm::ext4::{self, Checked, Health};
 use crate::dm::kernel::KernelPool;
 use crate::dm::locks::{Ended, Taken};
 use crate::dm::name;
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::program::Program;
 use crate::dm::room::Gauge;
+use crate::dm::salvage;
 use crate::dm::status::{Need, ThinStatus};
-use crate::dm::volume::{Claim, Content, Guard, Mode, Part, VolumeMount, Volumes};
+use crate::dm::volume::{Claim, Content, Guard, Mode, Part, VolumeMount, Volumes, lost};
 use crate::error::{Context, Error, Kind, Result, both};
 use crate::explain::{quote, step};
 
@@ -151,14 +152,6 @@ impl KernelPool {
             both(visited, unmount(&target))
         })
     }
-}
-
-/// The error for a volume of which something is missing.
-fn lost(id: ThinId) -> Error {
-    Error::corrupt(format!(
-        "what was written to volume {id} could not all be kept: its pool was full or failing"
-    ))
-    .hinted("it cannot be trusted: copy out what is needed (plywood mount), remove it and do the work again")
 }
 
 fn unmount(target: &Path) -> Result<()> {
@@ -373,6 +366,36 @@ impl Volumes for KernelPool {
         drop(gate);
         self.sweep_mount_points()?;
         Ok(done)
+    }
+
+    fn check_filesystem(&self, claim: &Claim, content: Content, fix: bool) -> Result<Checked> {
+        let mut found = Checked::Clean;
+        self.with_device(claim, content, |device| {
+            found = ext4::check(device, fix)?;
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    fn revive(&self, store: &Claim, content: Content) -> Result<bool> {
+        let mut revived = false;
+        self.with_thin(store, content, |device| {
+            if salvage::is_given_up(device)? {
+                self.ensure_room()?;
+                salvage::revive(device)?;
+                revived = true;
+            }
+            Ok(())
+        })?;
+        Ok(revived)
+    }
+
+    fn distrust(&self, claim: &Claim) -> Result<()> {
+        self.inner.locks.writing_failed(claim.id())
+    }
+
+    fn forgive(&self, claim: &Claim) -> Result<()> {
+        self.inner.locks.forget_writer(claim.id())
     }
 
     fn ensure_room(&self) -> Result<()> {

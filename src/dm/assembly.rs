@@ -15,7 +15,7 @@ use crate::dm::control::{Control, node_of};
 use crate::dm::kernel::KernelPool;
 use crate::dm::name::Names;
 use crate::dm::pool::ThinPool;
-use crate::dm::program::Program;
+use crate::dm::repair;
 use crate::dm::status::Need;
 use crate::dm::underlay::{BLOCK, BLOCK_SECTORS, METADATA_MOST, Underlay, head_of};
 use crate::dm::volume::Volumes;
@@ -71,10 +71,26 @@ impl Options {
 /// # Errors
 /// Where that is impossible; nothing is left half made.
 pub fn open(store: &Store, lock: &Exclusive) -> Result<KernelPool> {
+    repair::refuse_unfinished(store, lock)?;
     match store.pool.get(POOL_KEY)? {
         Some(record) => assemble(store, &record, false),
         None => create(store, lock, &Options::default()),
     }
+}
+
+/// Opens the recorded pool whatever a repair has left to do: to look at it, to take it out, and to go on.
+///
+/// # Errors
+/// Not found where there never was one.
+pub fn reopen(store: &Store, _lock: &Exclusive) -> Result<KernelPool> {
+    let record = store.pool.get(POOL_KEY)?;
+    let record = record.ok_or_else(|| Error::not_found(format!("{} has no pool", store.root().display())))?;
+    assemble(store, &record, false)
+}
+
+/// Makes the recorded pool afresh, over metadata that are empty on purpose.
+pub(super) fn renew(store: &Store, _lock: &Exclusive, record: &PoolRecord) -> Result<KernelPool> {
+    assemble(store, record, true)
 }
 
 /// Makes the pool that the options describe; false where it was there already.
@@ -112,7 +128,7 @@ pub fn detach(store: &Store, lock: &Exclusive) -> Result<bool> {
     if !is_attached(store)? {
         return Ok(false);
     }
-    let pool = open(store, lock)?;
+    let pool = reopen(store, lock)?;
     pool.sweep()?;
     let active = pool.active_volumes()?;
     if !active.is_empty() {
@@ -147,14 +163,20 @@ pub fn check(store: &Store, lock: &Exclusive) -> Result<()> {
     let under = recorded(store)?;
     detach(store, lock)?;
     let metadata = under.metadata_path();
-    let output = Program::ThinCheck.output(&[metadata.as_os_str()])?;
-    if output.status.success() {
-        return Ok(());
+    if let Some(said) = repair::damage_of(&metadata)? {
+        return Err(
+            Error::corrupt(format!("the pool's metadata {} is damaged: {said}", metadata.display()))
+                .hinted("plywood pool repair repairs them, and what stands on them"),
+        );
     }
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).trim().to_owned();
-    Err(Error::corrupt(format!("the pool's metadata {} is damaged: {said}", metadata.display()))
-        .hinted("keep a copy of both files, then thin_repair into a new metadata file; plywood check tells which layers are whole"))
+    if repair::needs_check(&metadata)? {
+        return Err(Error::corrupt(format!(
+            "the pool's metadata {} is whole, but the kernel saw an error and wants that acknowledged",
+            metadata.display()
+        ))
+        .hinted("plywood pool repair does it, and looks at every layer and container"));
+    }
+    Ok(())
 }
 
 /// Gives the disk back what the data file holds of blocks that no volume has; the pool has to be out of the
@@ -174,7 +196,7 @@ pub fn trim(store: &Store, lock: &Exclusive) -> Result<u64> {
 }
 
 /// What the pool of this root's record lies on.
-fn recorded(store: &Store) -> Result<Underlay> {
+pub(super) fn recorded(store: &Store) -> Result<Underlay> {
     match store.pool.get(POOL_KEY)? {
         Some(record) => Underlay::of(store, &record),
         None => Err(Error::not_found(format!("{} has no pool", store.root().display()))),
@@ -251,17 +273,20 @@ fn refuse_foreign(data: &Path, metadata: &Path) -> Result<()> {
     if head.get(32..40) == Some(THIN_MAGIC.as_slice()) {
         return Ok(());
     }
-    for (device, head) in [(metadata, head), (data, head_of(data)?)] {
-        if head.iter().any(|byte| *byte != 0) {
-            return Err(
-                Error::new(Kind::Exists, format!("{} is not empty", device.display())).hinted(format!(
-                    "if nobody needs what it holds: blkdiscard -z --length 1M {}",
-                    quote(device)
-                )),
-            );
-        }
+    refuse_filled(metadata, head)?;
+    refuse_filled(data, head_of(data)?)
+}
+
+pub(super) fn refuse_filled(device: &Path, head: [u8; 4096]) -> Result<()> {
+    if head.iter().all(|byte| *byte == 0) {
+        return Ok(());
     }
-    Ok(())
+    Err(
+        Error::new(Kind::Exists, format!("{} is not empty", device.display())).hinted(format!(
+            "if nobody needs what it holds: blkdiscard -z --length 1M {}",
+            quote(device)
+        )),
+    )
 }
 
 fn assemble(store: &Store, record: &PoolRecord, new: bool) -> Result<KernelPool> {

@@ -7,6 +7,7 @@
 //! - [`volume`]: what a pool does with its volumes beside them ([`volume::Volumes`]);
 //! - [`kernel`] and [`activation`]: both, by the kernel; [`sim`]: both, simulated, with faults;
 //! - [`assembly`]: from files or block devices to a running pool; [`underlay`] and [`loops`] beneath it;
+//! - [`repair`]: damaged metadata, and the mark of a repair that goes on;
 //! - [`ext4`]: the one filesystem that plywood makes and mounts;
 //! - [`locks`]: who uses which volume; [`program`]: the external programs.
 
@@ -26,6 +27,8 @@ pub mod plain;
 pub mod pool;
 pub mod program;
 pub mod room;
+pub mod repair;
+mod salvage;
 pub mod sim;
 mod sim_copy;
 pub mod status;

@@ -20,8 +20,12 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 pub enum Program {
     /// Formats the golden volume.
     MkfsExt4,
+    /// Verifies and repairs a filesystem.
+    E2fsck,
     /// Verifies a pool's metadata.
     ThinCheck,
+    /// Writes what is left of a pool's metadata into others.
+    ThinRepair,
     /// Lists a pool's volumes.
     ThinLs,
     /// Writes a pool's mappings out.
@@ -33,7 +37,9 @@ impl Program {
     pub fn name(self) -> &'static str {
         match self {
             Self::MkfsExt4 => "mkfs.ext4",
+            Self::E2fsck => "e2fsck",
             Self::ThinCheck => "thin_check",
+            Self::ThinRepair => "thin_repair",
             Self::ThinLs => "thin_ls",
             Self::ThinDump => "thin_dump",
         }
@@ -42,8 +48,8 @@ impl Program {
     /// The Debian package that has it.
     pub fn package(self) -> &'static str {
         match self {
-            Self::MkfsExt4 => "e2fsprogs",
-            Self::ThinCheck | Self::ThinLs | Self::ThinDump => "thin-provisioning-tools",
+            Self::MkfsExt4 | Self::E2fsck => "e2fsprogs",
+            Self::ThinCheck | Self::ThinRepair | Self::ThinLs | Self::ThinDump => "thin-provisioning-tools",
         }
     }
 

@@ -21,6 +21,7 @@ use nix::mount::{MntFlags, MsFlags};
 use rustix::fs::{Mode as FileMode, OFlags, Timespec, Timestamps};
 
 use crate::dm::classic::Status;
+use crate::dm::ext4::Checked;
 use crate::dm::locks::{Ended, Locks, Taken};
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::room::Gauge;
@@ -435,6 +436,23 @@ impl Volumes for SimPool {
 
     fn sweep(&self) -> Result<Vec<String>> {
         Ok(Vec::new())
+    }
+
+    fn check_filesystem(&self, claim: &Claim, _content: Content, _fix: bool) -> Result<Checked> {
+        // A folder is on a filesystem that is not ours.
+        self.call(Checked::Clean, || self.existing(claim.id()).map(|_| Checked::Clean))
+    }
+
+    fn revive(&self, _store: &Claim, _content: Content) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn distrust(&self, claim: &Claim) -> Result<()> {
+        self.locks.writing_failed(claim.id())
+    }
+
+    fn forgive(&self, claim: &Claim) -> Result<()> {
+        self.locks.forget_writer(claim.id())
     }
 
     fn ensure_room(&self) -> Result<()> {

@@ -53,6 +53,10 @@ pub enum PoolMode {
     Failed,
 }
 
+/// Metadata blocks that the kernel keeps free, a tenth but no more than these: `set_metadata_reserve` of
+/// `drivers/md/dm-thin-metadata.c`.
+const METADATA_KEPT: u64 = 4096;
+
 /// What a message needs of its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
@@ -80,6 +84,25 @@ impl PoolStatus {
         }
     }
 
+    /// The state that the pool is in, as `pool status` names it; the worst first.
+    pub fn state(&self) -> &'static str {
+        match self.mode {
+            PoolMode::Failed => "failed",
+            _ if self.needs_check => "needs_check",
+            PoolMode::ReadOnly if self.is_out_of_metadata() => "out_of_metadata_space",
+            PoolMode::ReadOnly => "ro",
+            PoolMode::OutOfDataSpace => "out_of_data_space",
+            PoolMode::ReadWrite => "rw",
+        }
+    }
+
+    /// Whether there is no room for one change more: the kernel keeps some blocks for deleting.
+    fn is_out_of_metadata(&self) -> bool {
+        let free = self.metadata_total.saturating_sub(self.metadata_used);
+        let kept = (self.metadata_total / 10).clamp(1, METADATA_KEPT);
+        self.metadata_total > 0 && free <= kept
+    }
+
     /// Refuses a pool that cannot do what is needed, naming it and the way out.
     ///
     /// # Errors
@@ -89,7 +112,9 @@ impl PoolStatus {
             return Err(Error::corrupt(format!(
                 "the pool {pool} saw a metadata error and needs a check ({self})"
             ))
-            .hinted("plywood pool check says whether its metadata is whole; what is stored can still be exported"));
+            .hinted(
+                "plywood pool repair checks it, and every layer and container; what is stored can still be exported",
+            ));
         }
         match (self.mode, need) {
             (PoolMode::ReadWrite, _) | (PoolMode::OutOfDataSpace, Need::Metadata) => Ok(()),
@@ -101,12 +126,22 @@ impl PoolStatus {
                 ),
             )
             .hinted("plywood rm, rmi and gc free space; plywood pool grow adds some")),
-            (PoolMode::ReadOnly, _) => Err(Error::corrupt(format!("the pool {pool} is read-only ({self})"))
-                .hinted("its metadata is full or damaged: plywood pool status and plywood pool check say which")),
+            // The kernel says `ro` of this too, though growing is enough.
+            (PoolMode::ReadOnly, _) if self.is_out_of_metadata() => Err(Error::new(
+                Kind::NoSpace,
+                format!(
+                    "the pool {pool} has no room for metadata: {} of {} blocks are used",
+                    self.metadata_used, self.metadata_total
+                ),
+            )
+            .hinted("plywood pool grow --metadata-size adds some; plywood pool repair where that is refused")),
+            (PoolMode::ReadOnly, _) => Err(Error::corrupt(format!("the pool {pool} is read-only ({self})")).hinted(
+                "the kernel could not write its metadata: plywood pool repair, when the disk below is well again",
+            )),
             (PoolMode::Failed, _) => Err(Error::corrupt(format!(
                 "the pool {pool} has failed: every access to it is an error"
             ))
-            .hinted("plywood pool detach, then plywood pool check; the kernel's log (dmesg) says what happened")),
+            .hinted("end what uses it, then plywood pool repair; the kernel's log (dmesg) says what happened")),
         }
     }
 }

@@ -75,6 +75,11 @@ impl Underlay {
         }
     }
 
+    /// What metadata are repaired into, where they are in a file.
+    pub(super) fn spare_path(&self) -> PathBuf {
+        self.folder.join("metadata.spare")
+    }
+
     pub(super) fn make_files(&self, data: u64, metadata: u64) -> Result<()> {
         let path = self.metadata_path();
         step(|| {
@@ -390,13 +395,13 @@ fn allocated(path: &Path) -> Result<u64> {
 }
 
 /// A file's or device's length in bytes.
-fn size_of_device(path: &Path) -> Result<u64> {
+pub(super) fn size_of_device(path: &Path) -> Result<u64> {
     File::open(path)
         .and_then(|mut file| file.seek(SeekFrom::End(0)))
         .context("measure", path)
 }
 
-fn private_file(path: &Path) -> Result<File> {
+pub(super) fn private_file(path: &Path) -> Result<File> {
     OpenOptions::new()
         .read(true)
         .write(true)

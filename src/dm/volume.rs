@@ -10,9 +10,10 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::dm::classic::Status;
+use crate::dm::ext4::Checked;
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::room::Gauge;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What a volume holds, which decides whether its device can be written at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,11 +146,43 @@ pub trait Volumes {
     /// What tells how much room the pool has.
     fn gauge(&self) -> Option<Box<dyn Gauge>>;
 
+    /// Verifies a claimed volume's filesystem; with `fix` puts it right.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    fn check_filesystem(&self, claim: &Claim, content: Content, fix: bool) -> Result<Checked>;
+
+    /// Takes back an exception store that the kernel has given up, once the pool has room. False where it was not.
+    ///
+    /// # Errors
+    /// No space; where it cannot be written.
+    fn revive(&self, store: &Claim, content: Content) -> Result<bool>;
+
+    /// Notes that a volume does not hold what it should.
+    ///
+    /// # Errors
+    /// I/O.
+    fn distrust(&self, claim: &Claim) -> Result<()>;
+
+    /// Forgets that something could not be kept: the filesystem was checked, and its owner told.
+    ///
+    /// # Errors
+    /// I/O.
+    fn forgive(&self, claim: &Claim) -> Result<()>;
+
     /// Every volume that the pool has, where that can be told.
     ///
     /// # Errors
     /// The kernel's.
     fn ids(&self) -> Result<Option<Vec<ThinId>>>;
+}
+
+/// The error for a volume of which something is missing.
+pub fn lost(id: ThinId) -> Error {
+    Error::corrupt(format!(
+        "what was written to volume {id} could not all be kept: its pool was full or failing"
+    ))
+    .hinted("plywood pool repair checks its filesystem and says what is left; or remove it and do the work again")
 }
 
 /// A pool with all that the driver needs of it.

@@ -21,6 +21,7 @@ pub mod overlay;
 mod shown;
 pub mod thin;
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -94,6 +95,23 @@ impl std::fmt::Debug for User<'_> {
             .field("process", &self.process)
             .finish_non_exhaustive()
     }
+}
+
+/// The layers as `tree` draws them: each behind the one that it stands on.
+pub fn base_first(layers: Vec<LayerRecord>) -> Vec<LayerRecord> {
+    let mut on: BTreeMap<Option<ChainId>, Vec<LayerRecord>> = BTreeMap::new();
+    for layer in layers.into_iter().rev() {
+        on.entry(layer.parent).or_default().push(layer);
+    }
+    let mut next = on.remove(&None).unwrap_or_default();
+    let mut sorted = Vec::new();
+    while let Some(layer) = next.pop() {
+        next.extend(on.remove(&Some(layer.chain_id)).unwrap_or_default());
+        sorted.push(layer);
+    }
+    // A lost parent is for check to find: what stood on it takes space all the same.
+    sorted.extend(on.into_values().flatten());
+    sorted
 }
 
 /// A driver.

@@ -11,7 +11,9 @@
 //! the record removed; it goes only forward.
 
 mod cow;
+mod rebuild;
 mod recovery;
+pub mod repair;
 mod transaction;
 
 use std::path::Path;
@@ -28,7 +30,7 @@ use plywood_store::{ChainId, Driver, Store, gc};
 use crate::dm::assembly;
 use crate::dm::classic::Status;
 use crate::dm::pool::ThinId;
-use crate::dm::volume::{Claim, Content, Mode, Part, Pool, VolumeMount};
+use crate::dm::volume::{Claim, Content, Mode, Part, Pool, VolumeMount, lost};
 use crate::error::{Error, Kind, Result, both};
 use crate::snapshot::{
     Access, Comparison, Gauge, HeldBack, Mounted, NewLayer, Snapshotter, StackItem, Usage, User, shown,
@@ -175,6 +177,10 @@ impl Thin {
     fn snap(&self, key: &str, copy: &str, owner: Option<&Intent>, held_back: HeldBack<'_>) -> Result<()> {
         let mut transaction = self.begin()?;
         let live = self.snapshot(key)?;
+        // The copy has no mark of its own.
+        if self.pool.has_lost_writes(id_of(&live.place)?)? {
+            return Err(lost(id_of(&live.place)?));
+        }
         self.require_free(copy)?;
         self.pool.ensure_room()?;
         let frozen = new_snapshot(copy, live.parent.as_ref(), owner);
@@ -244,11 +250,24 @@ impl Thin {
     fn origin_of(&self, snapshot: &SnapshotRecord) -> Result<ThinId> {
         match &snapshot.parent {
             Some(chain) => id_of(&self.layer(chain)?.place),
-            None => Err(Error::corrupt(format!(
-                "the snapshot {:?} has an exception store and no origin",
+            None => Err(Error::not_found(format!(
+                "what the exception store of {:?} was written over is gone: the layer had to be rebuilt",
                 snapshot.key
-            ))),
+            ))
+            .hinted("its changes are lost: plywood rm removes it")),
         }
+    }
+
+    /// The volume of a layer; a repair may have found that it is not what its digest says.
+    fn trusted(&self, place: &Place) -> Result<ThinId> {
+        let id = id_of(place)?;
+        if self.pool.has_lost_writes(id)? {
+            return Err(Error::corrupt(format!(
+                "the layer on volume {id} is damaged, and could not be rebuilt from its blob"
+            ))
+            .hinted("import its image again, then plywood pool repair; or plywood rmi it"));
+        }
+        Ok(id)
     }
 
     fn mount_volume(&self, place: &Place, content: Content, access: Access) -> Result<Mounted> {
@@ -260,7 +279,11 @@ impl Thin {
             Access::ReadOnly => Mode::ReadOnly,
             Access::ReadWrite | Access::Fill => Mode::ReadWrite,
         };
-        let VolumeMount { path, dir, undo } = self.pool.mount(id_of(place)?, content, mode)?;
+        let id = match content {
+            Content::Layer => self.trusted(place)?,
+            Content::Active | Content::Store { .. } => id_of(place)?,
+        };
+        let VolumeMount { path, dir, undo } = self.pool.mount(id, content, mode)?;
         Ok(Mounted::new(path, dir, move || undo.close()))
     }
 }
@@ -274,7 +297,7 @@ impl Snapshotter for Thin {
         let mut transaction = self.begin()?;
         self.require_free(key)?;
         let origin = match parent {
-            Some(chain) => Some(id_of(&self.layer(chain)?.place)?),
+            Some(chain) => Some(self.trusted(&self.layer(chain)?.place)?),
             None => None,
         };
         self.pool.ensure_room()?;

@@ -134,7 +134,7 @@ impl Thin {
 
     /// The steps that dead commands left: the next one takes them up, so what is half done is no damage. Each with
     /// the transaction id that it began from, and the volume that it is about. Under the exclusive lock.
-    fn unfinished(&self) -> Result<Vec<(u64, u32)>> {
+    pub(super) fn unfinished(&self) -> Result<Vec<(u64, u32)>> {
         let plans = self.store.intents.list()?.into_iter();
         let steps = plans.filter_map(|(_, plan, _)| match plan {
             Plan::Thin { from, step } => match step {
@@ -147,7 +147,11 @@ impl Thin {
     }
 
     /// Who owns which volume, but for those that are passed over. Views own none.
-    fn owners(&self, passed_over: &BTreeSet<u32>, findings: &mut Vec<String>) -> Result<BTreeMap<u32, String>> {
+    pub(super) fn owners(
+        &self,
+        passed_over: &BTreeSet<u32>,
+        findings: &mut Vec<String>,
+    ) -> Result<BTreeMap<u32, String>> {
         let layers = self.store.layers.list()?.into_iter();
         let layers = layers.map(|layer| (layer.place, format!("the layer {}", layer.chain_id)));
         let snapshots = self
