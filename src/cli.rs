@@ -283,10 +283,9 @@ pub struct PoolRepairArgs {
     /// Delete the pool's volumes that no record mentions; without it they are only named
     #[arg(long)]
     pub remove_strangers: bool,
-    /// Give the metadata up and begin with empty ones: images come back from their blobs, what containers have
-    /// written is lost
+    /// Go on where what containers have written cannot be saved; images come back from their blobs all the same
     #[arg(long)]
-    pub renew: bool,
+    pub accept_loss: bool,
 }
 
 /// `plywood pool grow`

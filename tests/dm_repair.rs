@@ -16,7 +16,6 @@ use std::time::Duration;
 use common::tars::files_tar;
 use common::{Plywood, busybox_tar};
 use plywood::dm::assembly::{self, Options};
-use plywood::dm::pool::ThinPool;
 use plywood::dm::repair::{Means, Metadata};
 use plywood::error::Kind;
 use plywood::snapshot::thin::Thin;
@@ -24,6 +23,12 @@ use plywood::snapshot::{Access, Snapshotter};
 use plywood_store::Digest;
 use plywood_store::record::LayerRecord;
 use pool_root::{MIB, Root, pool_name, shell, tree_of, volume, write};
+
+const ACCEPT_LOSS: Means<'_> = Means {
+    spare: None,
+    accept_loss: true,
+    distrust: false,
+};
 
 /// A pool with a foreign layer, one of ours on it, and the container's snapshot "c" on that.
 struct Story {
@@ -132,20 +137,43 @@ fn dm_damaged_metadata_are_repaired_into_a_spare_and_kept() {
         let told = assembly::check(&story.root.store, &lock).unwrap_err();
         assert!(told.hint().unwrap().contains("pool repair"), "{told}");
         lock.done().unwrap();
-        assert!(Thin::open(story.root.store.clone()).is_err(), "block {block}");
-        let (metadata, repaired) = story.root.repair(Means::default(), true).unwrap();
-        let Metadata::Repaired { kept, .. } = metadata else {
+        if block == 0 {
+            let refused = Thin::open(story.root.store.clone()).unwrap_err();
+            assert!(refused.hint().unwrap().contains("pool repair"), "{refused}");
+        }
+        let (metadata, repaired) = match story.root.repair(Means::default(), true) {
+            Ok(done) => done,
+            Err(refused) => {
+                assert!(refused.hint().unwrap().contains("--accept-loss"), "{refused}");
+                story.root.repair(ACCEPT_LOSS, true).unwrap()
+            }
+        };
+        let (Metadata::Repaired { kept, .. } | Metadata::Renewed { kept, .. }) = metadata else {
             panic!("{metadata:?}")
         };
         assert_eq!(kept, story.root.file("metadata.damaged"));
         assert!(kept.exists() && !story.root.file("metadata.spare").exists());
         // What a container wrote nothing can prove.
-        assert!(
-            repaired.left.iter().all(|line| line.contains("snapshot c")),
-            "{repaired:?}"
-        );
+        assert_eq!(repaired.left.len(), 1, "{repaired:?}");
+        assert!(repaired.left[0].contains("snapshot c"), "{repaired:?}");
+        story.root.open().remove("c").unwrap();
         story.is_whole();
     }
+}
+
+#[test]
+fn dm_where_images_are_all_there_is_no_damage_is_beyond_repair() {
+    let story = Story::new();
+    story.root.open().remove("c").unwrap();
+    story.root.detach().unwrap();
+    let metadata = story.root.file("metadata");
+    shell(&format!(
+        "dd if=/dev/urandom of={} bs=4096 count=200 conv=notrunc 2>&1",
+        metadata.display()
+    ));
+    let (_, repaired) = story.root.repair(Means::default(), false).unwrap();
+    assert_eq!(repaired.left, Vec::<String>::new());
+    story.is_whole();
 }
 
 #[test]
@@ -159,13 +187,8 @@ fn dm_metadata_beyond_repair_are_refused_until_they_are_given_up() {
     ));
     let refused = story.root.repair(Means::default(), false).unwrap_err();
     assert_eq!(refused.kind(), Kind::Corrupt);
-    assert!(refused.hint().unwrap().contains("--renew"), "{refused}");
-    let renew = Means {
-        renew: true,
-        ..Means::default()
-    };
-    let (metadata, repaired) = story.root.repair(renew, false).unwrap();
-    assert!(matches!(metadata, Metadata::Renewed { kept: Some(_) }), "{metadata:?}");
+    assert!(refused.hint().unwrap().contains("--accept-loss"), "{refused}");
+    let (_, repaired) = story.root.repair(ACCEPT_LOSS, false).unwrap();
     assert!(
         repaired.left.iter().any(|line| line.contains("snapshot c is lost")),
         "{repaired:?}"

@@ -4,13 +4,11 @@ use serde::Serialize;
 
 use crate::cli::PoolRepairArgs;
 use crate::commands::{Session, pool};
-use crate::dm::assembly;
-use crate::dm::repair::{self, Mark, Means, Metadata};
+use crate::dm::repair::{Means, Metadata};
 use crate::error::{Error, Result};
 use crate::failure::{FAILED, OK, Outcome};
 use crate::image::unpack::unpack;
-use crate::snapshot::thin::Thin;
-use crate::snapshot::thin::repair::{Repaired, Wishes};
+use crate::snapshot::thin::repair::{Repaired, Wishes, repair};
 
 /// What was done, as `--json` shows it.
 #[derive(Debug, Serialize)]
@@ -29,36 +27,23 @@ struct Told<'a> {
 /// the exit code 1.
 pub(super) fn run(args: &PoolRepairArgs, session: &Session) -> Outcome {
     let store = pool::thin_store(session)?;
-    let lock = store.exclusive()?;
-    let mark = Mark::take(&store, &lock)?;
-    let was_cut_short = mark.is_set()?;
     let means = Means {
         spare: args.spare.as_deref(),
-        renew: args.renew,
+        accept_loss: args.accept_loss,
+        ..Means::default()
     };
-    let metadata = repair::metadata(&store, &lock, &mark, means)?;
-    let kernel = assembly::reopen(&store, &lock)?;
-    lock.done()?;
-    if was_cut_short {
-        session.output.note("going on with a repair that was cut short");
-    }
-    let thin = Thin::with_pool(store, Box::new(kernel))?;
     let bars = session.output.bars();
-    let is_doubtful = was_cut_short || matches!(metadata, Metadata::Repaired { .. } | Metadata::Renewed { .. });
     let wishes = Wishes {
-        is_doubtful,
         unpack: &unpack,
         remove_strangers: args.remove_strangers,
-        changing: &|| mark.set(),
         at: &|layer| {
             bars.end();
             bars.begin(&format!("verifying layer {}", layer.chain_id.0.short()), None);
         },
     };
-    let repaired = thin.repair(&wishes);
+    let done = repair(&store, means, &wishes);
     bars.end();
-    let repaired = repaired?;
-    mark.done()?;
+    let (metadata, repaired) = done?;
     tell(session, &metadata, &repaired)?;
     Ok(if repaired.left.is_empty() { OK } else { FAILED })
 }
@@ -81,11 +66,9 @@ fn tell(session: &Session, metadata: &Metadata, repaired: &Repaired) -> Result<(
             out.line(format!("repaired the pool's metadata: {damage}"))?;
             out.line(format!("the damaged metadata is kept: {}", kept.display()))?;
         }
-        Metadata::Renewed { kept } => {
-            out.line("gave up the pool's metadata and began with empty ones")?;
-            if let Some(kept) = kept {
-                out.line(format!("the old metadata is kept: {}", kept.display()))?;
-            }
+        Metadata::Renewed { kept, damage } => {
+            out.line(format!("gave up the pool's metadata for empty ones: {damage}"))?;
+            out.line(format!("the damaged metadata is kept: {}", kept.display()))?;
         }
     }
     for line in &repaired.repaired {

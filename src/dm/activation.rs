@@ -143,6 +143,14 @@ impl KernelPool {
         }
     }
 
+    /// `e2fsck` makes a folder for what it finds; an empty one is not the container's.
+    fn remove_lost_and_found(&self, device: &Path) -> Result<()> {
+        let (target, dir) = self.mount_active(device, Mode::ReadWrite)?;
+        let _ = std::fs::remove_dir(target.join("lost+found"));
+        drop(dir);
+        unmount(&target)
+    }
+
     /// Mounts a claimed volume for writing, does something in it, unmounts.
     fn visit(&self, claim: &Claim, visit: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         self.with_device(claim, Content::Active, |device| {
@@ -372,7 +380,10 @@ impl Volumes for KernelPool {
         let mut found = Checked::Clean;
         self.with_device(claim, content, |device| {
             found = ext4::check(device, fix)?;
-            Ok(())
+            match found {
+                Checked::Fixed(_) => self.remove_lost_and_found(device),
+                Checked::Clean | Checked::Damaged(_) => Ok(()),
+            }
         })?;
         Ok(found)
     }

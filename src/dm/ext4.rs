@@ -155,36 +155,54 @@ pub enum Checked {
     Damaged(String),
 }
 
-/// Verifies the filesystem on a device that is not mounted: whole, changing nothing. With `fix` puts right what can be
-/// put right: first what is safe, then, where that is not enough, everything.
+/// Verifies the filesystem on a device that is not mounted. With `fix` the journal is replayed first, and what is wrong
+/// put right: what is safe, then, where that is not enough, everything. A filesystem that is whole is not changed.
 ///
 /// # Errors
 /// Where `e2fsck` is missing or cannot read the device.
 pub fn check(device: &Path, fix: bool) -> Result<Checked> {
-    let modes: &[&str] = if fix { &["-p", "-y"] } else { &["-n"] };
-    let mut said = String::new();
-    for mode in modes {
-        let output = Program::E2fsck.output(&["-f".as_ref(), mode.as_ref(), device.as_os_str()])?;
-        let words = [output.stdout, output.stderr].concat();
-        said.push_str(&String::from_utf8_lossy(&words));
-        // The bits of e2fsck(8): 1 and 2 corrected, 4 left as it is, 8 and above it could not work.
-        match output.status.code() {
-            Some(0) => return Ok(Checked::Clean),
-            Some(1..=3) => return Ok(Checked::Fixed(told(&said))),
-            // Preening gives up with 12 where a person would have to say yes.
-            Some(_) if *mode == "-p" => {}
-            Some(4..=7) => return Ok(Checked::Damaged(told(&said))),
-            Some(_) | None => {
-                return Err(Error::corrupt(format!(
-                    "e2fsck cannot check {}: {}: {}",
-                    device.display(),
-                    output.status,
-                    told(&said)
-                )));
-            }
-        }
+    if fix && health(device).is_ok_and(|health| health != Health::Clean) {
+        fsck(device, &["-p", "-E", "journal_only"])?;
     }
-    Ok(Checked::Damaged(told(&said)))
+    let (found, said) = fsck(device, &["-f", "-n"])?;
+    if found == 0 {
+        return Ok(Checked::Clean);
+    }
+    if !fix {
+        return Ok(Checked::Damaged(told(&said)));
+    }
+    let (mut left, mut said) = fsck(device, &["-f", "-p"])?;
+    if left > CORRECTED {
+        (left, said) = fsck(device, &["-f", "-y"])?;
+    }
+    Ok(match left {
+        0..=CORRECTED => Checked::Fixed(told(&said)),
+        _ => Checked::Damaged(told(&said)),
+    })
+}
+
+/// The highest of e2fsck(8)'s codes that says that everything was put right.
+const CORRECTED: i32 = 3;
+
+/// Its exit code, and what it said.
+fn fsck(device: &Path, words: &[&str]) -> Result<(i32, String)> {
+    let mut words: Vec<&std::ffi::OsStr> = words.iter().map(std::ffi::OsStr::new).collect();
+    words.push(device.as_os_str());
+    let output = Program::E2fsck.output(&words)?;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    match output.status.code() {
+        Some(code) => Ok((code, said)),
+        None => Err(Error::new(
+            crate::error::Kind::Io,
+            format!(
+                "e2fsck of {} ended with {}: {}",
+                device.display(),
+                output.status,
+                told(&said)
+            ),
+        )),
+    }
 }
 
 /// What a person wants to know of what e2fsck said: the findings, on one line.

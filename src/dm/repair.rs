@@ -14,16 +14,17 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use plywood_store::lock::Exclusive;
-use plywood_store::record::{POOL_KEY, PoolDevices, PoolRecord};
+use plywood_store::record::{POOL_KEY, Phase, PoolDevices, PoolRecord};
 use plywood_store::{Store, durable};
 use rustix::fs::{FallocateFlags, FlockOperation};
 
 use crate::dm::assembly;
 use crate::dm::loops;
+use crate::dm::pool::ThinId;
 use crate::dm::program::Program;
 use crate::dm::underlay::{Underlay, head_of, private_file, size_of_device};
 use crate::error::{Context, Error, Kind, Result};
@@ -50,7 +51,9 @@ pub enum Metadata {
     /// They were given up for empty ones.
     Renewed {
         /// Where the old ones are kept.
-        kept: Option<PathBuf>,
+        kept: PathBuf,
+        /// What was wrong.
+        damage: String,
     },
 }
 
@@ -59,8 +62,10 @@ pub enum Metadata {
 pub struct Means<'a> {
     /// An empty block device, where the pool lies on block devices.
     pub spare: Option<&'a Path>,
-    /// Give the metadata up, and with them all that is only in the pool.
-    pub renew: bool,
+    /// Go on where what containers have written cannot be saved.
+    pub accept_loss: bool,
+    /// Do not believe `thin_check`: the kernel has found something wrong.
+    pub distrust: bool,
 }
 
 /// The mark of a repair that runs.
@@ -211,11 +216,12 @@ pub fn metadata(store: &Store, lock: &Exclusive, mark: &Mark, means: Means<'_>) 
         loops::require_detached(&work.under.data_path())?;
         durable::remove(&work.under.spare_path())?;
     }
-    if means.renew {
-        return work.renew(means);
-    }
     match damage_of(&metadata)? {
         Some(damage) => work.repair(means, damage),
+        None if means.distrust => work.repair(
+            means,
+            "thin_check finds nothing, but the kernel cannot use them".to_owned(),
+        ),
         None if needs_check(&metadata)? => work.clear(&metadata),
         None => Ok(Metadata::Whole),
     }
@@ -241,26 +247,72 @@ impl Work<'_> {
     fn repair(&self, means: Means<'_>, damage: String) -> Result<Metadata> {
         let from = self.under.metadata_path();
         let spare = self.spare(means)?;
-        self.fill(&from, &spare, &damage)?;
-        sync(&spare)?;
-        if let Some(said) = damage_of(&spare)? {
-            return Err(beyond(
-                &from,
-                &damage,
-                &format!("what thin_repair made of them is damaged: {said}"),
-            ));
+        let written = self.containers()?;
+        let saved = self.fill(&from, &spare).and_then(|()| {
+            sync(&spare)?;
+            match damage_of(&spare)? {
+                None => Underlay::volumes_of(&spare, false),
+                Some(said) => Err(Error::corrupt(format!(
+                    "what thin_repair made of them is damaged: {said}"
+                ))),
+            }
+        });
+        let lost: Vec<&str> = written
+            .iter()
+            .filter(|(_, volumes)| {
+                let is_saved = |id| saved.as_ref().is_ok_and(|saved| saved.contains(id));
+                !volumes.iter().all(is_saved)
+            })
+            .map(|(who, _)| who.as_str())
+            .collect();
+        if !(lost.is_empty() || means.accept_loss) {
+            let error = Error::corrupt(format!(
+                "the pool's metadata {} are damaged ({damage}), and with them what these have written: {}",
+                from.display(),
+                lost.join(", ")
+            ))
+            .hinted(
+                "nothing was changed; a backup of the metadata would help. plywood pool repair --accept-loss goes on without what they have written; every image comes back from its blobs",
+            );
+            return Err(match saved {
+                Ok(_) => error,
+                Err(why) => error.caused_by(why),
+            });
+        }
+        if saved.is_err() {
+            return self.renew(means, damage);
         }
         let kept = self.swap(&spare)?;
         Ok(Metadata::Repaired { kept, damage })
     }
 
+    /// Who has written something that is nowhere but in the pool, and on which volumes.
+    fn containers(&self) -> Result<Vec<(String, Vec<ThinId>)>> {
+        let snapshots = self.store.snapshots.list()?.into_iter();
+        let lasting = snapshots.filter(|one| !one.read_only && one.phase == Phase::Ready && one.lease.is_none());
+        lasting
+            .map(|snapshot| {
+                let name = self
+                    .store
+                    .containers
+                    .get(&snapshot.key)?
+                    .map(|container| container.name);
+                let volumes = snapshot.place.volumes().into_iter().filter_map(ThinId::new).collect();
+                Ok((name.unwrap_or(snapshot.key), volumes))
+            })
+            .collect()
+    }
+
     /// Debian 12's `thin_repair` (0.9) wants to be told what a damaged superblock would have said, and only then:
-    /// it believes us more than a whole one.
-    fn fill(&self, from: &Path, spare: &Path, damage: &str) -> Result<()> {
+    /// it believes us more than a whole one. It then looks for the trees itself, sorts what it finds by an order
+    /// that is none (`cmp_time_counts` compares what is always empty), and so may take old ones, or die.
+    fn fill(&self, from: &Path, spare: &Path) -> Result<()> {
         let mut words = vec!["-i".as_ref(), from.as_os_str(), "-o".as_ref(), spare.as_os_str()];
-        let output = Program::ThinRepair.output(&words)?;
-        if output.status.success() {
+        let Err(error) = Program::ThinRepair.run(&words) else {
             return Ok(());
+        };
+        if !error.to_string().contains("corruption in the superblock") {
+            return Err(error);
         }
         let blocks = size_of_device(&self.under.data_path())? / 512 / u64::from(self.record.block_sectors);
         let told = [
@@ -268,28 +320,30 @@ impl Work<'_> {
             format!("--data-block-size={}", self.record.block_sectors),
             format!("--nr-data-blocks={blocks}"),
         ];
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        if !said.contains("superblock") {
-            return Err(beyond(from, damage, &said));
-        }
         words.extend(told.iter().map(|word| std::ffi::OsStr::new(word.as_str())));
-        let output = Program::ThinRepair.output(&words)?;
-        match output.status.success() {
-            true => Ok(()),
-            false => Err(beyond(from, damage, &String::from_utf8_lossy(&output.stderr))),
-        }
+        Program::ThinRepair.run(&words).map(drop)
     }
 
-    fn renew(&self, means: Means<'_>) -> Result<Metadata> {
-        let is_empty = head_of(&self.under.metadata_path())?.iter().all(|byte| *byte == 0);
-        let kept = match is_empty {
-            true => None,
-            false => Some(self.swap(&self.spare(means)?)?),
-        };
-        self.mark.set()?;
+    /// Nothing that is left of the metadata is worth more than empty ones.
+    fn renew(&self, means: Means<'_>, damage: String) -> Result<Metadata> {
+        let spare = self.spare_path(means);
+        self.clear_head(&spare)?;
+        let kept = self.swap(&spare)?;
         let record = self.store.pool.get(POOL_KEY)?.unwrap_or_else(|| self.record.clone());
         drop(assembly::renew(self.store, self.lock, &record)?);
-        Ok(Metadata::Renewed { kept })
+        Ok(Metadata::Renewed { kept, damage })
+    }
+
+    /// The kernel makes new metadata over a superblock of zeros; `thin_repair` may have been cut short in it.
+    fn clear_head(&self, spare: &Path) -> Result<()> {
+        let file = OpenOptions::new().write(true).open(spare).context("open", spare)?;
+        file.write_all_at(&[0; 4096], 0)
+            .and_then(|()| file.sync_all())
+            .context("empty", spare)
+    }
+
+    fn spare_path(&self, means: Means<'_>) -> PathBuf {
+        means.spare.map_or_else(|| self.under.spare_path(), Path::to_owned)
     }
 
     /// An empty place for as much metadata as there are.
@@ -385,19 +439,9 @@ fn keep(metadata: &Path) -> Result<PathBuf> {
 fn sync(path: &Path) -> Result<()> {
     OpenOptions::new()
         .write(true)
-        .custom_flags(libc::O_CLOEXEC)
         .open(path)
         .and_then(|file| file.sync_all())
         .context("sync", path)
-}
-
-fn beyond(metadata: &Path, damage: &str, said: &str) -> Error {
-    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-    Error::corrupt(format!(
-        "the pool's metadata {} are damaged ({damage}) and cannot be repaired: {said}",
-        metadata.display()
-    ))
-    .hinted("plywood pool repair --renew begins with empty ones: every image comes back from its blobs, what containers have written is lost")
 }
 
 #[cfg(test)]

@@ -124,7 +124,9 @@ impl Underlay {
             }
         };
         match &self.devices {
-            PoolDevices::Block { data, metadata } => control.create(&name, &uuid, &table(metadata, data), false),
+            PoolDevices::Block { data, metadata } => control
+                .create(&name, &uuid, &table(metadata, data), false)
+                .map_err(unloadable),
             PoolDevices::LoopFiles { .. } => {
                 let meta = loops::attach(&metadata, "META")?;
                 let data = loops::attach(&self.data_path(), "DATA")?;
@@ -136,7 +138,9 @@ impl Underlay {
                         quote(&uuid)
                     )
                 });
-                control.create_unexplained(&name, &uuid, &table(&meta.path, &data.path), false)?;
+                control
+                    .create_unexplained(&name, &uuid, &table(&meta.path, &data.path), false)
+                    .map_err(unloadable)?;
                 // Autoclear: from here on the pool's table alone holds them.
                 step(|| "losetup --detach $META $DATA    # for when the pool lets go of them".to_owned());
                 Ok(())
@@ -220,13 +224,20 @@ impl Underlay {
         let device = self
             .device_of(&path)?
             .ok_or_else(|| Error::not_found(format!("{} is not attached", path.display())))?;
-        let words = [
-            "--metadata-snap".as_ref(),
+        Self::volumes_of(&device, true)
+    }
+
+    /// The volumes in metadata that are at rest, or in the reserved snapshot of those that are used.
+    pub(super) fn volumes_of(metadata: &Path, reserved: bool) -> Result<Vec<ThinId>> {
+        let mut words = vec![
             "--no-headers".as_ref(),
             "--format".as_ref(),
             "DEV".as_ref(),
-            device.as_os_str(),
+            metadata.as_os_str(),
         ];
+        if reserved {
+            words.push("--metadata-snap".as_ref());
+        }
         let listed = Program::ThinLs.run(&words)?;
         let ids = listed
             .split_ascii_whitespace()
@@ -351,6 +362,21 @@ impl Underlay {
         let mut table = pool.control().table(&name)?;
         table.sectors = self.data_sectors()?;
         pool.control().reload(&name, &table)
+    }
+}
+
+/// The kernel takes no pool whose metadata it cannot read; what it says of a wrong checksum nobody would guess.
+fn unloadable(error: Error) -> Error {
+    let code = std::error::Error::source(&error)
+        .and_then(|source| source.downcast_ref::<std::io::Error>())
+        .and_then(std::io::Error::raw_os_error);
+    match code {
+        Some(libc::EILSEQ | libc::EINVAL | libc::EIO | libc::ENOTBLK | libc::ENODATA) => {
+            Error::corrupt("the kernel does not take the pool: its metadata are damaged, or what it lies on is")
+                .caused_by(error)
+                .hinted("plywood pool check tells; plywood pool repair repairs the metadata")
+        }
+        _ => error,
     }
 }
 

@@ -15,11 +15,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use plywood::dm::assembly::{self, Options};
-use plywood::dm::repair::{self, Mark, Means, Metadata};
+use plywood::dm::repair::{Means, Metadata};
 use plywood::error::Result;
 use plywood::image::unpack::Unpacker;
 use plywood::snapshot::thin::Thin;
-use plywood::snapshot::thin::repair::{Repaired, Wishes};
+use plywood::snapshot::thin::repair::{Repaired, Wishes, repair};
 use plywood::snapshot::{Access, NewLayer, Snapshotter};
 use plywood_store::blob::Descriptor;
 use plywood_store::layer::diff::{Everything, Options as DiffOptions, write_layer};
@@ -179,21 +179,12 @@ impl Root {
 
     /// As `plywood pool repair`.
     pub fn repair(&self, means: Means<'_>, remove_strangers: bool) -> Result<(Metadata, Repaired)> {
-        let lock = self.store.exclusive()?;
-        let mark = Mark::take(&self.store, &lock)?;
-        let metadata = repair::metadata(&self.store, &lock, &mark, means)?;
-        let pool = assembly::reopen(&self.store, &lock)?;
-        lock.done()?;
-        let thin = Thin::with_pool(self.store.clone(), Box::new(pool))?;
-        let repaired = thin.repair(&Wishes {
+        let wishes = Wishes {
             unpack: &|mounted, tar, shown| unpacker().unpack(mounted, tar, shown),
-            is_doubtful: matches!(metadata, Metadata::Repaired { .. } | Metadata::Renewed { .. }),
             remove_strangers,
-            changing: &|| mark.set(),
             at: &|_| (),
-        })?;
-        mark.done()?;
-        Ok((metadata, repaired))
+        };
+        repair(&self.store, means, &wishes)
     }
 
     /// The pool's file of this name.

@@ -17,6 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use plywood_store::intent::{Intent, Plan, ThinStep};
 use plywood_store::layer::apply::Applied;
@@ -25,7 +26,9 @@ use plywood_store::record::{LayerRecord, Phase, Place, Record, SnapshotRecord};
 use plywood_store::{ChainId, Store};
 
 use super::{Thin, forget, id_of, thin_id};
+use crate::dm::assembly;
 use crate::dm::ext4::Checked;
+use crate::dm::repair::{self, Mark, Means, Metadata};
 use crate::dm::status::Need;
 use crate::dm::volume::Content;
 use crate::error::{Error, Result};
@@ -38,12 +41,8 @@ pub type Unpack<'a> = &'a dyn Fn(&Mounted, &mut dyn Read, &Path) -> Result<Appli
 pub struct Wishes<'a> {
     /// Unpacks layers.
     pub unpack: Unpack<'a>,
-    /// The metadata may be older than the records, or have holes: what no digest describes cannot be trusted.
-    pub is_doubtful: bool,
     /// Delete the volumes that no record mentions.
     pub remove_strangers: bool,
-    /// Told before records change that have to be looked at.
-    pub changing: &'a dyn Fn() -> Result<()>,
     /// Told which layer is looked at now.
     pub at: &'a dyn Fn(&LayerRecord),
 }
@@ -67,15 +66,55 @@ pub struct Repaired {
     pub left: Vec<String>,
 }
 
+/// Makes a root's pool whole: its metadata, then all that stands on it.
+///
+/// # Errors
+/// Volumes in use; metadata that nothing can be made of without losing what containers have written; the work's own.
+/// What cannot be repaired is no error: it is told.
+pub fn repair(store: &Arc<Store>, means: Means<'_>, wishes: &Wishes<'_>) -> Result<(Metadata, Repaired)> {
+    let lock = store.exclusive()?;
+    let mark = Mark::take(store, &lock)?;
+    lock.done()?;
+    let was_cut_short = mark.is_set()?;
+    let attempt = |means: Means<'_>| {
+        let lock = store.exclusive()?;
+        let metadata = repair::metadata(store, &lock, &mark, means)?;
+        let pool = assembly::reopen(store, &lock)?;
+        lock.done()?;
+        let is_doubtful = was_cut_short || matches!(metadata, Metadata::Repaired { .. } | Metadata::Renewed { .. });
+        let thin = Thin::with_pool(Arc::clone(store), Box::new(pool))?;
+        match thin.repair(wishes, &mark, is_doubtful) {
+            Ok(repaired) => Ok(Ok((metadata, repaired))),
+            // thin_check does not read all that the kernel reads.
+            Err(error) => match thin
+                .pool
+                .status()
+                .and_then(|status| status.require(Need::Metadata, "of this root"))
+            {
+                Err(_) if metadata == Metadata::Whole || metadata == Metadata::Cleared => Ok(Err(error)),
+                _ => Err(error),
+            },
+        }
+    };
+    let done = match attempt(means)? {
+        Ok(done) => done,
+        Err(_) => attempt(Means {
+            distrust: true,
+            ..means
+        })??,
+    };
+    mark.done()?;
+    Ok(done)
+}
+
 impl Thin {
     /// Brings everything on the pool in order.
-    ///
-    /// # Errors
-    /// Where the pool cannot be written, or the work itself fails. What cannot be repaired is no error: it is told.
-    pub fn repair(&self, wishes: &Wishes<'_>) -> Result<Repaired> {
+    fn repair(&self, wishes: &Wishes<'_>, mark: &Mark, is_doubtful: bool) -> Result<Repaired> {
         let mut work = Work {
             thin: self,
             wishes,
+            mark,
+            is_doubtful,
             told: Repaired::default(),
             there: BTreeSet::new(),
             broken: BTreeSet::new(),
@@ -92,6 +131,9 @@ impl Thin {
 pub(super) struct Work<'a> {
     pub(super) thin: &'a Thin,
     pub(super) wishes: &'a Wishes<'a>,
+    mark: &'a Mark,
+    /// The metadata may be older than the records, or have holes: what no digest describes cannot be trusted.
+    is_doubtful: bool,
     pub(super) told: Repaired,
     /// The pool's volumes when it began.
     pub(super) there: BTreeSet<u32>,
@@ -118,13 +160,13 @@ impl Work<'_> {
                 self.told.repaired.push(thin.settle(&lock, intent)?);
                 record = thin.record()?;
             } else {
-                (self.wishes.changing)()?;
+                self.mark.set()?;
                 self.give_up_step(&lock, intent)?;
             }
         }
         let pool = thin.pool.status()?.transaction_id;
         if pool != record.transaction_id {
-            (self.wishes.changing)()?;
+            self.mark.set()?;
             self.told.repaired.push(format!(
                 "the pool's transaction id is {pool}, the records said {}: somebody else changed it, or it is an \
                  older state of it; the records take the pool's",
@@ -267,7 +309,7 @@ impl Work<'_> {
     }
 
     fn active(&mut self, snapshot: &SnapshotRecord, who: &str) -> Result<()> {
-        if self.wishes.is_doubtful {
+        if self.is_doubtful {
             self.told.left.push(format!(
                 "{who} cannot be verified: its filesystem is checked, but parts of what it wrote may be missing or older"
             ));
