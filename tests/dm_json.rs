@@ -30,5 +30,9 @@ fn dm_each_document_is_what_the_page_says() {
     assert_eq!(plywood.json(["pool", "detach"])["was_attached"], true);
     assert_eq!(plywood.json(["pool", "check"])["ok"], true);
     assert!(plywood.json(["pool", "trim"])["freed"].is_u64());
+    // As a repair leaves it that was cut short.
+    std::fs::write(plywood.root().join("pool/repair"), "changed\n").expect("the mark");
+    page.holds("pool", &plywood.json(["pool", "status"]));
+    page.holds("pool repair", &plywood.json(["pool", "repair"]));
     page.was_all_seen(&["pool"]);
 }

@@ -27,7 +27,6 @@ use pool_root::{MIB, Root, pool_name, shell, tree_of, volume, write};
 const ACCEPT_LOSS: Means<'_> = Means {
     spare: None,
     accept_loss: true,
-    distrust: false,
 };
 
 /// A pool with a foreign layer, one of ours on it, and the container's snapshot "c" on that.

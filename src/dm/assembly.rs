@@ -162,6 +162,7 @@ pub fn pool_name(store: &Store) -> String {
 pub fn check(store: &Store, lock: &Exclusive) -> Result<()> {
     let under = recorded(store)?;
     detach(store, lock)?;
+    under.require_free()?;
     let metadata = under.metadata_path();
     if let Some(said) = repair::damage_of(&metadata)? {
         return Err(

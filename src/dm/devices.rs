@@ -69,7 +69,9 @@ impl KernelPool {
             .and_then(std::io::Error::raw_os_error);
         match code {
             Some(libc::ENODATA | libc::EINVAL) => {
-                Error::not_found(format!("the pool {} has no volume {id}", self.name())).caused_by(error)
+                Error::not_found(format!("the pool {} has no volume {id}", self.name()))
+                    .caused_by(error)
+                    .hinted("somebody deleted it, or the pool is an older one: plywood pool repair brings layers back, and tells what is lost")
             }
             _ => error,
         }

@@ -115,7 +115,9 @@ fn explained(error: MessageError, id: ThinId) -> Error {
         Some(libc::EEXIST) => {
             Error::new(Kind::Exists, format!("the pool has a volume {id} already")).caused_by(error.error)
         }
-        Some(libc::ENODATA) => Error::not_found(format!("the pool has no volume {id}")).caused_by(error.error),
+        Some(libc::ENODATA) => Error::not_found(format!("the pool has no volume {id}"))
+            .caused_by(error.error)
+            .hinted("somebody deleted it, or the pool is an older one: plywood pool repair brings layers back, and tells what is lost"),
         _ => error.error,
     }
 }

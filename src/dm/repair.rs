@@ -23,7 +23,6 @@ use plywood_store::{Store, durable};
 use rustix::fs::{FallocateFlags, FlockOperation};
 
 use crate::dm::assembly;
-use crate::dm::loops;
 use crate::dm::pool::ThinId;
 use crate::dm::program::Program;
 use crate::dm::underlay::{Underlay, head_of, private_file, size_of_device};
@@ -64,8 +63,6 @@ pub struct Means<'a> {
     pub spare: Option<&'a Path>,
     /// Go on where what containers have written cannot be saved.
     pub accept_loss: bool,
-    /// Do not believe `thin_check`: the kernel has found something wrong.
-    pub distrust: bool,
 }
 
 /// The mark of a repair that runs.
@@ -195,6 +192,12 @@ pub(super) fn needs_check(metadata: &Path) -> Result<bool> {
     Ok(head_of(metadata)?.get(4).is_some_and(|flags| flags & NEEDS_CHECK != 0))
 }
 
+/// Takes back the kernel's demand for a check of metadata that are whole.
+fn clear_needs_check(metadata: &Path) -> Result<()> {
+    Program::ThinCheck.run(&["--clear-needs-check-flag".as_ref(), metadata.as_os_str()])?;
+    sync(metadata)
+}
+
 /// Takes the pool out of the kernel and makes its metadata whole.
 ///
 /// # Errors
@@ -212,16 +215,11 @@ pub fn metadata(store: &Store, lock: &Exclusive, mark: &Mark, means: Means<'_>) 
     };
     let metadata = work.under.metadata_path();
     if let PoolDevices::LoopFiles { .. } = work.record.devices {
-        loops::require_detached(&metadata)?;
-        loops::require_detached(&work.under.data_path())?;
+        work.under.require_free()?;
         durable::remove(&work.under.spare_path())?;
     }
     match damage_of(&metadata)? {
         Some(damage) => work.repair(means, damage),
-        None if means.distrust => work.repair(
-            means,
-            "thin_check finds nothing, but the kernel cannot use them".to_owned(),
-        ),
         None if needs_check(&metadata)? => work.clear(&metadata),
         None => Ok(Metadata::Whole),
     }
@@ -239,8 +237,7 @@ impl Work<'_> {
     fn clear(&self, metadata: &Path) -> Result<Metadata> {
         // What was acknowledged while the error came may be gone: everything is looked at.
         self.mark.set()?;
-        Program::ThinCheck.run(&["--clear-needs-check-flag".as_ref(), metadata.as_os_str()])?;
-        sync(metadata)?;
+        clear_needs_check(metadata)?;
         Ok(Metadata::Cleared)
     }
 
@@ -251,7 +248,11 @@ impl Work<'_> {
         let saved = self.fill(&from, &spare).and_then(|()| {
             sync(&spare)?;
             match damage_of(&spare)? {
-                None => Underlay::volumes_of(&spare, false),
+                None => {
+                    // thin_repair copies the flag too.
+                    clear_needs_check(&spare)?;
+                    Underlay::volumes_of(&spare, false)
+                }
                 Some(said) => Err(Error::corrupt(format!(
                     "what thin_repair made of them is damaged: {said}"
                 ))),

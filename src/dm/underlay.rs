@@ -75,6 +75,18 @@ impl Underlay {
         }
     }
 
+    /// Refuses files that a loop device has.
+    ///
+    /// # Errors
+    /// In use.
+    pub(super) fn require_free(&self) -> Result<()> {
+        if let PoolDevices::LoopFiles { .. } = self.devices {
+            loops::require_detached(&self.metadata_path())?;
+            loops::require_detached(&self.data_path())?;
+        }
+        Ok(())
+    }
+
     /// What metadata are repaired into, where they are in a file.
     pub(super) fn spare_path(&self) -> PathBuf {
         self.folder.join("metadata.spare")
@@ -151,10 +163,11 @@ impl Underlay {
     /// Refuses a pool of this name that lies on other files: the root was copied while its pool was in the kernel.
     pub(super) fn require_ours(&self, table: &Table, name: &str) -> Result<()> {
         let Target::ThinPool(pool) = &table.target else {
-            return Err(Error::new(
-                Kind::InUse,
-                format!("the device {name} is not a pool: {table}"),
-            ));
+            return Err(
+                Error::new(Kind::InUse, format!("the device {name} is not a pool: {table}")).hinted(format!(
+                    "somebody put another table into it: dmsetup remove {name}, and the next use brings the pool back"
+                )),
+            );
         };
         for (path, device) in [(self.metadata_path(), &pool.metadata), (self.data_path(), &pool.data)] {
             let below = self.device_of(&path)?;
@@ -252,8 +265,7 @@ impl Underlay {
     /// In use where a loop device has one of the files; corrupt where the metadata cannot be read.
     pub(super) fn punch_free(&self) -> Result<u64> {
         let (data, metadata) = (self.data_path(), self.metadata_path());
-        loops::require_detached(&metadata)?;
-        loops::require_detached(&data)?;
+        self.require_free()?;
         let most = size_of_device(&data)? / BLOCK;
         let mappings = Program::ThinDump.read(&[&metadata], |dump| Mappings::read(dump, BLOCK_SECTORS, most))?;
         let before = allocated(&data)?;

@@ -74,37 +74,15 @@ pub struct Repaired {
 pub fn repair(store: &Arc<Store>, means: Means<'_>, wishes: &Wishes<'_>) -> Result<(Metadata, Repaired)> {
     let lock = store.exclusive()?;
     let mark = Mark::take(store, &lock)?;
-    lock.done()?;
     let was_cut_short = mark.is_set()?;
-    let attempt = |means: Means<'_>| {
-        let lock = store.exclusive()?;
-        let metadata = repair::metadata(store, &lock, &mark, means)?;
-        let pool = assembly::reopen(store, &lock)?;
-        lock.done()?;
-        let is_doubtful = was_cut_short || matches!(metadata, Metadata::Repaired { .. } | Metadata::Renewed { .. });
-        let thin = Thin::with_pool(Arc::clone(store), Box::new(pool))?;
-        match thin.repair(wishes, &mark, is_doubtful) {
-            Ok(repaired) => Ok(Ok((metadata, repaired))),
-            // thin_check does not read all that the kernel reads.
-            Err(error) => match thin
-                .pool
-                .status()
-                .and_then(|status| status.require(Need::Metadata, "of this root"))
-            {
-                Err(_) if metadata == Metadata::Whole || metadata == Metadata::Cleared => Ok(Err(error)),
-                _ => Err(error),
-            },
-        }
-    };
-    let done = match attempt(means)? {
-        Ok(done) => done,
-        Err(_) => attempt(Means {
-            distrust: true,
-            ..means
-        })??,
-    };
+    let metadata = repair::metadata(store, &lock, &mark, means)?;
+    let pool = assembly::reopen(store, &lock)?;
+    lock.done()?;
+    let is_doubtful = was_cut_short || matches!(metadata, Metadata::Repaired { .. } | Metadata::Renewed { .. });
+    let thin = Thin::with_pool(Arc::clone(store), Box::new(pool))?;
+    let repaired = thin.repair(wishes, &mark, is_doubtful)?;
     mark.done()?;
-    Ok(done)
+    Ok((metadata, repaired))
 }
 
 impl Thin {

@@ -269,7 +269,7 @@ fn disagreement(pool: u64, records: u64) -> Error {
     Error::corrupt(format!(
         "the pool's transaction id is {pool}, the records say {records}, and no unfinished step explains it"
     ))
-    .hinted("somebody else changed the pool, or an old copy of it or of the records came back; nothing is written until that is clear: plywood check")
+    .hinted("somebody else changed the pool, or an old copy of it or of the records came back; nothing is written until that is clear: plywood check compares them, plywood pool repair goes by the pool")
 }
 
 #[cfg(test)]
