@@ -16,6 +16,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use plywood_store::lock::Exclusive;
 use plywood_store::record::{POOL_KEY, Phase, PoolDevices, PoolRecord};
@@ -31,6 +32,10 @@ use crate::explain::{quote, step};
 
 /// `THIN_METADATA_NEEDS_CHECK_FLAG`, in the superblock's word at byte 4 (`drivers/md/dm-thin-metadata.c`).
 const NEEDS_CHECK: u8 = 1;
+
+/// How long volumes in use are waited for, and how often they are looked at.
+const PATIENCE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What became of the metadata.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -198,6 +203,18 @@ fn clear_needs_check(metadata: &Path) -> Result<()> {
     sync(metadata)
 }
 
+/// Takes the pool out of the kernel. What a killed command had started (e2fsck, an unpacking) lets go of its volume a
+/// moment after it.
+fn detach(store: &Store, lock: &Exclusive) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match assembly::detach(store, lock) {
+            Err(error) if error.kind() == Kind::InUse && Instant::now() < deadline => std::thread::sleep(PAUSE),
+            done => return done.map(drop),
+        }
+    }
+}
+
 /// Takes the pool out of the kernel and makes its metadata whole.
 ///
 /// # Errors
@@ -205,7 +222,7 @@ fn clear_needs_check(metadata: &Path) -> Result<()> {
 pub fn metadata(store: &Store, lock: &Exclusive, mark: &Mark, means: Means<'_>) -> Result<Metadata> {
     let record = store.pool.get(POOL_KEY)?;
     let record = record.ok_or_else(|| Error::not_found(format!("{} has no pool", store.root().display())))?;
-    assembly::detach(store, lock)?;
+    detach(store, lock)?;
     let work = Work {
         under: Underlay::of(store, &record)?,
         store,
