@@ -30,7 +30,6 @@ pub(super) fn run(args: &PoolRepairArgs, session: &Session) -> Outcome {
     let means = Means {
         spare: args.spare.as_deref(),
         accept_loss: args.accept_loss,
-        ..Means::default()
     };
     let bars = session.output.bars();
     let wishes = Wishes {
