@@ -197,7 +197,7 @@ fn dm_no_damaged_block_of_the_metadata_gives_wrong_data() {
         damaged.root.detach().unwrap();
     }
     println!(
-        "{rounds} of {} blocks in use: {outcomes:?}, the longest round {longest:?}",
+        "torture: {rounds} of {} blocks in use: {outcomes:?}, the longest round {longest:?}",
         used.len()
     );
 }

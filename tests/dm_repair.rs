@@ -452,3 +452,32 @@ fn dm_a_repair_that_is_killed_goes_on() {
     assert!(!plywood.root().join("pool/repair").exists());
     plywood.sound();
 }
+
+#[test]
+fn dm_changes_over_a_layer_that_had_to_be_rebuilt_are_told_as_lost() {
+    let plywood = small_pool();
+    plywood.ok(["run", "--cow", "--name", "one", "base", "sh", "-c", "echo mine > /file"]);
+    plywood.ok(["run", "--name", "two", "base", "sh", "-c", "echo mine > /file"]);
+    let id = plywood.json(["inspect", "base"])[0]["layers"][0]["thin_id"].clone();
+    shell(&format!("dmsetup message {} 0 'delete {id}'", pool_name()));
+    let output = plywood.run(["pool", "repair"]);
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("rebuilt the layer") && told.contains("NOT WHOLE: the container one"),
+        "{told}"
+    );
+    // Its exceptions are of another base: over the new one they would be garbage.
+    let refused = plywood.fails(125, ["start", "one"]);
+    assert!(
+        refused.contains("had to be rebuilt") && refused.contains("plywood rm"),
+        "{refused}"
+    );
+    plywood.ok(["df"]);
+    plywood.ok(["rm", "one"]);
+    // A thin container has all its blocks itself.
+    plywood.ok(["start", "-a", "two"]);
+    assert_eq!(plywood.ok(["diff", "two"]), "A /file");
+    plywood.ok(["run", "--rm", "base", "true"]);
+    plywood.sound();
+}
