@@ -11,6 +11,7 @@
 //! the record removed; it goes only forward.
 
 mod cow;
+mod places;
 mod rebuild;
 mod recovery;
 pub mod repair;
@@ -30,7 +31,7 @@ use plywood_store::{ChainId, Driver, Store, gc};
 use crate::dm::assembly;
 use crate::dm::classic::Status;
 use crate::dm::pool::ThinId;
-use crate::dm::volume::{Claim, Content, Mode, Part, Pool, VolumeMount, lost};
+use crate::dm::volume::{Claim, Content, Part, Pool, lost};
 use crate::error::{Error, Kind, Result, both};
 use crate::snapshot::{
     Access, Comparison, Gauge, HeldBack, Mounted, NewLayer, Snapshotter, StackItem, Usage, User, shown,
@@ -233,58 +234,6 @@ impl Thin {
             ))),
             Err(error) => Err(error),
         }
-    }
-
-    /// A view is its layer's own volume.
-    fn content_of(&self, snapshot: &SnapshotRecord) -> Result<Content> {
-        match (&snapshot.place, snapshot.read_only) {
-            (Place::Cow(_), _) => Ok(Content::Store {
-                origin: self.origin_of(snapshot)?,
-            }),
-            (_, true) => Ok(Content::Layer),
-            (_, false) => Ok(Content::Active),
-        }
-    }
-
-    /// The volume of the layer that a snapshot stands on.
-    fn origin_of(&self, snapshot: &SnapshotRecord) -> Result<ThinId> {
-        match &snapshot.parent {
-            Some(chain) => id_of(&self.layer(chain)?.place),
-            None => Err(Error::not_found(format!(
-                "what the exception store of {:?} was written over is gone: the layer had to be rebuilt",
-                snapshot.key
-            ))
-            .hinted("its changes are lost: plywood rm removes it")),
-        }
-    }
-
-    /// The volume of a layer; a repair may have found that it is not what its digest says.
-    fn trusted(&self, place: &Place) -> Result<ThinId> {
-        let id = id_of(place)?;
-        if self.pool.has_lost_writes(id)? {
-            return Err(Error::corrupt(format!(
-                "the layer on volume {id} is damaged, and could not be rebuilt from its blob"
-            ))
-            .hinted("import its image again, then plywood pool repair; or plywood rmi it"));
-        }
-        Ok(id)
-    }
-
-    fn mount_volume(&self, place: &Place, content: Content, access: Access) -> Result<Mounted> {
-        if let Place::Merging { target, .. } = place {
-            return Err(Error::new(Kind::InUse, format!("the volume {target} is half merged"))
-                .hinted("the command that merges it goes on where it was when it is given again"));
-        }
-        let mode = match access {
-            Access::ReadOnly => Mode::ReadOnly,
-            Access::ReadWrite | Access::Fill => Mode::ReadWrite,
-        };
-        let id = match content {
-            Content::Layer => self.trusted(place)?,
-            Content::Active | Content::Store { .. } => id_of(place)?,
-        };
-        let VolumeMount { path, dir, undo } = self.pool.mount(id, content, mode)?;
-        Ok(Mounted::new(path, dir, move || undo.close()))
     }
 }
 
