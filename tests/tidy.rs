@@ -22,7 +22,7 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ("exec", &["sys"]),
     ("network", &["sys"]),
     ("snapshot", &["dm", "delta", "sys"]),
-    ("image", &["snapshot", "sys"]),
+    ("image", &["snapshot", "dm", "sys"]),
     ("build", &["image", "snapshot", "exec", "sys"]),
     ("output", &["image"]),
     ("failure", &["output", "exec"]),
