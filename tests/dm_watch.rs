@@ -69,7 +69,7 @@ fn dm_an_import_ends_before_the_pool_is_full() {
     let tar = plywood.beside("large.tar");
     let mut builder = tar::Builder::new(std::fs::File::create(&tar).unwrap());
     let bytes: Vec<u8> = (0..1_u64 << 20)
-        .map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0])
         .collect();
     for number in 0..400 {
         let mut header = tar::Header::new_ustar();

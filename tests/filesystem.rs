@@ -45,7 +45,7 @@ fn exported(plywood: &Plywood, name: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn root_an_image_becomes_a_filesystem_that_can_be_mounted() {
+fn an_image_becomes_a_filesystem_that_can_be_mounted() {
     let plywood = with_base();
     let file = exported(&plywood, "base.ext4");
     shell(&format!("e2fsck -fn {} 2>&1", file.display()));
@@ -72,7 +72,7 @@ fn root_an_image_becomes_a_filesystem_that_can_be_mounted() {
 }
 
 #[test]
-fn root_a_filesystem_that_is_too_small_is_none() {
+fn a_filesystem_that_is_too_small_is_none() {
     let plywood = with_base();
     let file = plywood.beside("small.ext4");
     let script = "dd if=/dev/urandom of=/big bs=1M count=60 2>/dev/null";
