@@ -126,7 +126,9 @@ impl Snapshot {
             control.load(base, &table)?;
             suspended.resume()?;
         } else {
-            control.remove(&self.top.name)?;
+            if control.info(&self.top.name)?.is_some() {
+                control.remove(&self.top.name)?;
+            }
             control.create(base, &self.base.uuid, &table, false)?;
         }
         let merged = self.wait(control, progress);
