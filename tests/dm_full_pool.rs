@@ -1,4 +1,4 @@
-//! The binary on a pool that fills up: what failed is told, and everything can still be removed.
+//! The binary on a pool that fills up, and how space comes back: what failed is told, and everything can be removed.
 
 mod common;
 
@@ -72,4 +72,33 @@ fn dm_a_run_that_fills_the_pool_says_so_and_check_too() {
     plywood.ok(["rm", "full"]);
     plywood.sound();
     plywood.ok(["run", "--rm", "base", "true"]);
+}
+
+#[test]
+fn dm_trim_gives_back_what_containers_have_deleted() {
+    let plywood = Plywood::new("thin");
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    plywood.ok(["import", base.to_str().expect("UTF-8"), "base"]);
+    let script = "dd if=/dev/urandom of=/big bs=1M count=40 2>/dev/null; sync; rm /big; sync; echo ready";
+    plywood.ok(["run", "--name", "ended", "base", "sh", "-c", script]);
+    plywood.ok([
+        "run",
+        "-d",
+        "--name",
+        "live",
+        "base",
+        "sh",
+        "-c",
+        &format!("{script}; sleep 1000"),
+    ]);
+    while plywood.ok(["logs", "live"]) != "ready" {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let freed = plywood.json(["pool", "trim"])["freed"].as_u64().expect("a number");
+    assert!(freed >= 70 << 20, "{freed} bytes of two times 40 MiB");
+    plywood.ok(["kill", "live"]);
+    plywood.ok(["pool", "trim"]);
+    assert_eq!(plywood.ok(["run", "--rm", "base", "echo", "works"]), "works");
+    plywood.sound();
 }

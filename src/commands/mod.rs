@@ -41,6 +41,7 @@ pub mod stats;
 pub mod stop;
 pub mod tag;
 pub mod tree;
+mod trim;
 pub mod try_file;
 pub mod umount;
 pub mod volume;

@@ -9,7 +9,7 @@ use plywood_store::record::{POOL_KEY, PoolDevices, PoolRecord};
 use plywood_store::{Driver, Store};
 
 use crate::cli::{DriverChoice, PoolGrowArgs, PoolInitArgs, PoolVerb};
-use crate::commands::Session;
+use crate::commands::{Session, trim};
 use crate::dm::assembly::{self, Options};
 use crate::dm::kernel::KernelPool;
 use crate::dm::pool::ThinPool;
@@ -33,7 +33,7 @@ pub fn run(verb: &PoolVerb, session: &Session) -> Outcome {
         PoolVerb::Init(args) => init(args, session),
         PoolVerb::Status => status(session),
         PoolVerb::Grow(args) => grow(args, session),
-        PoolVerb::Trim => trim(session),
+        PoolVerb::Trim => trim::run(session),
         PoolVerb::Check => check(session),
         PoolVerb::Repair(args) => super::pool_repair::run(args, session),
         PoolVerb::Detach => detach(session),
@@ -144,20 +144,6 @@ fn grow(args: &PoolGrowArgs, session: &Session) -> Outcome {
     }
     lock.done()?;
     show(session, &store, Some(&pool))
-}
-
-/// Gives the disk back what the pool's files hold of blocks that no volume has.
-fn trim(session: &Session) -> Outcome {
-    let store = thin_store(session)?;
-    let lock = store.exclusive()?;
-    let freed = assembly::trim(&store, &lock)?;
-    lock.done()?;
-    if session.output.is_json() {
-        session.output.json(&serde_json::json!({ "freed": freed }))?;
-    } else {
-        session.output.line(format!("{} given back", output::bytes(freed)))?;
-    }
-    Ok(OK)
 }
 
 fn check(session: &Session) -> Outcome {
