@@ -15,8 +15,8 @@ use plywood_store::{DiffId, Driver, Store};
 use serde::Serialize;
 
 use crate::cli::CommitArgs;
-use crate::commands::container::Hold;
 use crate::commands::freeze::Still;
+use crate::commands::hold::{self, Hold};
 use crate::commands::layer::{Committed, Writing};
 use crate::commands::room::Room;
 use crate::commands::{Host, Session, container, tag};
@@ -146,7 +146,7 @@ impl<'a> User<'a> {
             if let Some(still) = Still::take(store, container, pause)? {
                 return Ok(Self::Still(Box::new(still)));
             }
-            match container::hold(session, store, container) {
+            match hold::take(session, store, container) {
                 Ok(hold) => {
                     container::refuse_shown(store, container)?;
                     return Ok(Self::Held(hold));

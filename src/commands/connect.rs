@@ -14,7 +14,7 @@ use plywood_store::record::{ContainerRecord, ContainerState};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::commands::connection::Connection;
-use crate::commands::{Host, Session, container};
+use crate::commands::{Host, Session, container, hold};
 use crate::error::{Context, Error, Kind, Result, both};
 use crate::exec::ids::UserNamespace;
 use crate::exec::spec::{Network, Spec};
@@ -311,13 +311,13 @@ pub fn sweep(store: &Store) -> Result<()> {
             continue;
         }
         // Held: it is just being started, or ended.
-        let Some(hold) = container::try_hold(store, &id)? else {
+        let Some(hold) = hold::try_take(store, &id)? else {
             continue;
         };
         remove(store, &id)?;
         match found {
             Some(_) => drop(hold),
-            None => container::forget(store, &id, hold)?,
+            None => hold::forget(store, &id, hold)?,
         }
     }
     Ok(())

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use crate::cli::CpArgs;
 use crate::commands::live::{self, Live};
-use crate::commands::{Session, container, random_key};
+use crate::commands::{Session, container, hold, random_key};
 use crate::error::{Context, Error, Result, both};
 use crate::exec::ids::as_root_of;
 use crate::explain;
@@ -125,7 +125,7 @@ fn with_root(
             Ok(work(&Root::Container(root, users))?)
         }
         Err(record) => {
-            let _hold = container::hold(session, &host.store, &record)?;
+            let _hold = hold::take(session, &host.store, &record)?;
             container::refuse_shown(&host.store, &record)?;
             let mounted = host.snapshotter.mount(&record.id, access)?;
             let root = mounted.dir().try_clone_to_owned().context("copy", "a handle")?;

@@ -9,7 +9,7 @@ use plywood_store::layer::diff::{Change, ChangeKind, Everything, Options, Scope,
 use serde::Serialize;
 
 use crate::cli::DiffArgs;
-use crate::commands::{Host, Session, container, random_key, tag};
+use crate::commands::{Host, Session, container, hold, random_key, tag};
 use crate::error::{Error, Result, both};
 use crate::failure::{OK, Outcome};
 use crate::snapshot::Access;
@@ -61,7 +61,7 @@ pub fn run(args: &DiffArgs, session: &Session) -> Outcome {
 
 fn of_container(session: &Session, host: &Host, name: &str, each: &mut dyn FnMut(Change) -> Result<()>) -> Result<()> {
     let container = host.store.find_container(name)?;
-    let _hold = container::hold(session, &host.store, &container)?;
+    let _hold = hold::take(session, &host.store, &container)?;
     container::refuse_shown(&host.store, &container)?;
     let comparison = host.snapshotter.compare(&container.id)?;
     let parent = comparison.parent.as_ref();

@@ -2,7 +2,7 @@
 //!
 //! Who reads it has the flock `locks/still-<id>`, taken before it is frozen and gone after it is thawed. While
 //! that is held the container's plywood keeps its filesystem mounted ([`wait_for_release`]), and nobody else
-//! works on the container ([`container::try_hold`]). A killed reader leaves the file: the next command thaws the
+//! works on the container ([`hold::try_take`]). A killed reader leaves the file: the next command thaws the
 //! container that it names ([`sweep`]).
 
 use std::cell::Cell;
@@ -18,7 +18,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::commands::container::{self, Hold};
+use crate::commands::container;
+use crate::commands::hold::{self, Hold};
 use crate::commands::live::Live;
 use crate::error::{Context, Error, Kind, Result, both};
 use crate::exec::cgroup::Freezer;
@@ -187,7 +188,7 @@ fn file_name(id: &str) -> String {
 fn wait_for_lock(store: &Store, record: &ContainerRecord, signals: &HeldBack) -> Result<Hold> {
     let begun = Instant::now();
     loop {
-        if let Some(lock) = container::try_lock(store, &file_name(&record.id))? {
+        if let Some(lock) = hold::try_lock(store, &file_name(&record.id))? {
             return Ok(lock);
         }
         if begun.elapsed() > PATIENCE || signals.has_come() {
@@ -202,7 +203,7 @@ fn wait_for_lock(store: &Store, record: &ContainerRecord, signals: &HeldBack) ->
 }
 
 fn forget(store: &Store, id: &str, lock: Hold) -> Result<()> {
-    container::forget_lock(store, &file_name(id), lock)
+    hold::forget_lock(store, &file_name(id), lock)
 }
 
 /// The lock file of who reads the container, if there is one.
@@ -249,7 +250,7 @@ pub fn sweep(store: &Store) -> Result<Vec<String>> {
         let Some(id) = name.to_str().and_then(|name| name.strip_prefix(LOCK)) else {
             continue;
         };
-        let Some(lock) = container::try_lock(store, &file_name(id))? else {
+        let Some(lock) = hold::try_lock(store, &file_name(id))? else {
             continue;
         };
         let thawed = Freezer::of(&container::cgroup_name(store, id))

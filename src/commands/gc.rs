@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::cli::GcArgs;
-use crate::commands::{Session, collect, container, volume};
+use crate::commands::{Session, collect, hold, volume};
 use crate::failure::{OK, Outcome};
 use crate::output;
 
@@ -34,7 +34,7 @@ pub fn run(args: &GcArgs, session: &Session) -> Outcome {
         }
         Some(_) => {
             let host = session.host()?;
-            container::sweep_locks(&host.store)?;
+            hold::sweep_locks(&host.store)?;
             volume::sweep(&host.store)?;
             let garbage = collect::sweep(&host)?;
             recovered = host.snapshotter.recover()?;

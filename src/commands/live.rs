@@ -8,7 +8,7 @@ use plywood_store::record::{ContainerRecord, ContainerState};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::commands::{Host, Session, container};
+use crate::commands::{Host, Session, container, hold};
 use crate::error::{Context, Error, Kind, Result};
 use crate::exec::state;
 use crate::explain;
@@ -85,7 +85,7 @@ pub fn wait_for_end(store: &Store, id: &str, patience: Option<Duration>) -> Resu
     let begun = Instant::now();
     loop {
         // Without its record it has no lock file, and is not to be given one.
-        if store.containers.get(id)?.is_none() || container::try_hold(store, id)?.is_some() {
+        if store.containers.get(id)?.is_none() || hold::try_take(store, id)?.is_some() {
             return Ok(true);
         }
         if patience.is_some_and(|patience| begun.elapsed() >= patience) {

@@ -9,7 +9,7 @@ use plywood_store::reference::Reference;
 
 use crate::cli::{CommitArgs, DiffChoice, MergeArgs};
 use crate::commands::commit::{self, User};
-use crate::commands::{Host, Session, container};
+use crate::commands::{Host, Session, container, hold};
 use crate::error::{Error, Kind, Result};
 use crate::failure::Outcome;
 
@@ -24,7 +24,7 @@ pub fn run(args: &MergeArgs, session: &Session) -> Outcome {
     }
     let host = session.host()?;
     let container = host.store.find_container(&args.container)?;
-    let hold = container::hold(session, &host.store, &container)?;
+    let hold = hold::take(session, &host.store, &container)?;
     container::refuse_shown(&host.store, &container)?;
     require_store(&host, &container)?;
     let args = CommitArgs {

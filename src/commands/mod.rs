@@ -19,6 +19,7 @@ pub mod freeze;
 pub mod gc;
 mod hardening;
 pub mod history;
+pub mod hold;
 mod ids;
 pub mod images;
 pub mod import;

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::cli::RmArgs;
 use crate::commands::live::Live;
-use crate::commands::{Host, Session, connect, container, logs, stop, volume};
+use crate::commands::{Host, Session, connect, container, hold, logs, stop, volume};
 use crate::error::{Result, both};
 use crate::failure::{Each, Outcome};
 
@@ -56,7 +56,7 @@ fn remove(session: &Session, host: Option<&Host>, name: &str, force: bool) -> Re
     if force && let Ok(live) = Live::of(record.clone())? {
         stop::end(host, &live)?;
     }
-    let hold = container::hold(session, &host.store, &record)?;
+    let hold = hold::take(session, &host.store, &record)?;
     remove_held(host, &record.id, hold, passing(host, &record.id, true)?)?;
     Ok(Some(Removed {
         id: record.id,
@@ -81,7 +81,7 @@ pub fn passing(host: &Host, id: &str, lasts: bool) -> Result<Intent> {
 ///
 /// # Errors
 /// Where its snapshot or record cannot be removed; doing it again is safe.
-pub fn remove_held(host: &Host, id: &str, hold: container::Hold, intent: Intent) -> Result<()> {
+pub fn remove_held(host: &Host, id: &str, hold: hold::Hold, intent: Intent) -> Result<()> {
     match erase(host, id, hold) {
         Ok(()) => intent.done(),
         // Nothing has happened: the container stays.
@@ -91,7 +91,7 @@ pub fn remove_held(host: &Host, id: &str, hold: container::Hold, intent: Intent)
     }
 }
 
-fn erase(host: &Host, id: &str, hold: container::Hold) -> Result<()> {
+fn erase(host: &Host, id: &str, hold: hold::Hold) -> Result<()> {
     // The record goes last: until then the snapshot has an owner that can be found and removed again.
     connect::remove(&host.store, id)?;
     host.snapshotter.unmount_at(id)?;
@@ -102,7 +102,7 @@ fn erase(host: &Host, id: &str, hold: container::Hold) -> Result<()> {
     let lock = host.store.exclusive()?;
     host.store.containers.remove(&lock, id)?;
     lock.done()?;
-    container::forget(&host.store, id, hold)
+    hold::forget(&host.store, id, hold)
 }
 
 /// Removes the containers whose making or removal was cut short; a line for each.
@@ -124,7 +124,7 @@ pub fn take_up(host: &Host) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for (intent, id) in cut_short {
         // One that outlives its plywood for a moment is left to the next command.
-        let Some(hold) = container::try_hold(&host.store, &id)? else {
+        let Some(hold) = hold::try_take(&host.store, &id)? else {
             continue;
         };
         match erase(host, &id, hold).and_then(|()| intent.done()) {

@@ -6,7 +6,7 @@ use plywood_store::record::{ContainerRecord, ContainerState, ImageRecord, Record
 use crate::cli::{NetworkChoice, RunArgs, UsersChoice};
 use crate::commands::connection::Connection;
 use crate::commands::container::{self, before_command};
-use crate::commands::{Host, Session, connection, detach, ids, now, request, rm, tag};
+use crate::commands::{Host, Session, connection, detach, hold, ids, now, request, rm, tag};
 use crate::error::{Context, Error, Kind, Result, both};
 use crate::exec::attach::Wishes;
 use crate::exec::monitor::Monitor;
@@ -52,7 +52,7 @@ fn run_to_end(args: &RunArgs, session: &Session, id: &str, monitor: Option<&mut 
     let host = session.existing_host().map_err(before_command)?;
     let host = host.ok_or_else(|| before_command(tag::no_image(&args.image)))?;
     let (container, spec, passing) = create(args, &host, id, monitor.is_some()).map_err(before_command)?;
-    let hold = container::hold(session, &host.store, &container).map_err(before_command)?;
+    let hold = hold::take(session, &host.store, &container).map_err(before_command)?;
     let parent = parent_of(&host, &container);
     let passes = host.store.containers.is_passing(&container.id);
     let prepared = parent.and_then(|parent| match (args.cow, parent) {

@@ -4,7 +4,7 @@ use plywood_store::record::merge_key;
 
 use crate::cli::StartArgs;
 use crate::commands::container::{self, before_command};
-use crate::commands::{Session, detach, live};
+use crate::commands::{Session, detach, hold, live};
 use crate::exec::attach::Wishes;
 use crate::exec::monitor::Monitor;
 use crate::exec::spec::Spec;
@@ -40,7 +40,7 @@ pub fn run(args: &StartArgs, session: &Session) -> Outcome {
 fn run_to_end(session: &Session, id: &str, spec: &Spec, monitor: Option<&mut Monitor>) -> Outcome {
     let host = live::host(session, id).map_err(before_command)?;
     let found = host.store.find_container(id).map_err(before_command)?;
-    let hold = container::hold(session, &host.store, &found).map_err(before_command)?;
+    let hold = hold::take(session, &host.store, &found).map_err(before_command)?;
     // It may have been removed, or have run, between the look and the hold.
     let found = host.store.find_container(&found.id).map_err(before_command)?;
     container::refuse_shown(&host.store, &found).map_err(before_command)?;

@@ -12,7 +12,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::commands::live::Live;
-use crate::commands::{Host, Session, container, pool};
+use crate::commands::{Host, Session, hold, pool};
 use crate::dm::assembly;
 use crate::error::{Context, Kind, Result, both};
 use crate::explain::{quote, step};
@@ -71,7 +71,7 @@ pub(super) fn run(session: &Session) -> Outcome {
 
 /// An ended container that nobody works on.
 fn trim_ended(host: &Host, ended: &ContainerRecord) -> Result<()> {
-    let Some(_hold) = container::try_hold(&host.store, &ended.id)? else {
+    let Some(_hold) = hold::try_take(&host.store, &ended.id)? else {
         return Ok(());
     };
     let mounted = match host.snapshotter.mount(&ended.id, Access::ReadWrite) {
