@@ -14,6 +14,7 @@ mod cow;
 mod places;
 mod rebuild;
 mod recovery;
+mod removal;
 pub mod repair;
 mod transaction;
 
@@ -22,21 +23,21 @@ use std::sync::Arc;
 
 use plywood_store::intent::{Intent, ThinStep};
 use plywood_store::layer::diff::Everything;
-use plywood_store::lock::Exclusive;
 use plywood_store::record::{
-    LayerRecord, POOL_KEY, Phase, Place, PoolDevices, PoolRecord, Record, SnapshotRecord, key_is_valid,
+    LayerRecord, POOL_KEY, Phase, Place, PoolDevices, PoolRecord, SnapshotRecord, key_is_valid,
 };
-use plywood_store::{ChainId, Driver, Store, gc};
+use plywood_store::{ChainId, Driver, Store};
 
 use crate::dm::assembly;
 use crate::dm::classic::Status;
 use crate::dm::pool::ThinId;
-use crate::dm::volume::{Claim, Content, Part, Pool, lost};
+use crate::dm::volume::{Content, Part, Pool, lost};
 use crate::error::{Error, Kind, Result, both};
 use crate::snapshot::{
     Access, Comparison, Gauge, HeldBack, Mounted, NewLayer, Snapshotter, StackItem, Usage, User, shown,
 };
 
+use self::removal::forget;
 use self::transaction::Transaction;
 
 /// Of what nobody writes to.
@@ -191,37 +192,6 @@ impl Thin {
         };
         self.branch(&mut transaction, id_of(&live.place)?, frozen, place, held_back)?;
         transaction.finish()
-    }
-
-    /// Deletes the volume of a record that says *deleting*, and that record. False where somebody
-    /// else has done it before the volume was claimed.
-    fn erase(&self, claim: Claim) -> Result<bool> {
-        let id = claim.id();
-        if !self.is_going(id)? {
-            self.pool.forget(id)?;
-            return Ok(false);
-        }
-        self.pool.discard(&claim)?;
-        let mut transaction = self.begin()?;
-        let delete = |pool: &dyn Pool| pool.delete(id).map(drop);
-        transaction.step(ThinStep::Delete { id: id.get() }, delete, |store, lock, _| {
-            forget(store, lock, id)?;
-            self.pool.forget(id)
-        })?;
-        transaction.finish()?;
-        drop(claim);
-        Ok(true)
-    }
-
-    /// Whether a record says of this very volume that it is being deleted. A view's is not its own.
-    fn is_going(&self, id: ThinId) -> Result<bool> {
-        let going = |there: &Place, phase: Phase| there.volumes().contains(&id.get()) && phase == Phase::Deleting;
-        let snapshots = self.store.snapshots.list()?;
-        let layers = self.store.layers.list()?;
-        Ok(snapshots
-            .iter()
-            .any(|one| !one.read_only && going(&one.place, one.phase))
-            || layers.iter().any(|one| going(&one.place, one.phase)))
     }
 
     /// The same snapshot as before its volume was taken: what was removed meanwhile is not there any more.
@@ -420,55 +390,11 @@ impl Snapshotter for Thin {
     }
 
     fn remove(&self, key: &str) -> Result<()> {
-        let lock = self.store.exclusive()?;
-        let Some(snapshot) = self.recorded(key)? else {
-            return lock.done();
-        };
-        if let Some(target) = &snapshot.mounted_at
-            && shown::mounted_at(target)?.is_some()
-        {
-            return Err(
-                Error::new(Kind::InUse, format!("{key} is mounted at {}", target.display()))
-                    .hinted("plywood umount first"),
-            );
-        }
-        if snapshot.read_only {
-            self.store.snapshots.remove(&lock, key)?;
-            return lock.done();
-        }
-        let mut claims = Vec::new();
-        for id in snapshot.place.volumes() {
-            claims.push(self.pool.claim(thin_id(id)?)?);
-        }
-        self.store.snapshots.put(
-            &lock,
-            &SnapshotRecord {
-                phase: Phase::Deleting,
-                ..snapshot
-            },
-        )?;
-        lock.done()?;
-        claims.into_iter().try_for_each(|claim| self.erase(claim).map(drop))
+        self.remove_snapshot(key)
     }
 
     fn remove_layer(&self, chain: &ChainId) -> Result<()> {
-        let lock = self.store.exclusive()?;
-        let Some(layer) = self.store.layers.get(&chain.0.hex())? else {
-            return lock.done();
-        };
-        if let Some(user) = self.user_of(&lock, chain)? {
-            return Err(Error::new(Kind::InUse, format!("the layer {chain} is under {user}")));
-        }
-        let claim = self.pool.claim(id_of(&layer.place)?)?;
-        self.store.layers.put(
-            &lock,
-            &LayerRecord {
-                phase: Phase::Deleting,
-                ..layer
-            },
-        )?;
-        lock.done()?;
-        self.erase(claim).map(drop)
+        self.remove_layer_of(chain)
     }
 
     fn usage(&self, key: &str) -> Result<Usage> {
@@ -513,51 +439,6 @@ impl Snapshotter for Thin {
     fn verify(&self) -> Result<Vec<String>> {
         self.findings()
     }
-}
-
-impl Thin {
-    /// What stands on a layer, if anything that stays does.
-    fn user_of(&self, lock: &Exclusive, chain: &ChainId) -> Result<Option<String>> {
-        let stays = |parent: &Option<ChainId>, phase: Phase| parent.as_ref() == Some(chain) && phase == Phase::Ready;
-        if let Some(layer) = self
-            .store
-            .layers
-            .list()?
-            .into_iter()
-            .find(|layer| stays(&layer.parent, layer.phase))
-        {
-            return Ok(Some(format!("the layer {}", layer.chain_id)));
-        }
-        let snapshots = self.store.snapshots.list()?;
-        let user = snapshots
-            .into_iter()
-            .find(|snapshot| stays(&snapshot.parent, snapshot.phase));
-        match user {
-            Some(snapshot) => Ok(Some(format!("the snapshot {:?}", snapshot.key))),
-            None => gc::promised(&self.store, lock, chain),
-        }
-    }
-}
-
-/// Removes the records of a volume that is deleted. A snapshot that has another volume stays with that one.
-fn forget(store: &Store, lock: &Exclusive, id: ThinId) -> Result<()> {
-    for snapshot in store.snapshots.list()? {
-        let had = snapshot.place.volumes().contains(&id.get()) && !snapshot.read_only;
-        match snapshot.place.without(id.get()) {
-            Some(place) if had => store.snapshots.put(lock, &SnapshotRecord { place, ..snapshot })?,
-            None if snapshot.phase == Phase::Deleting && had => {
-                store.snapshots.remove(lock, &snapshot.key)?;
-            }
-            _ => {}
-        }
-    }
-    let place = Place::Thin(id.get());
-    for layer in store.layers.list()? {
-        if layer.place == place && layer.phase == Phase::Deleting {
-            store.layers.remove(lock, &layer.key())?;
-        }
-    }
-    Ok(())
 }
 
 fn new_snapshot(key: &str, parent: Option<&ChainId>, owner: Option<&Intent>) -> SnapshotRecord {
