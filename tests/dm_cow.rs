@@ -8,6 +8,7 @@
 
 mod common;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{Plywood, busybox_tar};
@@ -174,6 +175,11 @@ fn dm_a_merge_that_is_killed_goes_on_and_is_right() {
         merge.kill().unwrap();
         merge.wait().unwrap();
         killed += 1;
+        if plywood.json(["inspect", "base"])[0]["layers"].as_array().unwrap().len() == 2 {
+            // It had just moved the name.
+            done = true;
+            break;
+        }
         // Whatever moment it was: nobody sees a half merged tree, and what there is fits together.
         assert_eq!(
             plywood.ok(["run", "--rm", "base", "sh", "-c", "ls / | grep -c ^f || true"]),
@@ -191,10 +197,22 @@ fn dm_a_merge_that_is_killed_goes_on_and_is_right() {
 fn dm_what_a_killed_merge_left_goes_with_its_container() {
     let plywood = with_base_on_thin(&[]);
     let write = |name: &str| {
-        let script = "dd if=/dev/urandom of=/big bs=1M count=32 2>/dev/null; echo run >> /runs";
+        let script = "dd if=/dev/urandom of=/big bs=1M count=64 2>/dev/null; echo run >> /runs";
         plywood.ok(["run", "--cow", "--name", name, "base", "sh", "-c", script]);
         let mut merge = plywood.command(["merge", name]).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(600));
+        while !Command::new("dmsetup")
+            .arg("ls")
+            .output()
+            .unwrap()
+            .stdout
+            .windows(7)
+            .any(|name| name == b"-merge-")
+        {
+            assert!(
+                merge.try_wait().unwrap().is_none(),
+                "it has ended before it could be killed"
+            );
+        }
         merge.kill().unwrap();
         merge.wait().unwrap();
     };
