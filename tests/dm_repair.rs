@@ -364,7 +364,7 @@ fn dm_an_error_in_the_metadata_is_acknowledged_after_a_check() {
 
 /// A pool that one run can fill, with the image `base` in it.
 fn small_pool() -> Plywood {
-    let plywood = Plywood::new("thin");
+    let plywood = Plywood::new("thin").unwatched();
     plywood.ok(["pool", "init", "--data-size", "160M", "--volume-size", "256M"]);
     let base = plywood.beside("base.tar");
     busybox_tar(&base);

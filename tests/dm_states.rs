@@ -104,7 +104,7 @@ fn is_well(plywood: &Plywood) {
 
 #[test]
 fn dm_a_full_pool_is_named_and_growing_is_the_way_out() {
-    let plywood = Plywood::new("thin");
+    let plywood = Plywood::new("thin").unwatched();
     plywood.ok(["pool", "init", "--data-size", "128M", "--volume-size", "256M"]);
     let base = plywood.beside("base.tar");
     busybox_tar(&base);
@@ -177,7 +177,7 @@ fn dm_a_pool_that_somebody_made_read_only_is_named() {
 
 #[test]
 fn dm_a_pool_without_room_for_metadata_is_named_and_growing_is_the_way_out() {
-    let plywood = Plywood::new("thin");
+    let plywood = Plywood::new("thin").unwatched();
     plywood.ok([
         "pool",
         "init",
