@@ -26,7 +26,7 @@ pub fn prepare(plywood: &Plywood, model: &mut Model) -> Vec<Archive> {
     small_tar(&other, "other");
     let base = base.to_str().expect("UTF-8").to_owned();
     let other = other.to_str().expect("UTF-8").to_owned();
-    if plywood.driver() == "thin" {
+    if plywood.driver() == "thin" && !plywood.root().join("pool/metadata").exists() {
         plywood.ok(["pool", "init", "--data-size", "4G", "--volume-size", "1G"]);
     }
     let mut archives = Vec::new();

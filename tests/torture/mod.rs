@@ -4,6 +4,7 @@
 //! - [`killer`] ends a command after a random time, [`stepper`] after the n-th system call of its processes.
 //! - [`checker`]: what must hold after any end; [`leaks`] is its census of what may be left.
 //! - [`crowd`]: many stories at a time.
+//! - [`write_log`]: what dm-log-writes has logged, replayed.
 //!
 //! A rig is a root with a story. [`Rig::kill_at_random`] plays and checks; a test that ends its verbs in another
 //! way calls [`Rig::check`] itself. Environment: `PLYWOOD_TEST_SEED` plays a run again,
@@ -26,6 +27,7 @@ pub mod killer;
 pub mod leaks;
 pub mod stepper;
 pub mod story;
+pub mod write_log;
 
 use std::path::Path;
 use std::process::{Command, ExitStatus};
@@ -117,6 +119,11 @@ impl Budget {
         }
         self.done += 1;
         Some(self.done)
+    }
+
+    /// Whether [`Budget::next`] would give another round.
+    pub fn more(&self) -> bool {
+        self.done < self.rounds && self.lasts()
     }
 
     /// How much time is left of a number of seconds.

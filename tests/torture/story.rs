@@ -153,6 +153,18 @@ impl Verb {
         )
     }
 
+    /// `run --cow`.
+    pub fn run_cow(image: &str, container: &str, number: u64) -> Self {
+        let mut verb = Self::run(image, container, number);
+        verb.args.insert(1, "--cow".to_owned());
+        verb
+    }
+
+    /// `merge`, of a `--cow` container of the image with this name.
+    pub fn merge(container: &str, name: &str) -> Self {
+        Self::moving(&["merge", container], name, Fate::Commit(container.to_owned()))
+    }
+
     /// `run --rm`.
     pub fn passing(image: &str, container: &str, number: u64) -> Self {
         let edit = edit(number);

@@ -1,0 +1,354 @@
+//! The power goes at any flush of a disk that keeps nothing else. In the guest.
+//!
+//! Everything lies on one ext4 over dm-log-writes: records, index, the pool's metadata and its data. So one log has
+//! one order of all writes. Verbs run, and each that has returned 0 leaves a mark in the log. Then the log is
+//! written again, entry by entry, over the disk as it was; at drawn flushes, and with any of the writes after them,
+//! a classic snapshot of that is mounted as the root of a machine that has just started, and the checker of the
+//! torture rig has its turn: all that was acknowledged before is there.
+//!
+//! `make torture` runs more of it (docs/testing.md).
+
+mod common;
+mod torture;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::Plywood;
+use common::edits::Dice;
+use nix::mount::{MsFlags, mount, umount};
+use torture::story::{KEEP, Model, Verb};
+use torture::write_log::Log;
+use torture::{Budget, End, Rig, enter_private_namespace, number, seed};
+
+/// Bytes of the disk.
+const DISK: u64 = 768 << 20;
+/// Verbs in one log, and how many moments of it are looked at.
+const VERBS: usize = 4;
+const POINTS: usize = 6;
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// One disk with its log, and what comes out of that.
+struct Disk {
+    folder: tempfile::TempDir,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let disk = Self {
+            folder: tempfile::tempdir().expect("a folder"),
+        };
+        std::fs::create_dir(disk.root()).expect("a folder");
+        disk.shell(
+            "truncate -s $size disk cow; mkfs.ext4 -q -F -E nodiscard disk; mount -o loop disk root; rmdir root/*",
+        );
+        disk
+    }
+
+    fn root(&self) -> PathBuf {
+        self.path("root")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs a script in the disk's folder.
+    fn shell(&self, script: &str) -> String {
+        let mut sh = Command::new("sh");
+        sh.args(["-ec", script]).current_dir(self.folder.path());
+        let sectors = DISK / 512;
+        sh.env("size", DISK.to_string()).env("sectors", sectors.to_string());
+        let output = sh.output().expect("a shell");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}: {told}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// From here on every write is logged.
+    fn begin(&self) {
+        self.shell(
+            "rm -f log; truncate -s 6G log
+             dmsetup create torture-logged --table \
+                 \"0 $sectors log-writes $(losetup -f --show disk) $(losetup -f --show log)\"",
+        );
+        self.mount("/dev/mapper/torture-logged");
+    }
+
+    fn mark(&self, number: usize) {
+        self.shell(&format!("dmsetup message torture-logged 0 mark {number}"));
+    }
+
+    fn end(&self) -> Log {
+        self.unmount();
+        self.shell("dmsetup remove --retry torture-logged; losetup -j disk -O NAME -n | xargs losetup -d; losetup -j log -O NAME -n | xargs losetup -d");
+        Log::read(&self.path("log"))
+    }
+
+    fn mount(&self, device: &str) {
+        mount(Some(device), &self.root(), Some("ext4"), MsFlags::empty(), None::<&str>).expect("the disk mounts");
+    }
+
+    /// A container's tree of mounts goes a moment after its last process.
+    fn unmount(&self) {
+        let since = Instant::now();
+        while let Err(error) = umount(&self.root()) {
+            assert!(
+                since.elapsed() < Duration::from_secs(10),
+                "unmounting the disk: {error}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The machine starts with the disk as it was written again, and what else the cut has kept; what it writes is
+    /// thrown away.
+    fn start(&self, log: &Log, done: usize, dice: &mut Dice) {
+        self.shell(
+            "dmsetup create torture-view --table \"0 $sectors snapshot $(cat replayed.loop) $(cat cow.loop) N 8\"",
+        );
+        let view = File::options().write(true).open("/dev/mapper/torture-view");
+        let view = view.expect("the snapshot");
+        let keeps = dice.below(3);
+        for entry in log.unsettled(done) {
+            if dice.below(4) < keeps {
+                log.apply(entry, &view);
+            }
+        }
+        view.sync_all().expect("a sync");
+        drop(view);
+        let boot = self.path("boot_id");
+        let id = format!("{:08x}-0000-4000-8000-{:012x}\n", dice.below(1 << 30), done);
+        std::fs::write(&boot, id).expect("a file");
+        mount(Some(&boot), BOOT_ID, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("another boot");
+        self.mount("/dev/mapper/torture-view");
+    }
+
+    fn stop(&self) {
+        self.unmount();
+        umount(BOOT_ID).expect("this boot");
+        self.shell("dmsetup remove --retry torture-view");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // After a failure anything may be left.
+        self.shell(
+            "umount root 2>/dev/null || umount -l root 2>/dev/null || true
+             for name in torture-view torture-logged; do dmsetup remove --retry $name 2>/dev/null || true; done
+             for file in disk log replayed cow; do losetup -j $file -O NAME -n | xargs -r losetup -d; done",
+        );
+    }
+}
+
+/// What was acknowledged by a mark, and what came after it.
+struct Moment {
+    model: Model,
+    next: Verb,
+}
+
+/// What the story's container is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writable {
+    None,
+    Plain,
+    Cow,
+    Merged,
+}
+
+struct Machine {
+    // Before the disk it lies on.
+    rig: Rig,
+    disk: Disk,
+    writable: Writable,
+    count: u64,
+}
+
+impl Machine {
+    fn new(driver: &'static str, seed: u64) -> Self {
+        enter_private_namespace();
+        let disk = Disk::new();
+        let plywood = Plywood::at(disk.folder.path(), driver);
+        if driver == "thin" {
+            plywood.ok(["pool", "init", "--data-size", "128M", "--volume-size", "128M"]);
+        }
+        let mut rig = Rig::new(plywood, seed);
+        rig.tree_is_as_ever(&rig.model.names[KEEP].clone());
+        let machine = Self {
+            rig,
+            disk,
+            writable: Writable::None,
+            count: 0,
+        };
+        machine.detach();
+        machine.disk.unmount();
+        machine.disk.shell(
+            "cp --sparse=always disk replayed
+             for file in replayed cow; do losetup -f --show $file > $file.loop; done",
+        );
+        machine
+    }
+
+    fn detach(&self) {
+        if self.rig.plywood.driver() == "thin" {
+            self.rig.plywood.ok(["pool", "detach"]);
+        }
+    }
+
+    fn draw(&mut self) -> Verb {
+        self.count += 1;
+        let (rig, count) = (&mut self.rig, self.count);
+        let name = format!("n{}:1", rig.dice.below(3));
+        let cow_of = rig.model.names.keys().find(|name| *name != KEEP).cloned();
+        let can_cow = rig.plywood.driver() == "thin";
+        loop {
+            return match (rig.dice.below(9), self.writable, &cow_of) {
+                (0 | 1, ..) => Verb::import(&rig.story.archives()[rig.dice.below(7)], &name),
+                (2, ..) => Verb::tag(KEEP, &rig.model.names[KEEP], &name),
+                (3, Writable::None, _) if rig.model.names.contains_key(&name) => Verb::rmi(&name),
+                (4, ..) => Verb::plain(&["gc"]),
+                (5, Writable::None, _) => {
+                    self.writable = Writable::Plain;
+                    Verb::run(KEEP, "c0", count)
+                }
+                (6 | 7, Writable::None, Some(image)) if can_cow => {
+                    self.writable = Writable::Cow;
+                    Verb::run_cow(image, "c0", count)
+                }
+                (5 | 6, Writable::Plain | Writable::Cow, _) => Verb::commit("c0", "committed:1"),
+                (7.., Writable::Cow, _) => {
+                    let containers = &rig.plywood.json(["inspect", "c0"]);
+                    let image = containers[0]["image"].as_str().expect("an id").to_owned();
+                    let name = rig.model.names.iter().find(|(name, id)| **id == image && *name != KEEP);
+                    let Some((name, _)) = name else { continue };
+                    self.writable = Writable::Merged;
+                    Verb::merge("c0", name)
+                }
+                (8, Writable::Plain, _) | (7 | 8, Writable::Merged, _) => {
+                    self.writable = Writable::None;
+                    Verb::rm("c0")
+                }
+                _ => continue,
+            };
+        }
+    }
+
+    /// Plays verbs; gives the moments of their marks, and the log.
+    fn play(&mut self) -> (Vec<Moment>, Log) {
+        self.disk.begin();
+        let mut moments = Vec::new();
+        for number in 0..VERBS {
+            let verb = self.draw();
+            println!("{number}: {verb}");
+            moments.push(Moment {
+                model: self.rig.model.clone(),
+                next: verb.clone(),
+            });
+            let end = End::run(&mut self.rig.plywood.command(&verb.args));
+            assert!(matches!(end, End::Done(_)), "{verb}: {end:?}");
+            self.disk.mark(number + 1);
+            self.rig.settle(&verb, &end);
+            for id in self.rig.model.names.clone().into_values() {
+                if !self.rig.model.trees.contains_key(&id) {
+                    self.rig.tree_is_as_ever(&id);
+                }
+            }
+        }
+        moments.push(Moment {
+            model: self.rig.model.clone(),
+            next: Verb::plain(&["gc"]),
+        });
+        self.detach();
+        (moments, self.disk.end())
+    }
+
+    /// Plays, then cuts the power at drawn flushes.
+    fn session(&mut self, budget: &mut Budget, told: &mut Told) {
+        let (moments, log) = self.play();
+        let flushes: Vec<usize> = (0..log.entries.len())
+            .filter(|at| log.entries[*at].is_barrier())
+            .collect();
+        let points: BTreeSet<usize> = (0..POINTS)
+            .map(|_| flushes[self.rig.dice.below(flushes.len())])
+            .collect();
+        let replayed = File::options()
+            .write(true)
+            .open(self.disk.path("replayed"))
+            .expect("the copy");
+        let mut marks = 0;
+        for (at, entry) in log.entries.iter().enumerate() {
+            log.apply(entry, &replayed);
+            marks += usize::from(entry.mark.as_ref().is_some_and(|mark| mark.parse::<usize>().is_ok()));
+            if points.contains(&at) && budget.next().is_some() {
+                println!("cut after entry {at} of {}, after {marks} verbs", log.entries.len());
+                self.disk.start(&log, at + 1, &mut self.rig.dice);
+                self.check(&moments[marks]);
+                self.disk.stop();
+                told.points += 1;
+            }
+        }
+        assert_eq!(marks, VERBS, "a mark for each verb");
+        drop(replayed);
+        self.disk.shell("cmp disk replayed");
+        self.rig.model = Model {
+            trees: std::mem::take(&mut self.rig.model.trees),
+            ..moments[VERBS].model.clone()
+        };
+        told.verbs += VERBS;
+        told.entries += log.entries.len();
+        told.flushes += flushes.len();
+    }
+
+    /// All that was acknowledged before is there, and what was under way is done or not.
+    fn check(&mut self, moment: &Moment) {
+        let trees = std::mem::take(&mut self.rig.model.trees);
+        self.rig.model = Model {
+            trees,
+            ..moment.model.clone()
+        };
+        self.rig.check_any(&moment.next, &End::Killed);
+        self.rig.check_all();
+        self.detach();
+    }
+}
+
+#[derive(Default)]
+struct Told {
+    verbs: usize,
+    entries: usize,
+    flushes: usize,
+    points: u64,
+}
+
+fn cut(driver: &'static str) {
+    let seed = seed();
+    let mut machine = Machine::new(driver, seed);
+    let mut budget = Budget::rounds(number("PLYWOOD_TEST_ROUNDS").unwrap_or(POINTS as u64));
+    let mut told = Told::default();
+    while budget.more() {
+        machine.session(&mut budget, &mut told);
+    }
+    let Told {
+        verbs,
+        entries,
+        flushes,
+        points,
+    } = told;
+    println!(
+        "torture: {driver}, power cut at {points} of {flushes} flushes in a log of {entries} writes of {verbs} verbs"
+    );
+}
+
+#[test]
+fn dm_what_was_acknowledged_survives_a_cut_at_any_flush_on_thin() {
+    cut("thin");
+}
+
+#[test]
+fn dm_what_was_acknowledged_survives_a_cut_at_any_flush_on_overlay() {
+    cut("overlay");
+}
