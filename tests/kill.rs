@@ -1,5 +1,5 @@
 //! SIGKILL of every verb that changes something, on the overlay driver: at random moments, and after each
-//! single system call of each of its processes. Needs root.
+//! single system call of each of its processes. Then of the command that takes up what it has left. Needs root.
 //!
 //! `make torture` runs more of it (docs/testing.md).
 
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use common::{Plywood, own_network};
-use torture::stepper::{Victim, step};
+use torture::stepper::{Stepped, Victim, step};
 use torture::story::{KEEP, Verb};
 use torture::{Budget, End, Rig, number, seed};
 
@@ -165,6 +165,9 @@ fn forget(rig: &mut Rig, name: &str) {
     rig.plywood.ok(["gc"]);
 }
 
+/// Who dies, in turn.
+const VICTIMS: [Victim; 3] = [Victim::All, Victim::First, Victim::Caller];
+
 /// Kills a scene's verb after its `first` call, then each `stride`-th, until it has no more; gives the number
 /// of kills and the calls, by process and number, after which they came.
 fn step_through(
@@ -174,7 +177,6 @@ fn step_through(
     stride: u64,
     budget: &Budget,
 ) -> (u64, BTreeSet<(usize, u64)>) {
-    const VICTIMS: [Victim; 3] = [Victim::All, Victim::First, Victim::Caller];
     let (mut kills, mut points) = (0, BTreeSet::new());
     for nth in (first..).step_by(usize::try_from(stride).expect("a stride")) {
         (scene.prepare)(rig);
@@ -232,4 +234,62 @@ fn a_kill_after_any_system_call_loses_nothing() {
         );
         assert!(*kills > 0, "{scene}");
     }
+}
+
+/// How many system calls each word makes, as far as was seen.
+#[derive(Default)]
+struct Calls(BTreeMap<String, u64>);
+
+impl Calls {
+    /// Kills a verb after one of its calls.
+    fn step(&mut self, rig: &mut Rig, verb: &Verb, victim: Victim) -> Stepped {
+        let known = self.0.entry(verb.word().to_owned()).or_insert(4000);
+        let nth = 1 + rig.dice.below(usize::try_from(*known).expect("a number")) as u64;
+        let command = rig.plywood.command(&verb.args);
+        let stepped = step(&command, nth, victim, &rig.plywood.beside("output"));
+        println!("{verb} after call {nth}, {victim:?}: {:?}", stepped.struck);
+        if stepped.struck.is_none() {
+            *known = stepped.calls;
+        }
+        stepped
+    }
+}
+
+#[test]
+fn a_kill_in_the_recovery_from_a_kill_loses_nothing() {
+    let mut rig = Rig::new(root(), seed());
+    let mut budget = Budget::rounds(40);
+    let (mut calls, mut once, mut twice) = (Calls::default(), 0, 0);
+    while let Some(round) = budget.next() {
+        let scene = &SCENES[usize::try_from(round).expect("a round") % SCENES.len()];
+        if !rig.model.names.contains_key(KEEP) {
+            // Its import was killed.
+            let import = Verb::import(&rig.story.archives()[0], KEEP);
+            play(&mut rig, &import);
+        }
+        (scene.prepare)(&mut rig);
+        let mut verb = (scene.verb)(&rig);
+        let victim = VICTIMS[rig.dice.below(VICTIMS.len())];
+        let first = calls.step(&mut rig, &verb, victim);
+        once += u64::from(first.struck.is_some());
+        if first.struck.is_some() {
+            let mut struck = false;
+            let victim = VICTIMS[rig.dice.below(VICTIMS.len())];
+            let end = rig.kill_the_recovery(&mut verb, |rig, next| {
+                let stepped = calls.step(rig, next, victim);
+                struck = stepped.struck.is_some();
+                stepped.end
+            });
+            assert!(
+                struck || matches!(end, End::Done(_)),
+                "the recovery from {}: {end:?}",
+                scene.name
+            );
+            twice += u64::from(struck);
+        }
+        rig.check_any(&verb, &first.end);
+    }
+    rig.check_all();
+    println!("torture: overlay, {once} verbs killed after a system call, {twice} recoveries from them killed too");
+    assert!(twice > 0);
 }

@@ -153,22 +153,36 @@ impl Rig {
         }
     }
 
+    /// Any command that changes nothing which is acknowledged.
+    fn ordinary(&mut self) -> Verb {
+        // Not every verb takes up what was left, and the root may be younger than its first image.
+        if !self.model.names.contains_key(KEEP) {
+            return Verb::plain(&["gc"]);
+        }
+        match self.dice.below(5) {
+            0 => Verb::plain(&["gc"]),
+            1 => Verb::passing(KEEP, "next", 0),
+            2 => Verb::plain(&["tag", KEEP, KEEP]),
+            3 => Verb::plain(&["diff", KEEP, KEEP]),
+            _ => Verb::plain(&["check", "--rebuild"]),
+        }
+    }
+
+    /// The next command after a kill is ended too, by `strike`, while it takes up what was left. Gives its end; what
+    /// it may have changed is added to `verb`.
+    pub fn kill_the_recovery(&mut self, verb: &mut Verb, strike: impl FnOnce(&mut Self, &Verb) -> End) -> End {
+        self.nobody_is_left(verb);
+        let next = self.ordinary();
+        let end = strike(self, &next);
+        verb.containers.extend(next.containers);
+        end
+    }
+
     /// Any will do; a killed `mount` is undone like one that was not.
     fn the_next_command_succeeds(&mut self, verb: &Verb) {
-        let ordinary: [&[&str]; 5] = [
-            &["gc"],
-            &["run", "--rm", KEEP, "true"],
-            &["tag", KEEP, KEEP],
-            &["diff", KEEP, KEEP],
-            &["check", "--rebuild"],
-        ];
-        let next = ordinary[self.dice.below(ordinary.len())];
-        // Not every verb takes up what was left, and the root may be younger than its first image.
-        let is_made = self.model.names.contains_key(KEEP);
-        let end = self
-            .killer
-            .finish(self.plywood.command(if is_made { next } else { ordinary[0] }));
-        assert!(matches!(end, End::Done(_)), "{next:?} after {verb}: {end:?}");
+        let next = self.ordinary();
+        let end = self.killer.finish(self.plywood.command(&next.args));
+        assert!(matches!(end, End::Done(_)), "{next} after {verb}: {end:?}");
         let end = self.killer.finish(self.plywood.command(["umount", "--all"]));
         assert!(matches!(end, End::Done(_)), "umount after {verb}: {end:?}");
     }

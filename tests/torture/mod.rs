@@ -173,35 +173,55 @@ impl Rig {
         rig
     }
 
-    /// Plays verbs, each killed at a random moment unless it is done before, until so many were killed.
+    /// Plays verbs, each killed at a random moment unless it is done before, until so many were killed. After every
+    /// second kill the command that takes up what was left is killed too.
     pub fn kill_at_random(&mut self, kills: u64) {
         self.story.live = true;
         let mut budget = Budget::rounds(kills);
-        let (mut killed, mut done) = (0, 0);
+        let (mut killed, mut done, mut twice) = (0, 0, 0);
         while budget.next().is_some() {
             let too_late = done + TOO_LATE;
-            while self.round() != End::Killed {
-                done += 1;
+            let recovered = loop {
+                match self.round() {
+                    (End::Killed, recovered) => break recovered,
+                    _ => done += 1,
+                }
                 assert!(done < too_late, "the kills come too late");
-            }
+            };
             killed += 1;
+            twice += u64::from(recovered == Some(End::Killed));
         }
         self.check_all();
         println!(
-            "torture: {}, {killed} random verbs killed, {done} done before",
+            "torture: {}, {killed} random verbs killed, {done} done before; {twice} recoveries from them killed too",
             self.plywood.driver()
         );
     }
 
-    /// One verb, killed at a random moment unless it is done before, and the check after it.
-    fn round(&mut self) -> End {
-        let verb = self.story.next(&self.model);
+    /// One verb, killed at a random moment unless it is done before, and the check after it. Gives the end of the
+    /// recovery too, where that was struck.
+    fn round(&mut self) -> (End, Option<End>) {
+        let mut verb = self.story.next(&self.model);
         self.before(&verb);
-        let end = self
-            .killer
-            .strike(self.plywood.command(&verb.args), &verb, &mut self.dice);
-        println!("{verb}: {}", if end == End::Killed { "killed" } else { "ended" });
+        let end = self.strike(&verb);
+        let mut recovered = None;
+        if end == End::Killed && self.dice.below(2) == 0 {
+            let second = self.kill_the_recovery(&mut verb, Self::strike);
+            assert!(
+                !matches!(second, End::Refused(_)),
+                "the recovery from {verb}: {second:?}"
+            );
+            recovered = Some(second);
+        }
         self.check(&verb, &end);
+        (end, recovered)
+    }
+
+    /// A verb, killed at a random moment unless it is done before.
+    fn strike(&mut self, verb: &Verb) -> End {
+        let command = self.plywood.command(&verb.args);
+        let end = self.killer.strike(command, verb, &mut self.dice);
+        println!("{verb}: {}", if end == End::Killed { "killed" } else { "ended" });
         end
     }
 

@@ -35,6 +35,8 @@ pub struct Stepped {
     /// The call after which it struck: which process or thread made it, counted from the first, and its number.
     /// None where everything had ended before.
     pub struck: Option<(usize, u64)>,
+    /// The calls that had returned until then, or until the end.
+    pub calls: u64,
 }
 
 /// What outlives its kill for so long would stay.
@@ -69,6 +71,7 @@ pub fn step(command: &Command, nth: u64, victim: Victim, output: &Path) -> Stepp
     Stepped {
         end: End::of(status, &read(&out), &read(&err)),
         struck: steps.struck,
+        calls: steps.count,
     }
 }
 
