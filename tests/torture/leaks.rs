@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use plywood_store::record::Place;
 use serde_json::Value;
 
 use crate::common::Plywood;
@@ -266,9 +267,10 @@ fn devices(plywood: &Plywood) -> Vec<String> {
 
 /// The volumes that the records name.
 fn thin_ids(root: &Path) -> BTreeSet<u64> {
-    let place = |record: &Value| record["place"]["thin"].as_u64();
-    let mut ids: BTreeSet<u64> = records(root, "layers").iter().filter_map(place).collect();
-    ids.extend(records(root, "snapshots").iter().filter_map(place));
+    let kinds = ["layers", "snapshots"];
+    let places = kinds.into_iter().flat_map(|kind| records(root, kind));
+    let places = places.map(|record| serde_json::from_value::<Place>(record["place"].clone()).expect("a place"));
+    let mut ids: BTreeSet<u64> = places.flat_map(|place| place.volumes()).map(u64::from).collect();
     ids.extend(
         records(root, "pool")
             .iter()
