@@ -286,7 +286,7 @@ impl Machine {
             if points.contains(&at) && budget.next().is_some() {
                 println!("cut after entry {at} of {}, after {marks} verbs", log.entries.len());
                 self.disk.start(&log, at + 1, &mut self.rig.dice);
-                self.check(&moments[marks]);
+                self.check(&moments[marks], moments.get(marks + 1));
                 self.disk.stop();
                 told.points += 1;
             }
@@ -304,15 +304,31 @@ impl Machine {
     }
 
     /// All that was acknowledged before is there, and what was under way is done or not.
-    fn check(&mut self, moment: &Moment) {
+    fn check(&mut self, moment: &Moment, after: Option<&Moment>) {
         let trees = std::mem::take(&mut self.rig.model.trees);
         self.rig.model = Model {
             trees,
             ..moment.model.clone()
         };
         self.rig.check_any(&moment.next, &End::Killed);
+        if let Some(after) = after.filter(|_| moment.next.word() == "merge") {
+            self.merge_again(moment, after);
+        }
         self.rig.check_all();
         self.detach();
+    }
+}
+
+impl Machine {
+    /// A merge that was cut short goes on when it is given again, and makes the same image.
+    fn merge_again(&mut self, before: &Moment, after: &Moment) {
+        let verb = &before.next;
+        if self.rig.model.names == before.model.names {
+            let end = End::run(&mut self.rig.plywood.command(&verb.args));
+            assert!(matches!(end, End::Done(_)), "{verb} again: {end:?}");
+            self.rig.settle(verb, &end);
+        }
+        assert_eq!(self.rig.model.names, after.model.names, "{verb}, cut short");
     }
 }
 

@@ -123,7 +123,10 @@ pub fn census(plywood: &Plywood) -> Vec<String> {
     }
     let containers: BTreeSet<String> = keys(&root, "containers");
     let snapshots = keys(&root, "snapshots");
-    left.extend(snapshots.difference(&containers).map(|key| format!("snapshot {key}")));
+    // A merge that was cut short goes on when it is given again.
+    let has_owner = |key: &&String| containers.contains(key.trim_end_matches(".merge"));
+    let strange = snapshots.iter().filter(|key| !has_owner(key));
+    left.extend(strange.map(|key| format!("snapshot {key}")));
     let locks = names(&root.join("locks")).into_iter();
     left.extend(locks.filter(|lock| !containers.contains(lock.trim_start_matches("container-"))));
     left.extend(mounts(&root));
