@@ -160,9 +160,13 @@ impl Verb {
         verb
     }
 
-    /// `merge`, of a `--cow` container of the image with this name.
+    /// `merge`, of a `--cow` container of the image with this name: the same image as its commit.
     pub fn merge(container: &str, name: &str) -> Self {
-        Self::moving(&["merge", container], name, Fate::Commit(container.to_owned()))
+        Self::moving(
+            &["merge", "-m", "a commit", container],
+            name,
+            Fate::Commit(container.to_owned()),
+        )
     }
 
     /// `run --rm`.
