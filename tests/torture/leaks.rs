@@ -244,6 +244,15 @@ fn devices(plywood: &Plywood) -> Vec<String> {
             .filter(|name| !is_needed(name))
             .map(|name| format!("pool/volumes/{name}")),
     );
+    if !left.is_empty() {
+        // The pool could not be taken out: who has them says more.
+        let every = "/proc/[0-9]*";
+        let script = format!("dmsetup info -c; grep -l plywood-{uuid} {every}/mountinfo; ps -ef; dmesg | tail");
+        let said = Command::new("sh").args(["-c", &script]).output().expect("sh").stdout;
+        left.extend(users(&root));
+        left.push(String::from_utf8_lossy(&said).into_owned());
+        return left;
+    }
     plywood.ok(["pool", "detach"]);
     for (tool, args) in [("dmsetup", vec!["ls"]), ("losetup", vec!["-a"])] {
         let lines = output(tool, &args);

@@ -4,7 +4,7 @@
 //! - [`killer`] ends a command after a random time, [`stepper`] after the n-th system call of its processes.
 //! - [`checker`]: what must hold after any end; [`leaks`] is its census of what may be left.
 //! - [`crowd`]: many stories at a time.
-//! - [`write_log`]: what dm-log-writes has logged, replayed.
+//! - [`logged_disk`]: a disk whose power goes at any flush; [`write_log`] replays it.
 //!
 //! A rig is a root with a story. [`Rig::kill_at_random`] plays and checks; a test that ends its verbs in another
 //! way calls [`Rig::check`] itself. Environment: `PLYWOOD_TEST_SEED` plays a run again,
@@ -25,6 +25,7 @@ pub mod checker;
 pub mod crowd;
 pub mod killer;
 pub mod leaks;
+pub mod logged_disk;
 pub mod stepper;
 pub mod story;
 pub mod write_log;
