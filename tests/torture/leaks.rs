@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use crate::common::Plywood;
 
-/// Processes, other than this one, that have something of the root open, mounted, or as their own root.
+/// Processes, other than this one, that have something of the root open, mounted, as their own root, or on their
+/// command line.
 pub fn users(root: &Path) -> Vec<String> {
     let marks = marks(root);
     let mut seen = BTreeSet::new();
@@ -33,8 +34,12 @@ pub fn users(root: &Path) -> Vec<String> {
             let table = std::fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
             why.extend(mentions(&table, &marks));
         }
+        let words = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default();
+        // One that has only begun has nothing open yet.
+        if words.contains(&format!("{}\0", root.display())) {
+            why.push("its command line".to_owned());
+        }
         if !why.is_empty() {
-            let words = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default();
             found.push(format!("{pid} ({}): {}", words.replace('\0', " "), why.join(", ")));
         }
     }
