@@ -22,7 +22,7 @@ use torture::{Budget, End, Rig, enter_private_namespace, number, seed};
 
 /// Verbs in one log, and how many moments of it are looked at.
 const VERBS: usize = 4;
-const POINTS: usize = 6;
+const POINTS: usize = 4;
 
 /// What was acknowledged by a mark, and what came after it.
 struct Moment {
