@@ -111,12 +111,16 @@ pub fn run(
     };
     let began = !outcome.as_ref().is_err_and(exec::Error::is_before_command);
     let releasing = connected.release(host, &container.id);
-    let outcome = finish(host, &ended, outcome, mounted.close());
+    let closed = mounted.close();
+    // The record names the endpoint until that is gone: a killed plywood's rules are found by it.
+    let released = releasing.done();
+    let last = if released.is_ok() { &ended } else { &running };
+    let outcome = finish(host, last, outcome, closed);
     let outcome = match stopped {
         Some(error) => outcome.and(Err(before_command(error))),
         None => outcome,
     };
-    if let Err(error) = releasing.done() {
+    if let Err(error) = released {
         session.output.note(format!("{error}; the next command tries again"));
     }
     Ended { outcome, began }

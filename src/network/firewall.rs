@@ -27,6 +27,7 @@ use super::subnet::Subnet;
 use super::{BRIDGE, sysctl};
 use crate::error::{Context, Error, Kind, Result};
 use crate::explain;
+use crate::sys::with_parent::ends_with_parent;
 
 /// nft(8).
 pub const PROGRAM: &str = "nft";
@@ -244,14 +245,14 @@ fn nft(commands: &str) -> Result<String> {
     let path = find().ok_or_else(|| {
         Error::not_found(format!("the program {PROGRAM} is missing")).hinted(format!("apt-get install {PACKAGE}"))
     })?;
-    let started = Command::new(path)
-        .args(["-f", "-"])
-        .env_clear()
-        .env("LC_ALL", "C")
+    let mut command = Command::new(path);
+    command.args(["-f", "-"]).env_clear().env("LC_ALL", "C");
+    command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
+        .stderr(Stdio::piped());
+    // What it published after plywood's death would be swept too early, and stay.
+    let started = ends_with_parent(&mut command).spawn();
     let mut nft = started.context("start", PROGRAM)?;
     let written = nft
         .stdin

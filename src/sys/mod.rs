@@ -15,3 +15,4 @@ pub mod openat2;
 pub mod resident;
 pub mod seccomp;
 pub mod signal;
+pub mod with_parent;
