@@ -8,7 +8,7 @@ use crate::dm::locks::Locks;
 use crate::dm::name::Names;
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::status::{Need, PoolStatus};
-use crate::dm::underlay::{BLOCK, Underlay};
+use crate::dm::underlay::Underlay;
 use crate::dm::volume::Part;
 use crate::error::{Error, Kind, Result};
 
@@ -61,11 +61,6 @@ impl KernelPool {
     /// The pool's device name.
     pub fn name(&self) -> String {
         self.inner.names.pool()
-    }
-
-    /// Bytes of a block.
-    pub(super) fn block_bytes(&self) -> u64 {
-        BLOCK
     }
 
     /// Enlarges data, metadata or both, to these sizes in bytes, while the pool is in use.

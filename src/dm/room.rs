@@ -7,6 +7,7 @@
 use crate::dm::kernel::KernelPool;
 use crate::dm::pool::ThinPool;
 use crate::dm::status::{Need, PoolStatus};
+use crate::dm::underlay::BLOCK;
 use crate::error::{Error, Kind, Result};
 
 /// Off, writers go on to the last block of a pool.
@@ -83,7 +84,7 @@ impl Gauge for KernelPool {
     fn look(&self) -> Result<Room> {
         let status = self.status()?;
         status.require(Need::Space, &self.name())?;
-        let room = room_of(&status, self.block_bytes());
+        let room = room_of(&status, BLOCK);
         Ok(match self.inner.underlay.host_free()? {
             // The data file is sparse: the disk under it may have less.
             Some(free) if free < room.free => Room { free, ..room },

@@ -156,13 +156,7 @@ impl Thin {
         held_back: HeldBack<'_>,
     ) -> Result<()> {
         let key = snapshot.key.clone();
-        let make = |pool: &dyn Pool, id: ThinId| {
-            held_back(&mut || {
-                let quiet = pool.quiesce(origin)?;
-                let made = pool.create_snap(id, origin);
-                both(made, quiet.close())
-            })
-        };
+        let make = |pool: &dyn Pool, id: ThinId| held_back(&mut || snap_quiet(pool, id, origin));
         transaction.create(Some(&key), Some(origin), make, |store, lock, id, _| {
             store.snapshots.put(
                 lock,
@@ -439,6 +433,13 @@ impl Snapshotter for Thin {
     fn verify(&self) -> Result<Vec<String>> {
         self.findings()
     }
+}
+
+/// Makes a snapshot of a volume, whose device, if it has one, is suspended meanwhile.
+fn snap_quiet(pool: &dyn Pool, id: ThinId, origin: ThinId) -> Result<()> {
+    let quiet = pool.quiesce(origin)?;
+    let made = pool.create_snap(id, origin);
+    both(made, quiet.close())
 }
 
 fn new_snapshot(key: &str, parent: Option<&ChainId>, owner: Option<&Intent>) -> SnapshotRecord {

@@ -17,10 +17,10 @@ use plywood_store::ChainId;
 use plywood_store::intent::{Intent, ThinStep};
 use plywood_store::record::{Place, SnapshotRecord};
 
-use super::{Thin, forget, id_of, new_snapshot, thin_id};
+use super::{Thin, forget, id_of, new_snapshot, snap_quiet, thin_id};
 use crate::dm::pool::ThinId;
 use crate::dm::volume::Pool;
-use crate::error::{Result, both};
+use crate::error::Result;
 
 impl Thin {
     pub(super) fn prepare_store(&self, key: &str, parent: &ChainId, owner: Option<&Intent>) -> Result<()> {
@@ -73,11 +73,7 @@ impl Thin {
         let mut transaction = self.begin()?;
         let origin = self.origin_of(snapshot)?;
         self.pool.ensure_room()?;
-        let make = |pool: &dyn Pool, id: ThinId| {
-            let quiet = pool.quiesce(origin)?;
-            let made = pool.create_snap(id, origin);
-            both(made, quiet.close())
-        };
+        let make = |pool: &dyn Pool, id: ThinId| snap_quiet(pool, id, origin);
         transaction.create(Some(&snapshot.key), Some(origin), make, |records, lock, target, _| {
             let place = Place::Merging {
                 store: store.get(),
