@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! main -> cli, commands, output, failure
-//! commands -> image, snapshot, exec, network -> dm -> sys        everyone -> plywood_store, explain, error
+//! commands -> image, snapshot, exec, network -> dm -> sys
+//!                         snapshot -> delta -> ext4 -> blocks   everyone -> plywood_store, explain, error
 //! ```
 //!
 //! | room | what it is |
@@ -17,6 +18,9 @@
 //! | [`explain`] | each kernel step as the shell command for it |
 //! | [`image`] | import and export: rootfs tar, docker-archive, OCI layout |
 //! | [`snapshot`] | trait [`snapshot::Snapshotter`] and its drivers, thin and overlay |
+//! | [`delta`] | changed blocks into changed files: thin metadata, exception stores, ext4 inodes |
+//! | [`ext4`] | the format of the volumes, read without a mount |
+//! | [`blocks`] | bytes at an offset |
 //! | [`dm`] | device-mapper: control, table and status, pool, volume |
 //! | [`exec`] | run: namespaces, root filesystem, terminal |
 //! | [`network`] | the bridge, a container's place on it, published ports, names |
@@ -26,12 +30,15 @@
 #![warn(clippy::expect_used, clippy::panic, clippy::todo, clippy::unwrap_used)]
 #![warn(clippy::print_stderr, clippy::print_stdout, unreachable_pub)]
 
+pub mod blocks;
 pub mod cli;
 pub mod commands;
+pub mod delta;
 pub mod dm;
 pub mod error;
 pub mod exec;
 pub mod explain;
+pub mod ext4;
 pub mod failure;
 pub mod image;
 pub mod network;

@@ -13,15 +13,17 @@ const LONGEST: usize = 600;
 const COMMON: [&str; 2] = ["error", "explain"];
 
 /// Each room, and the rooms that it may name besides itself and [`COMMON`]. Imports go one way.
-const ROOMS: [(&str, &[&str]); 13] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("error", &[]),
     ("explain", &[]),
     ("sys", &[]),
-    ("dm", &["sys"]),
-    ("delta", &["sys"]),
+    ("blocks", &["sys"]),
+    ("ext4", &["blocks", "sys"]),
+    ("delta", &["ext4", "blocks", "sys"]),
+    ("dm", &["delta", "ext4", "blocks", "sys"]),
     ("exec", &["sys"]),
     ("network", &["sys"]),
-    ("snapshot", &["dm", "delta", "sys"]),
+    ("snapshot", &["dm", "delta", "ext4", "blocks", "sys"]),
     ("image", &["snapshot", "dm", "sys"]),
     ("build", &["image", "snapshot", "exec", "sys"]),
     ("output", &["image"]),
