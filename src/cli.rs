@@ -452,11 +452,13 @@ pub struct TryArgs {
 /// The differs of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DiffChoice {
-    /// The driver's own: the upper folder on overlay, a walk on thin
+    /// What costs least: changed blocks on thin, the upper folder on overlay, else a walk
     Auto,
+    /// By changed blocks; an error where those cannot tell
+    Block,
     /// Walk both trees
     Walk,
-    /// Both, and compare the bytes
+    /// As auto, and beside it a walk that reads everything; an error where their bytes differ
     Verify,
 }
 

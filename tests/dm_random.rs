@@ -13,12 +13,13 @@ use plywood::dm::assembly;
 use plywood::error::Result;
 use plywood::snapshot::overlay::Overlay;
 use plywood::snapshot::thin::Thin;
-use plywood::snapshot::{Access, Mounted, NewLayer, Snapshotter};
+use plywood::snapshot::{Access, Differ, Mounted, NewLayer, Snapshotter};
 use plywood::sys::mount::enter_private_namespace;
 use plywood_store::blob::Descriptor;
 use plywood_store::intent::Plan;
 use plywood_store::layer::apply::{Applied, apply};
 use plywood_store::layer::diff::{Everything, Options, write_layer};
+use plywood_store::layer::folder::Folder;
 use plywood_store::layer::{Limits, tree};
 use plywood_store::{ChainId, DiffId, Digest, Driver, Store};
 
@@ -73,30 +74,22 @@ impl Root {
         };
         let intent = self.store.intents.begin(plan).expect("an intent");
         self.driver.capture(key, "copy", Some(&intent)).expect("a copy");
-        let compared = self.driver.compare("copy").expect("two trees");
+        let compared = self.driver.compare("copy", Differ::Auto).expect("two trees");
         let options = Options {
             clamp_mtime: Some(CLAMP),
             ..Options::default()
         };
-        let above = compared.parent.as_ref().map(Mounted::dir);
+        let above = compared.parent();
         let mut tar = Vec::new();
-        write_layer(above, compared.child.dir(), compared.scope.as_ref(), &options, &mut tar).expect("a layer");
+        write_layer(above, compared.child(), compared.scope.as_ref(), &options, &mut tar).expect("a layer");
         let mut again = Vec::new();
-        write_layer(
-            above,
-            compared.child.dir(),
-            compared.scope.as_ref(),
-            &options,
-            &mut again,
-        )
-        .expect("a layer");
+        write_layer(above, compared.child(), compared.scope.as_ref(), &options, &mut again).expect("a layer");
         assert!(tar == again, "{key}: twice the same trees, other bytes");
-        let whole = whole_tree(&compared.child);
-        if let Some(parent) = &compared.parent {
+        let whole = whole_tree(compared.child());
+        if let Some(parent) = above {
             applied_to_its_parent_gives_the_child(parent, &tar, &whole);
         }
-        compared.child.close().expect("unmounted");
-        compared.parent.map(Mounted::close).transpose().expect("unmounted");
+        compared.close().expect("closed");
 
         let stored = self.store.blobs.put(&tar).expect("a blob");
         let media_type = "application/vnd.oci.image.layer.v1.tar".to_owned();
@@ -118,17 +111,17 @@ impl Root {
 }
 
 /// The whole tree as one tar, with late times clamped.
-fn whole_tree(mounted: &Mounted) -> Vec<u8> {
+fn whole_tree(root: &dyn Folder) -> Vec<u8> {
     let options = Options {
         clamp_mtime: Some(CLAMP),
         ..Options::default()
     };
     let mut tar = Vec::new();
-    write_layer(None, mounted.dir(), &Everything, &options, &mut tar).expect("a tar");
+    write_layer(None, root, &Everything, &options, &mut tar).expect("a tar");
     tar
 }
 
-fn applied_to_its_parent_gives_the_child(parent: &Mounted, layer: &[u8], wanted: &[u8]) {
+fn applied_to_its_parent_gives_the_child(parent: &dyn Folder, layer: &[u8], wanted: &[u8]) {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = std::fs::File::open(folder.path()).expect("the folder");
     let handle = std::os::fd::AsFd::as_fd(&dir);
@@ -150,17 +143,17 @@ fn applied_to_its_parent_gives_the_child(parent: &Mounted, layer: &[u8], wanted:
     };
     write_layer(
         None,
-        std::os::fd::AsFd::as_fd(&wanted_dir),
+        &std::os::fd::AsFd::as_fd(&wanted_dir),
         &Everything,
         &options,
         &mut wanted_tree,
     )
     .expect("a tar");
     let mut got = Vec::new();
-    write_layer(None, handle, &Everything, &options, &mut got).expect("a tar");
+    write_layer(None, &handle, &Everything, &options, &mut got).expect("a tar");
     assert_eq!(entries(&got), entries(&wanted_tree));
     assert!(got == wanted_tree, "same entries, other bytes");
-    let _ = tree::digest(handle).expect("a digest");
+    let _ = tree::digest(&handle).expect("a digest");
 }
 
 /// Kind, path, link and mode of every entry, for a readable difference.

@@ -135,7 +135,7 @@ fn tree_of(plywood: &Plywood, image: &str) -> Digest {
     let folder = tempfile::tempdir().unwrap();
     let root = File::open(folder.path()).unwrap();
     apply(root.as_fd(), &mut File::open(path).unwrap(), &Limits::default()).unwrap();
-    tree::digest(root.as_fd()).unwrap()
+    tree::digest(&root.as_fd()).unwrap()
 }
 
 /// A tool of another project; it must be there.
@@ -329,7 +329,7 @@ fn root_skopeo_and_umoci_read_what_is_exported() {
         }
         tool(&["umoci", "unpack", "--image", &format!("{layout}:x"), &bundle]);
         let root = File::open(Path::new(&bundle).join("rootfs")).unwrap();
-        assert_eq!(tree::digest(root.as_fd()).unwrap(), tree, "{name}");
+        assert_eq!(tree::digest(&root.as_fd()).unwrap(), tree, "{name}");
     }
 }
 
@@ -370,7 +370,7 @@ fn root_what_skopeo_and_umoci_make_comes_in() {
     assert_eq!(diff_ids(&other, "made").len(), 2);
     tool(&["umoci", "unpack", "--image", &image, &format!("{bundle}-last")]);
     let root = File::open(Path::new(&format!("{bundle}-last/rootfs"))).unwrap();
-    assert_eq!(tree_of(&other, "made"), tree::digest(root.as_fd()).unwrap());
+    assert_eq!(tree_of(&other, "made"), tree::digest(&root.as_fd()).unwrap());
 }
 
 /// Wants an import to fail by name, and the store to be as it was.

@@ -15,7 +15,7 @@ use common::edits::Dice;
 
 use plywood::error::Result;
 use plywood::snapshot::overlay::Overlay;
-use plywood::snapshot::{Access, Mounted, NewLayer, Snapshotter};
+use plywood::snapshot::{Access, Differ, Mounted, NewLayer, Snapshotter};
 use plywood::sys::mount::enter_private_namespace;
 use plywood_store::blob::Descriptor;
 use plywood_store::intent::Plan;
@@ -58,11 +58,11 @@ impl Root {
         };
         let intent = self.store.intents.begin(plan).unwrap();
         self.driver.capture(key, "copy", Some(&intent)).unwrap();
-        let compared = self.driver.compare("copy").unwrap();
-        let parent = compared.parent.as_ref().map(Mounted::dir);
+        let compared = self.driver.compare("copy", Differ::Auto).unwrap();
+        let parent = compared.parent();
         let write = |scope| {
             let mut tar = Vec::new();
-            write_layer(parent, compared.child.dir(), scope, &Options::default(), &mut tar).unwrap();
+            write_layer(parent, compared.child(), scope, &Options::default(), &mut tar).unwrap();
             tar
         };
         let narrow = write(&*compared.scope);
@@ -72,7 +72,7 @@ impl Root {
                 thorough: true,
                 ..Options::default()
             };
-            write_layer(parent, compared.child.dir(), &Everything, &options, &mut tar).unwrap();
+            write_layer(parent, compared.child(), &Everything, &options, &mut tar).unwrap();
             tar
         });
         assert_same(&narrow, &wide, &format!("seed {seed}: upper folder and walk"));
@@ -81,9 +81,8 @@ impl Root {
             &thorough,
             &format!("seed {seed}: upper folder and thorough walk"),
         );
-        let wanted = tree::digest(compared.child.dir()).unwrap();
-        compared.child.close().unwrap();
-        compared.parent.map(Mounted::close).transpose().unwrap();
+        let wanted = tree::digest(compared.child()).unwrap();
+        compared.close().unwrap();
         let layer = self.driver.commit("copy", &self.new_layer(&narrow)).unwrap();
         intent.done().unwrap();
         self.assert_shows(&layer.chain_id, &wanted, seed);
@@ -109,7 +108,7 @@ impl Root {
     fn assert_shows(&self, chain: &ChainId, wanted: &Digest, seed: u64) {
         self.driver.view("look", chain, None).unwrap();
         let mounted = self.driver.mount("look", Access::ReadOnly).unwrap();
-        let shown = tree::digest(mounted.dir()).unwrap();
+        let shown = tree::digest(&mounted.dir()).unwrap();
         assert_eq!(
             shown,
             *wanted,
@@ -190,7 +189,7 @@ fn root_a_snapshot_committed_by_itself_shows_what_it_held() {
             root.driver.prepare(&key, parent.as_ref(), None).unwrap();
             let mounted = root.driver.mount(&key, Access::ReadWrite).unwrap();
             dice.edits(mounted.path(), 60);
-            let wanted = tree::digest(mounted.dir()).unwrap();
+            let wanted = tree::digest(&mounted.dir()).unwrap();
             mounted.close().unwrap();
             let made = root.driver.commit(&key, &root.new_layer(key.as_bytes())).unwrap();
             root.assert_shows(&made.chain_id, &wanted, seed);

@@ -51,7 +51,7 @@ impl Place {
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
-        (tree::digest(sentinel.as_fd()).unwrap(), beside)
+        (tree::digest(&sentinel.as_fd()).unwrap(), beside)
     }
 }
 

@@ -85,8 +85,8 @@ fn carry_out(tar: &[u8], lower: Lower) {
         let mut layer = Vec::new();
         let (old, new) = (before.open(), root.open());
         write_layer(
-            Some(old.as_fd()),
-            new.as_fd(),
+            Some(&old.as_fd()),
+            &new.as_fd(),
             &Everything,
             &Options::default(),
             &mut layer,

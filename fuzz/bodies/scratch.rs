@@ -132,5 +132,5 @@ impl Root {
 }
 
 fn digest(path: &Path) -> Digest {
-    tree::digest(File::open(path).expect("a tree").as_fd()).expect("a tree that can be read")
+    tree::digest(&File::open(path).expect("a tree").as_fd()).expect("a tree that can be read")
 }

@@ -196,7 +196,7 @@ impl Source {
     fn write(&mut self, out: &mut dyn Write) -> Result<()> {
         let name = match self {
             Self::Folder(folder, _) => {
-                return write_layer(None, folder.as_fd(), &Everything, &Options::default(), out).map(drop);
+                return write_layer(None, &folder.as_fd(), &Everything, &Options::default(), out).map(drop);
             }
             Self::File(_, name) | Self::Link(_, name) => name.clone(),
         };
@@ -267,7 +267,7 @@ fn copy(source: &mut Source, target: &Target, session: &Session) -> Result<()> {
             let store = session.store()?.ok_or_else(|| container::none("there"))?;
             let scratch = store.folder("tmp")?;
             let mut tar: File = tempfile::tempfile_in(&scratch).context("make a file in", &scratch)?;
-            write_layer(None, from.as_fd(), &Everything, &Options::default(), &mut tar)?;
+            write_layer(None, &from.as_fd(), &Everything, &Options::default(), &mut tar)?;
             tar.rewind().context("read", &scratch)?;
             let Some(name) = target.name.as_ref().or(called.as_ref()) else {
                 return unpack(&mut tar, &target.folder);
@@ -309,7 +309,7 @@ fn carry(source: &mut Source, from: &Root, target: &Target, to: &Root, session: 
         ..Options::default()
     };
     from.in_its_users(|| match source {
-        Source::Folder(folder, _) => write_layer(None, folder.as_fd(), &Everything, &options, &mut tar).map(drop),
+        Source::Folder(folder, _) => write_layer(None, &folder.as_fd(), &Everything, &options, &mut tar).map(drop),
         Source::File(..) | Source::Link(..) => source.write(&mut tar),
     })?;
     rewind(&tar)?;

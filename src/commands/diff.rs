@@ -1,18 +1,18 @@
 //! `plywood diff`: what a container changed, or what differs between two images.
 
-use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 
 use plywood_store::ChainId;
 use plywood_store::intent::{Intent, Plan};
 use plywood_store::layer::diff::{Change, ChangeKind, Everything, Options, Scope, changes};
+use plywood_store::layer::folder::Folder;
 use serde::Serialize;
 
 use crate::cli::DiffArgs;
 use crate::commands::{Host, Session, container, hold, random_key, tag};
 use crate::error::{Error, Result, both};
 use crate::failure::{OK, Outcome};
-use crate::snapshot::Access;
+use crate::snapshot::{Access, Differ};
 
 /// One change, as `--json` shows it.
 #[derive(Debug, Serialize)]
@@ -63,16 +63,9 @@ fn of_container(session: &Session, host: &Host, name: &str, each: &mut dyn FnMut
     let container = host.store.find_container(name)?;
     let _hold = hold::take(session, &host.store, &container)?;
     container::refuse_shown(&host.store, &container)?;
-    let comparison = host.snapshotter.compare(&container.id)?;
-    let parent = comparison.parent.as_ref();
-    compare(
-        parent.map(|parent| parent.dir()),
-        comparison.child.dir(),
-        comparison.scope.as_ref(),
-        each,
-    )?;
-    comparison.child.close()?;
-    comparison.parent.map_or(Ok(()), |parent| parent.close())
+    let comparison = host.snapshotter.compare(&container.id, Differ::Auto)?;
+    compare(comparison.parent(), comparison.child(), comparison.scope.as_ref(), each)?;
+    comparison.close()
 }
 
 fn of_images(host: &Host, from: &str, to: &str, each: &mut dyn FnMut(Change) -> Result<()>) -> Result<()> {
@@ -106,14 +99,14 @@ fn compare_views(
         host.snapshotter.mount(key, Access::ReadOnly)
     };
     let (older, newer) = (mount(older, from)?, mount(newer, to)?);
-    compare(Some(older.dir()), newer.dir(), &Everything, each)?;
+    compare(Some(older.folder()), newer.folder(), &Everything, each)?;
     newer.close()?;
     older.close()
 }
 
 fn compare(
-    parent: Option<BorrowedFd<'_>>,
-    child: BorrowedFd<'_>,
+    parent: Option<&dyn Folder>,
+    child: &dyn Folder,
     scope: &dyn Scope,
     each: &mut dyn FnMut(Change) -> Result<()>,
 ) -> Result<()> {

@@ -24,7 +24,7 @@ use crate::explain::{quote, step};
 use crate::image::undo::Made;
 use crate::image::{oci, source, unpack};
 use crate::output::Bars;
-use crate::snapshot::{self, Access, Comparison, Mounted, NewLayer};
+use crate::snapshot::{self, Access, Comparison, Differ, Found, NewLayer};
 
 /// Bytes of the chunks in which a merge is counted.
 const CHUNK: u64 = 4096;
@@ -51,7 +51,28 @@ struct Difference {
     written: Written,
     writer: BlobWriter,
     /// What a walk that reads everything found, where that was asked for.
-    oracle: Option<Digest>,
+    oracle: Option<Oracle>,
+}
+
+/// The digest of a layer that is right; none where nothing differs.
+#[derive(Debug, Clone, Copy)]
+struct Oracle(Option<Digest>);
+
+impl Oracle {
+    /// # Errors
+    /// Where `found` is another.
+    fn confirm(self, found: Option<Digest>) -> Result<()> {
+        if self.0 == found {
+            return Ok(());
+        }
+        let told = |digest: Option<Digest>| digest.map_or("nothing".to_owned(), |digest| digest.to_string());
+        Err(Error::corrupt(format!(
+            "the differs disagree: {} by the driver's own, {} by a walk that reads everything",
+            told(found),
+            told(self.0)
+        ))
+        .hinted("this is a bug in plywood; --diff=walk commits what the walk found"))
+    }
 }
 
 impl Writing<'_> {
@@ -108,8 +129,14 @@ impl Writing<'_> {
             clamp_mtime: oci::source_date_epoch()?.filter(|_| passing.is_empty()),
             ..self.options()?
         };
-        let difference = still.while_frozen(|| self.difference(&comparison, &options, Some(&still)))?;
-        close(comparison)?;
+        let difference = still.while_frozen(|| {
+            let mut difference = self.difference(&comparison, &options, Some(&still))?;
+            if self.how == DiffChoice::Verify && still.is_paused() {
+                difference.oracle = Some(walked(&comparison, &options)?);
+            }
+            Ok(difference)
+        })?;
+        comparison.close()?;
         still.release()?;
         if !passing.is_empty() {
             let mut tar = difference.writer.reread()?;
@@ -192,9 +219,7 @@ impl Writing<'_> {
     fn compare(&self, copy: &str, intent: &mut Intent, made: &mut Made) -> Result<Committed> {
         let Host { store, snapshotter } = self.host;
         self.fold(copy)?;
-        let comparison = snapshotter.compare(copy)?;
-        let difference = self.difference(&comparison, &self.options()?, None)?;
-        close(comparison)?;
+        let difference = self.found(copy)?;
         let (notes, layer) = keep(difference, intent, made)?;
         let Some(layer) = layer else {
             snapshotter.remove(copy)?;
@@ -210,6 +235,40 @@ impl Writing<'_> {
             record: Some(record),
             notes,
         })
+    }
+
+    /// What differs, found in the way that was asked for.
+    fn found(&self, copy: &str) -> Result<Difference> {
+        let differ = match self.how {
+            DiffChoice::Auto | DiffChoice::Verify => Differ::Auto,
+            DiffChoice::Block => Differ::Block,
+            DiffChoice::Walk => Differ::Walk,
+        };
+        let comparison = self.host.snapshotter.compare(copy, differ)?;
+        let by_blocks = comparison.found == Found::Blocks;
+        let found = self.difference(&comparison, &self.options()?, None);
+        let found = both(found, comparison.close());
+        match found {
+            // What does not fit together in a volume's own structures is for the kernel to read.
+            Err(error) if by_blocks && self.how == DiffChoice::Auto && error.kind() == Kind::Corrupt => {
+                tracing::warn!(
+                    "cannot read the changes of {} block by block, so both trees are walked: {error}",
+                    self.name
+                );
+                let comparison = self.host.snapshotter.compare(copy, Differ::Walk)?;
+                let thorough = Options {
+                    thorough: true,
+                    ..self.options()?
+                };
+                both(self.difference(&comparison, &thorough, None), comparison.close())
+            }
+            Ok(mut difference) if self.how == DiffChoice::Verify => {
+                let comparison = self.host.snapshotter.compare(copy, Differ::Walk)?;
+                difference.oracle = Some(both(walked(&comparison, &self.options()?), comparison.close())?);
+                Ok(difference)
+            }
+            found => found,
+        }
     }
 
     /// An exception store becomes a volume first.
@@ -231,35 +290,29 @@ impl Writing<'_> {
     fn difference(&self, comparison: &Comparison, options: &Options, still: Option<&Still<'_>>) -> Result<Difference> {
         let store = &self.host.store;
         explain_difference(comparison);
-        let parent = comparison.parent.as_ref().map(|parent| parent.dir());
-        let child = comparison.child.dir();
         let mut out = Counting {
             inner: store.blobs.writer()?,
             bars: self.bars,
             still,
         };
+        // An overlay that runs is read as it is, whichever differ was asked for.
         let scope = match self.how {
             DiffChoice::Walk => &Everything,
-            DiffChoice::Auto | DiffChoice::Verify => comparison.scope.as_ref(),
+            _ => comparison.scope.as_ref(),
+        };
+        let options = Options {
+            // Where blocks changed that nothing explains, times prove nothing.
+            thorough: options.thorough || matches!(comparison.found, Found::Walk { because: Some(_) }),
+            ..options.clone()
         };
         self.bars.begin(&format!("committing {}", self.name), None);
-        let written = write_layer(parent, child, scope, options, &mut out);
+        let written = write_layer(comparison.parent(), comparison.child(), scope, &options, &mut out);
         self.bars.end();
         let written = written?;
-        let mut oracle = None;
-        if self.how == DiffChoice::Verify && written.entries > 0 && still.is_none_or(Still::is_paused) {
-            let thorough = Options {
-                thorough: true,
-                ..options.clone()
-            };
-            let mut walked = Hashing::new(std::io::sink());
-            write_layer(parent, child, &Everything, &thorough, &mut walked)?;
-            oracle = Some(walked.finish().1);
-        }
         Ok(Difference {
             written,
             writer: out.inner,
-            oracle,
+            oracle: None,
         })
     }
 }
@@ -288,10 +341,21 @@ pub(super) fn merging<T>(
     worked
 }
 
-fn close(comparison: Comparison) -> Result<()> {
-    let Comparison { parent, child, .. } = comparison;
-    child.close()?;
-    parent.map_or(Ok(()), Mounted::close)
+/// The layer that a walk finds which takes no time's word for anything: its digest, none where nothing differs.
+fn walked(comparison: &Comparison, options: &Options) -> Result<Oracle> {
+    let thorough = Options {
+        thorough: true,
+        ..options.clone()
+    };
+    let mut walked = Hashing::new(std::io::sink());
+    let written = write_layer(
+        comparison.parent(),
+        comparison.child(),
+        &Everything,
+        &thorough,
+        &mut walked,
+    )?;
+    Ok(Oracle((written.entries > 0).then(|| walked.finish().1)))
 }
 
 /// What was written becomes a blob; none where nothing changed. And what was left out.
@@ -302,16 +366,11 @@ fn keep(difference: Difference, intent: &mut Intent, made: &mut Made) -> Result<
         oracle,
     } = difference;
     if written.entries == 0 {
+        oracle.map_or(Ok(()), |oracle| oracle.confirm(None))?;
         return Ok((written.notes, None));
     }
     let stored = made.blob(writer, intent, None)?;
-    if let Some(digest) = oracle.filter(|digest| *digest != stored.digest) {
-        return Err(Error::corrupt(format!(
-            "the differs disagree: {} by the driver's own, {digest} by a walk that reads everything",
-            stored.digest
-        ))
-        .hinted("this is a bug in plywood; --diff=walk commits what the walk found"));
-    }
+    oracle.map_or(Ok(()), |oracle| oracle.confirm(Some(stored.digest)))?;
     let blob = Descriptor {
         media_type: Compression::None.layer_media_type().to_owned(),
         digest: stored.digest,
@@ -343,6 +402,15 @@ fn settle_times(host: &Host, copy: &str, layer: &NewLayer, latest: i64) -> Resul
 /// No program of a shell writes an OCI layer; one that shows what is in it comes next to it.
 fn explain_difference(comparison: &Comparison) {
     let child = quote(comparison.child.path());
+    if let (Found::Blocks, Some(parent)) = (&comparison.found, &comparison.parent) {
+        let parent = quote(parent.path());
+        step(|| {
+            format!(
+                "# plywood reads the changed files from {child} itself, and what they were from {parent}; to see one: debugfs -R 'stat /etc/hostname' {child}"
+            )
+        });
+        return;
+    }
     match &comparison.parent {
         Some(parent) => {
             let parent = quote(parent.path());

@@ -326,7 +326,7 @@ impl Volumes {
         let folder = File::open(new).context("open", new)?;
         if let Some(content) = content {
             let mut tar = tempfile::tempfile_in(&self.scratch).context("make a file in", &self.scratch)?;
-            write_layer(None, content.as_fd(), &Everything, &Options::default(), &mut tar)?;
+            write_layer(None, &content.as_fd(), &Everything, &Options::default(), &mut tar)?;
             tar.rewind().context("read", &self.scratch)?;
             apply(folder.as_fd(), &mut tar, &Limits::default())?;
             let stat = rustix::fs::fstat(&content).context("look at the image's", new)?;

@@ -222,7 +222,7 @@ impl Exporter<'_> {
             progress: self.progress,
         };
         let written = Encoder::new(counting, self.compress.unwrap_or(Compression::None)).and_then(|mut packer| {
-            write_layer(None, mounted.dir(), &Everything, &Options::default(), &mut packer)?;
+            write_layer(None, &mounted.dir(), &Everything, &Options::default(), &mut packer)?;
             packer.finish().map(drop)
         });
         self.progress.end();

@@ -136,7 +136,7 @@ fn copy(tree: &Mounted, into: &Mounted, passed: &(dyn Fn(u64) + Sync)) -> Result
     std::thread::scope(|threads| {
         let written = threads.spawn(move || {
             let mut out = Counting { inner: writer, passed };
-            write_layer(None, from, &Everything, &Options::default(), &mut out).map(drop)
+            write_layer(None, &from, &Everything, &Options::default(), &mut out).map(drop)
         });
         let unpacked = unpack(into, &mut reader, Path::new("the image's tree")).map(drop);
         // Without its reader the writer ends.

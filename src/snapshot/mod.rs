@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 use plywood_store::blob::Descriptor;
 use plywood_store::intent::Intent;
 use plywood_store::layer::diff::Scope;
+use plywood_store::layer::folder::Folder;
 use plywood_store::record::{LayerRecord, SnapshotRecord};
 use plywood_store::{ChainId, DiffId, Driver};
 
@@ -35,7 +36,7 @@ pub use self::shown::point;
 pub use crate::dm::room::{Gauge, Room};
 
 use crate::dm::classic::Status;
-use crate::error::Result;
+use crate::error::{Result, both};
 
 /// What a snapshot is to become.
 #[derive(Debug, Clone)]
@@ -186,9 +187,8 @@ pub trait Snapshotter {
     /// show an older picture of it.
     fn sweep_mounts(&self) -> Result<Vec<SnapshotRecord>>;
 
-    /// Mounts parent and child for a differ, with the driver's own scope: everything
-    /// on thin, the upper folder's names on overlay.
-    fn compare(&self, key: &str) -> Result<Comparison>;
+    /// Opens parent and child for the differ, with the names that can have changed.
+    fn compare(&self, key: &str, differ: Differ) -> Result<Comparison>;
 
     /// Makes the active snapshot `key` the layer that `layer` describes, durably; the key is gone then.
     /// If that layer is there already, the snapshot is removed and the layer returned.
@@ -292,8 +292,17 @@ impl Mounted {
 
     /// A handle on its root directory.
     pub fn dir(&self) -> BorrowedFd<'_> {
+        self.root().as_fd()
+    }
+
+    /// Its root directory, for the differ.
+    pub fn folder(&self) -> &dyn Folder {
+        self.root()
+    }
+
+    fn root(&self) -> &OwnedFd {
         match &self.dir {
-            Some(dir) => dir.as_fd(),
+            Some(dir) => dir,
             None => unreachable!("the handle is taken only by close and drop"),
         }
     }
@@ -323,13 +332,100 @@ impl Drop for Mounted {
     }
 }
 
-/// Parent and child of a difference, mounted.
-#[derive(Debug)]
+/// How a difference is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Differ {
+    /// In the way that costs least: by changed blocks on thin, by the upper folder on overlay, else by a walk.
+    Auto,
+    /// By changed blocks and in no other way.
+    Block,
+    /// By a walk through both trees.
+    Walk,
+}
+
+/// One of the two trees of a difference.
+pub trait Side {
+    /// Its root directory.
+    fn folder(&self) -> &dyn Folder;
+
+    /// Where a person finds it: a mount point or a device.
+    fn path(&self) -> &Path;
+
+    /// Undoes what made it readable.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn close(self: Box<Self>) -> Result<()>;
+}
+
+impl Side for Mounted {
+    fn folder(&self) -> &dyn Folder {
+        self.root()
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        (*self).close()
+    }
+}
+
+/// Parent and child of a difference, open.
 pub struct Comparison {
     /// The layer underneath; none for a snapshot over nothing.
-    pub parent: Option<Mounted>,
+    pub parent: Option<Box<dyn Side>>,
     /// The snapshot, read-only.
-    pub child: Mounted,
+    pub child: Box<dyn Side>,
     /// The names that can have changed.
     pub scope: Box<dyn Scope>,
+    /// How they were found.
+    pub found: Found,
+}
+
+/// How the names that can have changed were found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// By changed blocks: the volumes are read as they are, and nothing is mounted.
+    Blocks,
+    /// In the upper folder.
+    Upper,
+    /// Not at all: any name may have.
+    Walk {
+        /// Why not by changed blocks, where those could not tell: then times prove nothing either.
+        because: Option<String>,
+    },
+}
+
+impl std::fmt::Debug for Comparison {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Comparison")
+            .field("parent", &self.parent.as_deref().map(Side::path))
+            .field("child", &self.child.path())
+            .field("scope", &self.scope)
+            .field("found", &self.found)
+            .finish()
+    }
+}
+
+impl Comparison {
+    /// The parent's root directory.
+    pub fn parent(&self) -> Option<&dyn Folder> {
+        self.parent.as_deref().map(Side::folder)
+    }
+
+    /// The child's root directory.
+    pub fn child(&self) -> &dyn Folder {
+        self.child.folder()
+    }
+
+    /// Undoes what made both readable.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn close(self) -> Result<()> {
+        let child = self.child.close();
+        both(child, self.parent.map_or(Ok(()), Side::close))
+    }
 }

@@ -49,7 +49,7 @@ pub use self::probe::{probe, require_fit};
 
 use self::folders::Folders;
 use self::stack::{MAX_LAYERS, Stack};
-use super::{Access, Comparison, Gauge, Mounted, NewLayer, Snapshotter, StackItem, Usage, User, Users, shown};
+use super::{Access, Comparison, Differ, Gauge, Mounted, NewLayer, Snapshotter, StackItem, Usage, User, Users, shown};
 use crate::dm::classic::Status;
 use crate::error::{Error, Kind, Result};
 use crate::explain::{quote, step};
@@ -446,9 +446,13 @@ impl Snapshotter for Overlay {
         shown::sweep(&self.store)
     }
 
-    fn compare(&self, key: &str) -> Result<Comparison> {
+    fn compare(&self, key: &str, differ: Differ) -> Result<Comparison> {
         let record = self.snapshot(key)?;
-        self.comparison(&record, || self.mount_record(&record, Access::ReadOnly, None))
+        if differ == Differ::Block {
+            return Err(Error::new(Kind::Invalid, "the overlay driver has no blocks to compare")
+                .hinted("--diff=auto takes the upper folder's names"));
+        }
+        self.comparison(&record, differ, || self.mount_record(&record, Access::ReadOnly, None))
     }
 
     fn commit(&self, key: &str, layer: &NewLayer) -> Result<LayerRecord> {

@@ -34,7 +34,8 @@ use crate::dm::pool::ThinId;
 use crate::dm::volume::{Content, Part, Pool, lost};
 use crate::error::{Error, Kind, Result, both};
 use crate::snapshot::{
-    Access, Comparison, Gauge, HeldBack, Mounted, NewLayer, Snapshotter, StackItem, Usage, User, shown,
+    Access, Comparison, Differ, Found, Gauge, HeldBack, Mounted, NewLayer, Side, Snapshotter, StackItem, Usage, User,
+    shown,
 };
 
 use self::removal::forget;
@@ -314,17 +315,21 @@ impl Snapshotter for Thin {
         shown::sweep(&self.store)
     }
 
-    fn compare(&self, key: &str) -> Result<Comparison> {
+    fn compare(&self, key: &str, _differ: Differ) -> Result<Comparison> {
         let snapshot = self.snapshot(key)?;
-        let parent = match &snapshot.parent {
-            Some(chain) => Some(self.mount_volume(&self.layer(chain)?.place, Content::Layer, Access::ReadOnly)?),
+        let parent: Option<Box<dyn Side>> = match &snapshot.parent {
+            Some(chain) => {
+                let place = &self.layer(chain)?.place;
+                Some(Box::new(self.mount_volume(place, Content::Layer, Access::ReadOnly)?))
+            }
             None => None,
         };
         let child = self.mount_volume(&snapshot.place, self.content_of(&snapshot)?, Access::ReadOnly)?;
         Ok(Comparison {
             parent,
-            child,
+            child: Box::new(child),
             scope: Box::new(Everything),
+            found: Found::Walk { because: None },
         })
     }
 

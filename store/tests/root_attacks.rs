@@ -38,7 +38,7 @@ impl Arena {
         fs::create_dir(dir.path().join("outside")).unwrap();
         fs::write(dir.path().join("outside/secret"), "secret").unwrap();
         fs::set_permissions(dir.path().join("outside/secret"), fs::Permissions::from_mode(0o600)).unwrap();
-        let before = tree::digest(File::open(dir.path().join("outside")).unwrap().as_fd()).unwrap();
+        let before = tree::digest(&File::open(dir.path().join("outside")).unwrap().as_fd()).unwrap();
         Self { dir, before }
     }
 
@@ -58,7 +58,7 @@ impl Arena {
     }
 
     fn check(&self) {
-        let after = tree::digest(File::open(self.outside()).unwrap().as_fd()).unwrap();
+        let after = tree::digest(&File::open(self.outside()).unwrap().as_fd()).unwrap();
         assert_eq!(self.before, after, "the tree beside the root was touched");
         let beside: Vec<_> = fs::read_dir(self.dir.path())
             .unwrap()
@@ -354,7 +354,7 @@ fn root_u08_the_place_of_a_whiteout_does_not_matter() {
         arena.apply(&archive(&entries)).unwrap();
         assert!(arena.root("lower/new").exists() && arena.root("lower/deep/mine").exists());
         assert!(!arena.root("lower/deep/file").exists(), "what was lower is hidden");
-        tree::digest(File::open(arena.root("")).unwrap().as_fd()).unwrap()
+        tree::digest(&File::open(arena.root("")).unwrap().as_fd()).unwrap()
     };
     let first = |mark: Vec<u8>| digest([vec![mark], made()].concat());
     let last = |mark: Vec<u8>| digest([made(), vec![mark]].concat());

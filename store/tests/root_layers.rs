@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use plywood_store::Digest;
 use plywood_store::layer::apply::apply;
 use plywood_store::layer::diff::{Candidates, ChangeKind, Everything, Options, Scope, changes, write_layer};
+use plywood_store::layer::folder::Folder;
 use plywood_store::layer::{Limits, tree};
 use proptest::prelude::*;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Timespec, Timestamps, Uid, XattrFlags};
@@ -32,14 +33,15 @@ fn open(path: &Path) -> File {
 }
 
 fn digest(root: &Path) -> Digest {
-    tree::digest(open(root).as_fd()).unwrap()
+    tree::digest(&open(root).as_fd()).unwrap()
 }
 
 fn layer_in(parent: Option<&Path>, child: &Path, scope: &dyn Scope, options: &Options) -> Vec<u8> {
     let mut tar = Vec::new();
     let parent = parent.map(open);
     let parent = parent.as_ref().map(AsFd::as_fd);
-    write_layer(parent, open(child).as_fd(), scope, options, &mut tar).unwrap();
+    let parent = parent.as_ref().map(|parent| parent as &dyn Folder);
+    write_layer(parent, &open(child).as_fd(), scope, options, &mut tar).unwrap();
     tar
 }
 
@@ -517,7 +519,7 @@ fn root_a_name_like_a_whiteout_is_refused() {
     fs::write(dir.path().join(".wh.x"), "").unwrap();
     let error = write_layer(
         None,
-        open(dir.path()).as_fd(),
+        &open(dir.path()).as_fd(),
         &Everything,
         &Options::default(),
         &mut Vec::new(),
@@ -573,8 +575,8 @@ fn root_changes_are_listed_as_docker_does() {
     let mut list = Vec::new();
     let (parent, child) = (open(&parent), open(&child));
     changes(
-        Some(parent.as_fd()),
-        child.as_fd(),
+        Some(&parent.as_fd()),
+        &child.as_fd(),
         &Everything,
         &Options::default(),
         &mut |change| {
@@ -598,7 +600,7 @@ fn root_sockets_are_left_out_and_told() {
     let mut tar = Vec::new();
     let written = write_layer(
         None,
-        open(dir.path()).as_fd(),
+        &open(dir.path()).as_fd(),
         &Everything,
         &Options::default(),
         &mut tar,

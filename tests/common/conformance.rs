@@ -11,6 +11,7 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,9 +19,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plywood::error::Kind;
-use plywood::snapshot::{Access, NewLayer, Snapshotter};
+use plywood::snapshot::{Access, Differ, NewLayer, Snapshotter};
 use plywood_store::blob::Descriptor;
 use plywood_store::intent::{Intent, Plan};
+use plywood_store::layer::folder::Folder;
 use plywood_store::record::{ImageRecord, LayerRecord, Phase, Record, SnapshotRecord};
 use plywood_store::{ChainId, DiffId, Digest, ImageId, Store};
 
@@ -666,20 +668,29 @@ fn compared(subject: &Subject) {
     let base = subject.layer(None, "base", |root| fs::write(root.join("file"), "old").unwrap());
     subject.driver.prepare("a", Some(&base.chain_id), None).unwrap();
     subject.change("a", |root| fs::write(root.join("file"), "new").unwrap());
-    let comparison = subject.driver.compare("a").unwrap();
-    let parent = comparison.parent.unwrap();
-    assert_eq!(read(parent.path(), "file"), "old");
-    assert_eq!(read(comparison.child.path(), "file"), "new");
-    assert!(
-        fs::write(comparison.child.path().join("file"), "x").is_err(),
-        "a comparison changes nothing"
-    );
-    comparison.child.close().unwrap();
-    parent.close().unwrap();
+    for differ in [Differ::Auto, Differ::Walk] {
+        let comparison = subject.driver.compare("a", differ).unwrap();
+        let content = |folder: &dyn Folder| {
+            let mut content = String::new();
+            folder
+                .file("file".as_ref())
+                .unwrap()
+                .read_to_string(&mut content)
+                .unwrap();
+            content
+        };
+        assert_eq!(content(comparison.parent().unwrap()), "old");
+        assert_eq!(content(comparison.child()), "new");
+        if differ == Differ::Walk {
+            let written = fs::write(comparison.child.path().join("file"), "x");
+            assert!(written.is_err(), "a comparison changes nothing");
+        }
+        comparison.close().unwrap();
+    }
     subject.driver.prepare("b", None, None).unwrap();
-    let alone = subject.driver.compare("b").unwrap();
+    let alone = subject.driver.compare("b", Differ::Auto).unwrap();
     assert!(alone.parent.is_none());
-    alone.child.close().unwrap();
+    alone.close().unwrap();
 }
 
 fn leases(subject: &Subject) {

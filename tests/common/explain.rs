@@ -105,7 +105,7 @@ impl Tree {
         let names = output("find", &[&path(root), "-mindepth", "1", "-printf", shown]);
         let root = File::open(root).expect("a mounted tree");
         Self {
-            digest: tree::digest(root.as_fd()).expect("a tree"),
+            digest: tree::digest(&root.as_fd()).expect("a tree"),
             names: names.lines().map(str::to_owned).collect(),
         }
     }

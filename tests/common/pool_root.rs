@@ -20,9 +20,9 @@ use plywood::error::Result;
 use plywood::image::unpack::Unpacker;
 use plywood::snapshot::thin::Thin;
 use plywood::snapshot::thin::repair::{Repaired, Wishes, repair};
-use plywood::snapshot::{Access, NewLayer, Snapshotter};
+use plywood::snapshot::{Access, Differ, NewLayer, Snapshotter};
 use plywood_store::blob::Descriptor;
-use plywood_store::layer::diff::{Everything, Options as DiffOptions, write_layer};
+use plywood_store::layer::diff::{Options as DiffOptions, write_layer};
 use plywood_store::layer::tree;
 use plywood_store::record::{LayerRecord, Place};
 use plywood_store::{ChainId, DiffId, Digest, Driver, Store};
@@ -135,21 +135,17 @@ impl Root {
             std::fs::write(mounted.path().join(name), content).expect("writing");
         }
         mounted.close().expect("unmounting");
-        let compared = driver.compare("make").expect("comparing");
+        let compared = driver.compare("make", Differ::Auto).expect("comparing");
         let mut tar = Vec::new();
-        let parent = compared.parent.as_ref().map(|parent| parent.dir());
         write_layer(
-            parent,
-            compared.child.dir(),
-            &Everything,
+            compared.parent(),
+            compared.child(),
+            compared.scope.as_ref(),
             &DiffOptions::default(),
             &mut tar,
         )
         .expect("a layer");
-        compared.child.close().expect("unmounting");
-        if let Some(parent) = compared.parent {
-            parent.close().expect("unmounting");
-        }
+        compared.close().expect("closing");
         driver.commit("make", &self.stored(&tar)).expect("commit")
     }
 
@@ -205,7 +201,7 @@ pub fn tree_of(driver: &Thin, chain: &ChainId) -> Result<Digest> {
     driver.remove("look")?;
     driver.view("look", chain, None)?;
     let digest = driver.mount("look", Access::ReadOnly).and_then(|mounted| {
-        let digest = tree::digest(mounted.dir());
+        let digest = tree::digest(&mounted.dir());
         mounted.close()?;
         digest
     });

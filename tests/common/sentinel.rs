@@ -40,6 +40,6 @@ impl Sentinel {
     }
 
     fn digest(path: &Path) -> Digest {
-        tree::digest(File::open(path).unwrap().as_fd()).unwrap()
+        tree::digest(&File::open(path).unwrap().as_fd()).unwrap()
     }
 }

@@ -17,7 +17,7 @@ use plywood_store::{ChainId, Digest};
 use super::stack::{self, MAX_LAYERS};
 use super::{Overlay, Upper, folders, upper};
 use crate::error::{Context, Error, Result, both};
-use crate::snapshot::{Access, Comparison, Mounted, NewLayer, Snapshotter, shown};
+use crate::snapshot::{Access, Comparison, Differ, Found, Mounted, NewLayer, Side, Snapshotter, shown};
 
 impl Overlay {
     /// The record of what `key` becomes, if no such layer is there and the stack does not grow too high.
@@ -131,35 +131,45 @@ impl Overlay {
     pub(super) fn comparison(
         &self,
         record: &SnapshotRecord,
+        differ: Differ,
         child: impl FnOnce() -> Result<Mounted>,
     ) -> Result<Comparison> {
-        let parent = match &record.parent {
+        let parent: Option<Box<dyn Side>> = match &record.parent {
             None => None,
             Some(chain) => {
                 let stack = self.stack_of(Some(chain), None)?;
-                Some(stack::mount_stack(
+                Some(Box::new(stack::mount_stack(
                     &stack,
                     &self.folders,
                     &self.points,
                     false,
                     None,
                     None,
-                )?)
+                )?))
             }
         };
-        let child = child()?;
-        let scope: Box<dyn Scope> = match Upper::of(record)?.name() {
-            Some(name) => Box::new(upper::UpperScope::open(&self.folders.tree(name))?),
-            None => Box::new(Everything),
+        let child = Box::new(child()?);
+        let upper = Upper::of(record)?.name().filter(|_| differ != Differ::Walk);
+        let (scope, found): (Box<dyn Scope>, Found) = match upper {
+            Some(name) => (
+                Box::new(upper::UpperScope::open(&self.folders.tree(name))?),
+                Found::Upper,
+            ),
+            None => (Box::new(Everything), Found::Walk { because: None }),
         };
-        Ok(Comparison { parent, child, scope })
+        Ok(Comparison {
+            parent,
+            child,
+            scope,
+            found,
+        })
     }
 
     /// A snapshot that process `user` has mounted. A second mount of the same upper folder would not know its hard
     /// links, and the kernel refuses it: so it is reached where that process has it.
     pub(super) fn shown_to(&self, record: &SnapshotRecord, user: u32) -> Result<Comparison> {
         let stack = self.stack_of(record.parent.as_ref(), Upper::of(record)?.name())?;
-        self.comparison(record, || {
+        self.comparison(record, Differ::Auto, || {
             let found = shown::mounted_by(user, &stack.source())?;
             let target = found.ok_or_else(|| {
                 Error::not_found(format!(

@@ -92,8 +92,8 @@ impl Work<'_> {
         };
         let mut hashing = Hashing::new(std::io::sink());
         let written = write_layer(
-            parent.as_ref().map(|parent| parent.dir()),
-            child.dir(),
+            parent.as_ref().map(Mounted::folder),
+            child.folder(),
             &Everything,
             &options,
             &mut hashing,
@@ -112,7 +112,7 @@ impl Work<'_> {
     fn decide(&mut self, layer: &LayerRecord) -> Result<()> {
         let compared = self.with_fresh(layer, |key| {
             let fresh = self.thin.mount(key, Access::ReadOnly)?;
-            let expected = tree::digest(fresh.dir());
+            let expected = tree::digest(&fresh.dir());
             let expected = both(expected, fresh.close())?;
             let is_whole = self.tree_of(layer).is_ok_and(|digest| digest == expected);
             if !is_whole {
@@ -136,7 +136,7 @@ impl Work<'_> {
 
     fn tree_of(&self, layer: &LayerRecord) -> Result<Digest> {
         let mounted = self.mount_layer(layer)?;
-        let digest = tree::digest(mounted.dir());
+        let digest = tree::digest(&mounted.dir());
         both(digest, mounted.close())
     }
 

@@ -1,4 +1,4 @@
-//! The walk differ: compares a parent tree with a child tree, by handles, and
+//! The walk differ: compares a parent tree with a child tree, by [folders](Folder), and
 //! writes what changed as a canonical layer tar.
 //!
 //! A [`Scope`] narrows the walk to names that can have changed (overlay's upper
@@ -14,16 +14,15 @@
 //! with its origin, and no write leaves the change time alone.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::entry::{Device, Time, shown};
+use super::folder::Folder;
 use super::handle::{self, Node, NodeKind, Xattrs};
 use super::links::{Links, Role, is_linked};
-use super::merge::{At, Visitor, failed, merge, open_dir};
+use super::merge::{At, Visitor, failed, merge};
 use super::write::{Item, Type, Writer};
 use crate::{Error, Result};
 
@@ -35,6 +34,11 @@ const NOTES: usize = 100;
 pub trait Scope: std::fmt::Debug {
     /// For the directory at `path` (relative, empty for the root): the candidate names.
     fn names(&self, path: &Path) -> Result<Candidates>;
+
+    /// All names, in the child, of the file with this inode number, which has several; none where only a walk can tell.
+    fn names_of(&self, _inode: u64) -> Result<Option<Vec<PathBuf>>> {
+        Ok(None)
+    }
 }
 
 /// The candidate names of one directory.
@@ -105,8 +109,8 @@ pub struct Written {
 /// # Errors
 /// A name that a layer cannot carry; a file that cannot be read or shrinks; a failed write.
 pub fn write_layer(
-    parent: Option<BorrowedFd<'_>>,
-    child: BorrowedFd<'_>,
+    parent: Option<&dyn Folder>,
+    child: &dyn Folder,
     scope: &dyn Scope,
     options: &Options,
     out: &mut dyn Write,
@@ -136,8 +140,8 @@ pub fn write_layer(
 /// # Errors
 /// What cannot be read, and what `each` fails with.
 pub fn changes(
-    parent: Option<BorrowedFd<'_>>,
-    child: BorrowedFd<'_>,
+    parent: Option<&dyn Folder>,
+    child: &dyn Folder,
     scope: &dyn Scope,
     options: &Options,
     each: &mut dyn FnMut(Change) -> Result<()>,
@@ -152,8 +156,8 @@ pub fn changes(
 }
 
 fn run(
-    parent: Option<BorrowedFd<'_>>,
-    child: BorrowedFd<'_>,
+    parent: Option<&dyn Folder>,
+    child: &dyn Folder,
     scope: &dyn Scope,
     options: &Options,
     sink: &mut dyn Sink,
@@ -176,14 +180,13 @@ struct Root {
 }
 
 impl Root {
-    fn compare(parent: Option<BorrowedFd<'_>>, child: BorrowedFd<'_>) -> Result<Self> {
+    fn compare(parent: Option<&dyn Folder>, child: &dyn Folder) -> Result<Self> {
         let at = Path::new("");
-        let read = |root| {
-            let dir = open_dir(root, at).map_err(|cause| failed("open", at, cause))?;
-            let stat = rustix::fs::fstat(&dir).map_err(|cause| failed("look at", at, cause))?;
-            let xattrs = handle::xattrs_of(dir.as_fd(), &mut |_| {});
+        let read = |root: &dyn Folder| {
+            let node = root.own().map_err(|cause| failed("look at", at, cause))?;
+            let xattrs = root.own_xattrs(&mut |_| {});
             let xattrs = xattrs.map_err(|cause| failed("read the attributes of", at, cause))?;
-            Ok::<_, Error>((Node::of(&stat), xattrs))
+            Ok::<_, Error>((node, xattrs))
         };
         let (node, xattrs) = read(child)?;
         // An empty snapshot's root has 0755 and 0:0, on every driver.
@@ -279,8 +282,9 @@ pub(super) fn differs(at: &At<'_>, old: &Node, new: &Node, options: &Options) ->
     let Some(parent) = at.parent.filter(|_| !settled || options.thorough) else {
         return Ok(false);
     };
-    let xattrs = |dir| {
-        handle::xattrs(dir, at.name, &mut |_| {}).map_err(|cause| failed("read the attributes of", at.path, cause))
+    let xattrs = |dir: &dyn Folder| {
+        let read = dir.xattrs(at.name, &mut |_| {});
+        read.map_err(|cause| failed("read the attributes of", at.path, cause))
     };
     if xattrs(parent)? != xattrs(at.child)? {
         return Ok(true);
@@ -288,18 +292,18 @@ pub(super) fn differs(at: &At<'_>, old: &Node, new: &Node, options: &Options) ->
     match new.kind {
         NodeKind::File => contents_differ(at, parent),
         NodeKind::Symlink => {
-            let target = |dir| handle::link_target(dir, at.name).map_err(|cause| failed("read", at.path, cause));
+            let target = |dir: &dyn Folder| {
+                let read = dir.link_target(at.name);
+                read.map_err(|cause| failed("read", at.path, cause))
+            };
             Ok(target(parent)? != target(at.child)?)
         }
         _ => Ok(false),
     }
 }
 
-fn contents_differ(at: &At<'_>, parent: BorrowedFd<'_>) -> Result<bool> {
-    let open = |dir| {
-        let file = handle::open_file(dir, at.name).map_err(|cause| failed("open", at.path, cause))?;
-        Ok::<_, Error>(File::from(file))
-    };
+fn contents_differ(at: &At<'_>, parent: &dyn Folder) -> Result<bool> {
+    let open = |dir: &dyn Folder| dir.file(at.name).map_err(|cause| failed("open", at.path, cause));
     let (mut old, mut new) = (open(parent)?, open(at.child)?);
     let mut buffers = (vec![0; BUFFER], vec![0; BUFFER]);
     loop {
@@ -315,7 +319,7 @@ fn contents_differ(at: &At<'_>, parent: BorrowedFd<'_>) -> Result<bool> {
 }
 
 /// Reads until the buffer is full or the file at its end.
-fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+fn fill(file: &mut dyn Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match file.read(rest) {
@@ -349,7 +353,7 @@ struct Above {
 }
 
 struct TarSink<'a> {
-    root: BorrowedFd<'a>,
+    root: &'a dyn Folder,
     writer: Writer<'a>,
     clamp: Option<i64>,
     room: Option<u64>,
@@ -382,10 +386,10 @@ impl Sink for TarSink<'_> {
             );
         }
         let filtered = &mut self.filtered;
-        let xattrs = handle::xattrs(at.child, at.name, &mut |name| {
+        let read = at.child.xattrs(at.name, &mut |name| {
             *filtered.entry(name.to_vec()).or_default() += 1;
-        })
-        .map_err(|cause| failed("read the attributes of", at.path, cause))?;
+        });
+        let xattrs = read.map_err(|cause| failed("read the attributes of", at.path, cause))?;
         match node.kind {
             NodeKind::File => return self.file(at, node, &xattrs),
             NodeKind::Directory => {
@@ -397,7 +401,8 @@ impl Sink for TarSink<'_> {
                 });
             }
             NodeKind::Symlink => {
-                let target = handle::link_target(at.child, at.name).map_err(|cause| failed("read", at.path, cause))?;
+                let target = at.child.link_target(at.name);
+                let target = target.map_err(|cause| failed("read", at.path, cause))?;
                 self.node(at.path, node, Type::Symlink, &target, &xattrs)?;
             }
             NodeKind::Character => self.node(at.path, node, Type::Character, b"", &xattrs)?,
@@ -436,8 +441,12 @@ impl TarSink<'_> {
     fn parents(&mut self) -> Result<()> {
         let mut above = std::mem::take(&mut self.above);
         for parent in above.iter_mut().filter(|parent| !parent.written) {
-            let dir = open_dir(self.root, &parent.path).map_err(|cause| failed("open", &parent.path, cause))?;
-            let xattrs = handle::xattrs_of(dir.as_fd(), &mut |_| {})
+            let dir = self
+                .root
+                .below(&parent.path)
+                .map_err(|cause| failed("open", &parent.path, cause))?;
+            let xattrs = dir
+                .own_xattrs(&mut |_| {})
                 .map_err(|cause| failed("read the attributes of", &parent.path, cause))?;
             self.node(&parent.path, &parent.node, Type::Directory, b"", &xattrs)?;
             parent.written = true;
@@ -486,9 +495,8 @@ impl TarSink<'_> {
     }
 
     fn file(&mut self, at: &At<'_>, node: &Node, xattrs: &Xattrs) -> Result<()> {
-        let mut file = handle::open_file(at.child, at.name)
-            .map(File::from)
-            .map_err(|cause| failed("open", at.path, cause))?;
+        let file = at.child.file(at.name);
+        let mut file = file.map_err(|cause| failed("open", at.path, cause))?;
         self.has_room_for(at.path, node.size)?;
         self.node(at.path, node, Type::File, b"", xattrs)?;
         let mut left = node.size;

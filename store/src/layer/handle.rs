@@ -21,32 +21,48 @@ const RETRIES: usize = 128;
 
 /// What a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NodeKind {
+pub enum NodeKind {
+    /// A regular file.
     File,
+    /// A directory.
     Directory,
+    /// A symbolic link.
     Symlink,
+    /// A character device.
     Character,
+    /// A block device.
     Block,
+    /// A FIFO.
     Fifo,
+    /// A socket.
     Socket,
 }
 
 /// The attributes of a name that cost one system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Node {
-    pub(super) kind: NodeKind,
+pub struct Node {
+    /// What it is.
+    pub kind: NodeKind,
     /// The low twelve bits.
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) device: Device,
-    pub(super) size: u64,
-    pub(super) mtime: Time,
-    pub(super) ctime: Time,
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Of a device; 0:0 of anything else.
+    pub device: Device,
+    /// Bytes.
+    pub size: u64,
+    /// When its content changed.
+    pub mtime: Time,
+    /// When anything about it changed.
+    pub ctime: Time,
     /// Within a tree, this and the inode number tell whether two names are one file.
-    pub(super) filesystem: u64,
-    pub(super) inode: u64,
-    pub(super) links: u64,
+    pub filesystem: u64,
+    /// Its number.
+    pub inode: u64,
+    /// Its names.
+    pub links: u64,
 }
 
 impl Node {
@@ -110,11 +126,11 @@ pub(super) fn modified(mtime: Time) -> Timestamps {
 }
 
 /// Extended attributes by name, sorted.
-pub(super) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Whether a layer carries the extended attribute: what belongs to the image
 /// does, what the host's security modules or overlayfs keep for themselves does not.
-pub(super) fn carried(name: &[u8]) -> bool {
+pub fn carried(name: &[u8]) -> bool {
     let starts = |prefix: &str| name.starts_with(prefix.as_bytes());
     match name {
         b"security.selinux" | b"security.ima" | b"security.evm" => false,

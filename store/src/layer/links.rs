@@ -9,17 +9,18 @@
 //! - names that were one file with them in the parent are another file now (split).
 //!
 //! A name that merely went away leaves only its whiteout. Where a [`Scope`]
-//! narrows the walk, the first candidate with other names makes the names of
-//! both trees be walked in full, contents excepted.
+//! narrows the walk, it is asked for the [other names](Scope::names_of) of the
+//! candidates; where it cannot tell, the names of both trees are walked in full,
+//! contents excepted.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use super::diff::{Candidates, Everything, Options, Scope, differs};
+use super::folder::Folder;
 use super::handle::{Node, NodeKind};
-use super::merge::{At, Visitor, failed, merge, open_dir};
+use super::merge::{At, Visitor, failed, merge};
 use crate::{Error, Result};
 
 /// What a name of a changed group is in the layer.
@@ -49,23 +50,13 @@ pub(super) fn is_linked(old: Option<&Node>, new: &Node) -> bool {
 impl Links {
     /// Finds the changed groups between `parent` and `child`.
     pub(super) fn find(
-        parent: Option<BorrowedFd<'_>>,
-        child: BorrowedFd<'_>,
+        parent: Option<&dyn Folder>,
+        child: &dyn Folder,
         scope: &dyn Scope,
         options: &Options,
     ) -> Result<Self> {
-        let mut candidates = Linked::default();
-        let narrowed = merge(parent, child, scope, &mut candidates)?;
-        let seeds: BTreeSet<PathBuf> = candidates.names.iter().map(|name| name.path.clone()).collect();
-        if seeds.is_empty() {
+        let Some((seeds, all)) = Linked::find(parent, child, scope)? else {
             return Ok(Self::default());
-        }
-        let all = if narrowed {
-            let mut all = Linked::default();
-            merge(parent, child, &Everything, &mut all)?;
-            all
-        } else {
-            candidates
         };
         let groups = Groups::new(&all.names);
         let mut links = Self::default();
@@ -94,12 +85,20 @@ impl Links {
             let role = first.map_or(Role::Content, |first| Role::LinkTo(first.clone()));
             first.get_or_insert(path);
             self.roles.insert(path.clone(), role);
-            for below in path.ancestors() {
-                if let (Some(above), Some(name)) = (below.parent(), below.file_name()) {
-                    self.names.entry(above.to_owned()).or_default().insert(name.to_owned());
-                }
+            self.reach(path);
+        }
+    }
+
+    /// Makes a walk come to `path`; tells whether it did not before.
+    fn reach(&mut self, path: &Path) -> bool {
+        let mut is_new = false;
+        for below in path.ancestors() {
+            if let (Some(above), Some(name)) = (below.parent(), below.file_name()) {
+                let names = self.names.entry(above.to_owned()).or_default();
+                is_new |= names.insert(name.to_owned());
             }
         }
+        is_new
     }
 }
 
@@ -111,6 +110,10 @@ pub(super) struct Widened<'a> {
 }
 
 impl Scope for Widened<'_> {
+    fn names_of(&self, inode: u64) -> Result<Option<Vec<PathBuf>>> {
+        self.scope.names_of(inode)
+    }
+
     fn names(&self, path: &Path) -> Result<Candidates> {
         Ok(match self.scope.names(path)? {
             Candidates::Only(mut names) => {
@@ -132,6 +135,47 @@ struct Name {
 #[derive(Default)]
 struct Linked {
     names: Vec<Name>,
+}
+
+impl Linked {
+    /// Those that are candidates, and beside them all that may be in their groups. None where there are none.
+    fn find(
+        parent: Option<&dyn Folder>,
+        child: &dyn Folder,
+        scope: &dyn Scope,
+    ) -> Result<Option<(BTreeSet<PathBuf>, Self)>> {
+        let mut seeds: Option<BTreeSet<PathBuf>> = None;
+        let mut asked = HashSet::new();
+        let mut reached = Links::default();
+        loop {
+            let mut found = Self::default();
+            let narrowed = merge(parent, child, &reached.widen(scope), &mut found)?;
+            let seeds = seeds.get_or_insert_with(|| found.names.iter().map(|name| name.path.clone()).collect());
+            if seeds.is_empty() {
+                return Ok(None);
+            }
+            let mut grown = false;
+            for inode in found.inodes().filter(|inode| narrowed && asked.insert(*inode)) {
+                let Some(names) = scope.names_of(inode)? else {
+                    let mut all = Self::default();
+                    merge(parent, child, &Everything, &mut all)?;
+                    return Ok(Some((std::mem::take(seeds), all)));
+                };
+                for name in &names {
+                    grown |= reached.reach(name);
+                }
+            }
+            if !grown {
+                return Ok(Some((std::mem::take(seeds), found)));
+            }
+        }
+    }
+
+    /// Of the files that have, or had, several names.
+    fn inodes(&self) -> impl Iterator<Item = u64> {
+        let nodes = self.names.iter().flat_map(|name| name.old.iter().chain([&name.new]));
+        nodes.filter(|node| node.links > 1).map(|node| node.inode)
+    }
 }
 
 impl Visitor for Linked {
@@ -206,8 +250,8 @@ impl<'n> Groups<'n> {
     fn changed(
         &self,
         group: &[usize],
-        parent: Option<BorrowedFd<'_>>,
-        child: BorrowedFd<'_>,
+        parent: Option<&dyn Folder>,
+        child: &dyn Folder,
         options: &Options,
     ) -> Result<bool> {
         let mut members = group.iter().filter_map(|index| self.names.get(*index));
@@ -228,13 +272,13 @@ impl<'n> Groups<'n> {
         let (Some(above), Some(name)) = (first.path.parent(), first.path.file_name()) else {
             return Err(Error::invalid("the root of a tree cannot be a hard link"));
         };
-        let open = |root| open_dir(root, above).map_err(|cause| failed("open", above, cause));
+        let open = |root: &dyn Folder| root.below(above).map_err(|cause| failed("open", above, cause));
         let (parent, child) = (open(parent)?, open(child)?);
         let at = At {
             path: &first.path,
             name,
-            parent: Some(parent.as_fd()),
-            child: child.as_fd(),
+            parent: Some(parent.as_ref()),
+            child: child.as_ref(),
         };
         differs(&at, old, &first.new, options)
     }

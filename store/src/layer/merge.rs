@@ -1,4 +1,4 @@
-//! Two trees walked side by side, by handles, in canonical order.
+//! Two trees walked side by side, by [folders](Folder), in canonical order.
 //!
 //! In each directory the names that are gone come first, then those that are
 //! there, both bytewise; a directory is followed by what is in it. Memory holds
@@ -7,15 +7,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{Mode, ResolveFlags};
-use rustix::io::Errno;
 
 use super::diff::{Candidates, Scope};
 use super::entry::shown;
-use super::handle::{self, DIRECTORY, Node, NodeKind};
+use super::folder::Folder;
+use super::handle::{Node, NodeKind};
 use crate::{Error, Result};
 
 /// Open directories per tree: deeper ones are opened again on the way back.
@@ -29,9 +27,9 @@ pub(super) struct At<'a> {
     pub(super) path: &'a Path,
     pub(super) name: &'a OsStr,
     /// The directory of the parent tree, where it has one there.
-    pub(super) parent: Option<BorrowedFd<'a>>,
+    pub(super) parent: Option<&'a dyn Folder>,
     /// The directory of the child tree.
-    pub(super) child: BorrowedFd<'a>,
+    pub(super) child: &'a dyn Folder,
 }
 
 /// What a walk tells.
@@ -58,30 +56,28 @@ pub(super) fn failed(verb: &str, path: &Path, cause: impl Into<std::io::Error>) 
 
 /// A tree, and the way down to the directory that is being read.
 struct Chain {
-    root: OwnedFd,
+    root: Box<dyn Folder>,
     /// The innermost directories.
-    open: VecDeque<OwnedFd>,
+    open: VecDeque<Box<dyn Folder>>,
     depth: usize,
 }
 
 impl Chain {
-    fn new(root: BorrowedFd<'_>) -> Result<Self> {
+    fn new(root: &dyn Folder) -> Result<Self> {
         let at = Path::new("");
-        let root =
-            rustix::fs::openat(root, ".", DIRECTORY, Mode::empty()).map_err(|cause| failed("open", at, cause))?;
         Ok(Self {
-            root,
+            root: root.below(at).map_err(|cause| failed("open", at, cause))?,
             open: VecDeque::new(),
             depth: 0,
         })
     }
 
-    fn here(&self) -> BorrowedFd<'_> {
-        self.open.back().unwrap_or(&self.root).as_fd()
+    fn here(&self) -> &dyn Folder {
+        self.open.back().unwrap_or(&self.root).as_ref()
     }
 
-    fn down(&mut self, name: &OsStr) -> Result<(), Errno> {
-        let next = handle::open_child(self.here(), name)?;
+    fn down(&mut self, name: &OsStr) -> io::Result<()> {
+        let next = self.here().child(name)?;
         self.open.push_back(next);
         self.depth += 1;
         if self.open.len() > OPEN {
@@ -91,19 +87,14 @@ impl Chain {
     }
 
     /// Back to the directory at `path`.
-    fn up(&mut self, path: &Path) -> Result<(), Errno> {
+    fn up(&mut self, path: &Path) -> io::Result<()> {
         self.open.pop_back();
         self.depth = self.depth.saturating_sub(1);
         if self.open.is_empty() && self.depth > 0 {
-            self.open.push_back(open_dir(self.root.as_fd(), path)?);
+            self.open.push_back(self.root.below(path)?);
         }
         Ok(())
     }
-}
-
-/// Opens a directory of a tree; no link leads there.
-pub(super) fn open_dir(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
-    handle::open_at(root, path, DIRECTORY, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
 }
 
 struct Pair {
@@ -120,8 +111,8 @@ struct Level {
 
 /// Walks `child` beside `parent`, narrowed to `scope`; tells whether anything was left out.
 pub(super) fn merge(
-    parent: Option<BorrowedFd<'_>>,
-    child: BorrowedFd<'_>,
+    parent: Option<&dyn Folder>,
+    child: &dyn Folder,
     scope: &dyn Scope,
     visitor: &mut dyn Visitor,
 ) -> Result<bool> {
@@ -218,8 +209,7 @@ impl Walk {
             Candidates::All => {
                 let mut names = BTreeSet::new();
                 for dir in parent.into_iter().chain([child]) {
-                    let listed = handle::list(dir).map_err(|cause| failed("list", &self.path, cause))?;
-                    names.extend(listed.into_iter().map(|(name, _)| name));
+                    names.extend(dir.names().map_err(|cause| failed("list", &self.path, cause))?);
                 }
                 names
             }
@@ -227,7 +217,10 @@ impl Walk {
         let mut gone = Vec::new();
         let mut there = Vec::new();
         for name in names {
-            let look = |dir| handle::look(dir, &name).map_err(|cause| failed("look at", &self.path.join(&name), cause));
+            let look = |dir: &dyn Folder| {
+                let found = dir.look(&name);
+                found.map_err(|cause| failed("look at", &self.path.join(&name), cause))
+            };
             let carried = |node: &Node| node.kind != NodeKind::Socket;
             let old = parent.map(look).transpose()?.flatten().filter(carried);
             let new = look(child)?;

@@ -2,6 +2,7 @@
 //!
 //! - [`read`] gives the entries of a foreign tar, checked and within [`Limits`];
 //! - [`apply`] brings them into a directory, by handles only;
+//! - [`folder`] is a directory of any tree, mounted or not;
 //! - `merge` walks two directories side by side, in canonical order, and [`tree`] digests one;
 //! - [`diff`] compares two directories and writes the canonical tar of the difference;
 //! - `write` is that canonical profile: same tree, same bytes.
@@ -10,6 +11,7 @@ pub mod apply;
 mod content;
 pub mod diff;
 mod entry;
+pub mod folder;
 mod handle;
 mod header;
 mod links;
@@ -23,7 +25,8 @@ pub mod tree;
 mod whiteout;
 mod write;
 
-pub use handle::{empty_tree, remove_tree};
+pub use entry::{Device, Time};
+pub use handle::{Node, NodeKind, Xattrs, carried, empty_tree, remove_tree};
 
 /// Directories that may lie within each other.
 const DEPTH: usize = 1024;

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::diff::Everything;
-use super::handle::{self, Node, NodeKind, Xattrs};
+use super::folder::Folder;
+use super::handle::{Node, NodeKind, Xattrs};
 use super::merge::{At, Visitor, failed, merge};
 use crate::digest::Hasher;
 use crate::{Digest, Result};
@@ -20,17 +20,15 @@ const BUFFER: usize = 128 << 10;
 ///
 /// # Errors
 /// What cannot be read, by path.
-pub fn digest(root: BorrowedFd<'_>) -> Result<Digest> {
+pub fn digest(root: &dyn Folder) -> Result<Digest> {
     let mut digester = Digester {
         hasher: Hasher::default(),
         first: HashMap::new(),
     };
     let at = Path::new("");
-    let stat = rustix::fs::fstat(root).map_err(|cause| failed("look at", at, cause))?;
-    let own = rustix::fs::openat(root, ".", handle::DIRECTORY, rustix::fs::Mode::empty())
-        .and_then(|dir| handle::xattrs_of(dir.as_fd(), &mut |_| {}))
-        .map_err(|cause| failed("read the attributes of", at, cause))?;
-    let mut node = Node::of(&stat);
+    let mut node = root.own().map_err(|cause| failed("look at", at, cause))?;
+    let own = root.own_xattrs(&mut |_| {});
+    let own = own.map_err(|cause| failed("read the attributes of", at, cause))?;
     node.mtime = super::entry::Time::default();
     digester.attributes(at, &node, &own);
     merge(None, root, &Everything, &mut digester)?;
@@ -75,9 +73,8 @@ impl Digester {
 
     fn content(&mut self, at: &At<'_>) -> Result<()> {
         let fail = |cause| failed("read", at.path, cause);
-        let mut file = handle::open_file(at.child, at.name)
-            .map(std::fs::File::from)
-            .map_err(|cause| failed("open", at.path, cause))?;
+        let file = at.child.file(at.name);
+        let mut file = file.map_err(|cause| failed("open", at.path, cause))?;
         let mut buffer = vec![0; BUFFER];
         loop {
             let count = file.read(&mut buffer).map_err(fail)?;
@@ -95,7 +92,9 @@ impl Visitor for Digester {
     }
 
     fn found(&mut self, at: &At<'_>, _old: Option<&Node>, new: &Node) -> Result<()> {
-        let xattrs = handle::xattrs(at.child, at.name, &mut |_| {})
+        let xattrs = at
+            .child
+            .xattrs(at.name, &mut |_| {})
             .map_err(|cause| failed("read the attributes of", at.path, cause))?;
         self.attributes(at.path, new, &xattrs);
         if new.kind != NodeKind::Directory && new.links > 1 {
@@ -110,7 +109,10 @@ impl Visitor for Digester {
         match new.kind {
             NodeKind::File => self.content(at)?,
             NodeKind::Symlink => {
-                let target = handle::link_target(at.child, at.name).map_err(|cause| failed("read", at.path, cause))?;
+                let target = at
+                    .child
+                    .link_target(at.name)
+                    .map_err(|cause| failed("read", at.path, cause))?;
                 self.bytes(&target);
             }
             _ => {}
