@@ -6,4 +6,13 @@
 //!
 //! Formats: `Documentation/filesystems/ext4/*.rst` of the kernel.
 
+pub mod content;
+pub mod directory;
+pub mod extents;
+mod fields;
+pub mod inode;
 pub mod layout;
+pub mod superblock;
+pub mod tree;
+pub mod volume;
+pub mod xattr;
