@@ -84,6 +84,7 @@ fn work(disk: &Path) {
     println!("working");
     loop {
         let verb = rig.story.next(&rig.model);
+        rig.before(&verb);
         journal.in_flight = Some(verb.clone());
         journal.write(disk);
         println!("{verb}");

@@ -95,6 +95,7 @@ impl Rig {
                 self.tree_is_as_ever(&id);
             }
         }
+        self.a_merge_is_a_commit(verb);
         self.output_is_whole(verb);
         self.unmount(verb);
         // Otherwise the garbage stays for the verbs that come.
@@ -198,6 +199,18 @@ impl Rig {
     /// Wants the tree of an image to be what it ever was.
     pub fn tree_is_as_ever(&mut self, id: &str) {
         tree_is_as_ever(&self.plywood, &mut self.model, id);
+    }
+
+    /// What was folded, in one piece or several, is what the container holds: a commit of it, folded anew, is the
+    /// same image.
+    fn a_merge_is_a_commit(&self, verb: &Verb) {
+        let container = verb.args.last().expect("arguments");
+        let merged = verb.names.keys().next().filter(|_| verb.word() == "merge");
+        if let Some(name) = merged.filter(|name| self.model.is_committed(container, name)) {
+            let again = self.plywood.ok(&Verb::commit(container, "committed-again:1").args);
+            assert_eq!(self.model.names.get(name), Some(&again), "{verb} is another image");
+            self.plywood.ok(["rmi", "committed-again:1"]);
+        }
     }
 
     /// An export is whole or not there; whole is what the same command writes again. That takes away what was

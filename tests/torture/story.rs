@@ -18,6 +18,8 @@ pub const KEEP: &str = "keep:1";
 /// Names, and containers, that one story moves around.
 const NAMES: usize = 4;
 const CONTAINERS: usize = 3;
+/// How often a verb of a `--cow` container is drawn on thin, among 24 or 35 others.
+const CLASSIC: usize = 6;
 /// A container that is removed by its own `run`.
 const PASSING: &str = "passing";
 
@@ -40,6 +42,9 @@ pub struct Model {
 pub struct Container {
     /// The image that a commit of what it holds now has given.
     committed: Option<String>,
+    /// Of a `--cow` container the name that it is over, and the image that it stood for.
+    #[serde(default)]
+    over: Option<(String, String)>,
 }
 
 /// What a name may become.
@@ -73,6 +78,9 @@ pub struct Verb {
     pub names: BTreeMap<String, Fate>,
     /// The containers that it changes.
     pub containers: BTreeMap<String, Stay>,
+    /// The name over which it makes a `--cow` container.
+    #[serde(default)]
+    pub over: Option<String>,
     /// The named volumes that are there afterwards, or not.
     #[serde(default)]
     pub volumes: BTreeMap<String, bool>,
@@ -155,9 +163,15 @@ impl Verb {
 
     /// `run --cow`.
     pub fn run_cow(image: &str, container: &str, number: u64) -> Self {
-        let mut verb = Self::run(image, container, number);
-        verb.args.insert(1, "--cow".to_owned());
-        verb
+        Self::run(image, container, number).with_store(image)
+    }
+
+    /// This `run`, or the one that comes before it, with `--cow`.
+    fn with_store(mut self, image: &str) -> Self {
+        let run = self.before.first_mut().unwrap_or(&mut self.args);
+        run.insert(1, "--cow".to_owned());
+        self.over = Some(image.to_owned());
+        self
     }
 
     /// `merge`, of a `--cow` container of the image with this name: the same image as its commit.
@@ -341,7 +355,10 @@ impl Story {
     fn draw(&mut self, model: &Model) -> Option<Verb> {
         let (name, container) = (self.name(), self.container());
         let there = model.containers.contains_key(&container);
-        match self.dice.below(if self.live { 35 } else { 24 }) {
+        let others = if self.live { 35 } else { 24 };
+        let classic = if self.is_thin { CLASSIC } else { 0 };
+        match self.dice.below(others + classic) {
+            drawn if drawn >= others => self.classic(model, &container, &name),
             0..=4 => {
                 let archive = &self.archives[self.dice.below(self.archives.len())];
                 Some(Verb::import(archive, &name))
@@ -372,6 +389,28 @@ impl Story {
             33 => there.then(|| Verb::copy_out(&container, &self.copies)),
             _ => Some(self.volume(model)),
         }
+    }
+
+    /// `merge` where it can be done, otherwise a container for it.
+    fn classic(&mut self, model: &Model, container: &str, name: &str) -> Option<Verb> {
+        let merging = model.containers.iter().find_map(|(container, is)| {
+            let (over, id) = is.over.as_ref()?;
+            (model.names.get(over) == Some(id)).then(|| Verb::merge(container, over))
+        });
+        if merging.is_some() && self.dice.below(3) > 0 {
+            return merging;
+        }
+        // What all stories keep is merged by none.
+        let image = model.names.keys().find(|name| *name != KEEP)?;
+        if model.containers.contains_key(container) {
+            return None;
+        }
+        let (number, kinds) = (self.count, if self.live { 3 } else { 1 });
+        Some(match self.dice.below(kinds) {
+            0 => Verb::run_cow(image, container, number),
+            1 => Verb::detached(image, container, number).with_store(image),
+            _ => Verb::commit_running(image, container, number, name).with_store(image),
+        })
     }
 
     /// A named volume comes, is used or goes.
@@ -508,6 +547,12 @@ impl Model {
         }
     }
 
+    /// Whether a verb's name stands for what its container was committed or merged to.
+    pub fn is_committed(&self, container: &str, name: &str) -> bool {
+        let committed = self.containers.get(container).and_then(|one| one.committed.as_ref());
+        committed.is_some() && committed == self.names.get(name)
+    }
+
     /// The same container, committed again, must give the same image.
     fn remember_commit(&mut self, verb: &Verb, end: &End, seen: &Seen) {
         for (name, fate) in &verb.names {
@@ -538,7 +583,15 @@ impl Model {
             }
             match verb.containers.get(&name) {
                 _ if !is => drop(self.containers.remove(&name)),
-                Some(_) => drop(self.containers.insert(name, Container::default())),
+                Some(_) => {
+                    let known = self.containers.remove(&name).and_then(|container| container.over);
+                    let made = || Some((verb.over.clone()?, self.names.get(verb.over.as_ref()?)?.clone()));
+                    let container = Container {
+                        over: known.or_else(made),
+                        committed: None,
+                    };
+                    self.containers.insert(name, container);
+                }
                 None => {}
             }
         }
