@@ -7,73 +7,22 @@
 )]
 
 mod common;
+#[path = "common/failing.rs"]
+mod failing;
 #[path = "common/pool_root.rs"]
 mod pool_root;
 
 use common::{Plywood, busybox_tar};
+use failing::Failing;
 use pool_root::{pool_name, shell};
 
-const SECTORS: u64 = (16 << 20) / 512;
-
-/// A pool whose metadata lie on a device that can be made to fail.
-struct Failing {
-    plywood: Plywood,
-    data: String,
-    below: String,
-}
-
-impl Failing {
-    fn new() -> Self {
-        let plywood = Plywood::new("thin");
-        let device = |name: &str, size: &str| {
-            let path = plywood.beside(name);
-            let path = path.display();
-            shell(&format!("truncate -s {size} {path}; losetup --find --show {path}"))
-        };
-        let (data, below) = (device("data", "256M"), device("meta", "16M"));
-        shell(&format!(
-            "dmsetup create failing --table '0 {SECTORS} linear {below} 0'"
-        ));
-        plywood.ok([
-            "pool",
-            "init",
-            "--data-device",
-            &data,
-            "--metadata-device",
-            "/dev/mapper/failing",
-            "--volume-size",
-            "256M",
-        ]);
-        let base = plywood.beside("base.tar");
-        busybox_tar(&base);
-        plywood.ok(["import", base.to_str().unwrap(), "base"]);
-        Self { plywood, data, below }
-    }
-
-    fn switch(&self, table: &str) {
-        shell(&format!(
-            "dmsetup suspend --nolockfs failing; dmsetup load failing --table '0 {SECTORS} {table}'; dmsetup resume failing"
-        ));
-    }
-
-    fn heal(&self) {
-        self.switch(&format!("linear {} 0", self.below));
-    }
-
-    /// `pool status` as it should be, and a refusal that says the same.
-    fn is(&self, state: &str, problem: &str, remedy: &str) {
-        is(&self.plywood, state, problem, remedy);
-    }
-}
-
-impl Drop for Failing {
-    fn drop(&mut self) {
-        let _ = self.plywood.run(["pool", "detach"]);
-        shell(&format!(
-            "dmsetup remove failing; losetup -d {} {}",
-            self.data, self.below
-        ));
-    }
+/// A pool whose metadata can be made to fail, and an image on it.
+fn failing_metadata() -> Failing {
+    let failing = Failing::metadata();
+    let base = failing.plywood.beside("base.tar");
+    busybox_tar(&base);
+    failing.plywood.ok(["import", base.to_str().unwrap(), "base"]);
+    failing
 }
 
 fn is(plywood: &Plywood, state: &str, problem: &str, remedy: &str) {
@@ -134,14 +83,14 @@ fn dm_a_full_pool_is_named_and_growing_is_the_way_out() {
 
 #[test]
 fn dm_failing_metadata_are_named_and_repair_is_the_way_out() {
-    let failing = Failing::new();
-    failing.switch(&format!("flakey {} 0 0 1 1 error_writes", failing.below));
+    let failing = failing_metadata();
+    failing.switch("flakey {} 0 0 1 1 error_writes");
     let refused = failing.plywood.fails(125, ["run", "--rm", "base", "true"]);
     assert!(
         refused.contains("needs a check") && refused.contains("plywood pool repair"),
         "{refused}"
     );
-    failing.is("needs_check", "needs a check", "plywood pool repair");
+    is(&failing.plywood, "needs_check", "needs a check", "plywood pool repair");
     failing.heal();
     failing.plywood.ok(["pool", "repair"]);
     is_well(&failing.plywood);
@@ -149,14 +98,14 @@ fn dm_failing_metadata_are_named_and_repair_is_the_way_out() {
 
 #[test]
 fn dm_a_failed_pool_is_named_and_repair_is_the_way_out() {
-    let failing = Failing::new();
+    let failing = failing_metadata();
     failing.switch("error");
     let refused = failing.plywood.fails(125, ["run", "--rm", "base", "true"]);
     assert!(
         refused.contains("Hint: ") && refused.contains("plywood pool repair"),
         "{refused}"
     );
-    failing.is("failed", "has failed", "plywood pool repair");
+    is(&failing.plywood, "failed", "has failed", "plywood pool repair");
     failing.heal();
     failing.plywood.ok(["pool", "repair"]);
     is_well(&failing.plywood);
@@ -164,13 +113,13 @@ fn dm_a_failed_pool_is_named_and_repair_is_the_way_out() {
 
 #[test]
 fn dm_a_pool_that_somebody_made_read_only_is_named() {
-    let failing = Failing::new();
+    let failing = failing_metadata();
     let pool = pool_name();
     shell(&format!(
         "table=$(dmsetup table {pool} | sed 's/ [0-9]* error_if_no_space/ 2 error_if_no_space read_only/')
          dmsetup suspend {pool}; dmsetup load {pool} --table \"$table\"; dmsetup resume {pool}"
     ));
-    failing.is("ro", "is read-only", "plywood pool repair");
+    is(&failing.plywood, "ro", "is read-only", "plywood pool repair");
     failing.plywood.ok(["pool", "repair"]);
     is_well(&failing.plywood);
 }
