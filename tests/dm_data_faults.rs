@@ -194,7 +194,13 @@ impl Machine {
 
 /// Whether a refusal says that data could not be read or written.
 fn names_the_fault(verb: &Verb, why: &str) {
-    let words = ["Input/output error", "I/O error", "Read-only file system", "lost"];
+    // The kernel flushes the data before it commits metadata: where that fails, the pool wants a check.
+    let words = [
+        "Input/output error",
+        "Read-only file system",
+        "lost writes",
+        "needs a check",
+    ];
     assert!(words.iter().any(|word| why.contains(word)), "{verb}: {why}");
 }
 
