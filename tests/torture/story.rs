@@ -19,7 +19,7 @@ pub const KEEP: &str = "keep:1";
 const NAMES: usize = 4;
 const CONTAINERS: usize = 3;
 /// How often a verb of a `--cow` container is drawn on thin, among 24 or 35 others.
-const CLASSIC: usize = 6;
+const CLASSIC: usize = 12;
 /// A container that is removed by its own `run`.
 const PASSING: &str = "passing";
 
