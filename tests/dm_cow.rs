@@ -11,6 +11,7 @@ mod common;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::json_page::Page;
 use common::{Plywood, busybox_tar};
 
 /// New, changed, removed and linked files, of a time that does not depend on the clock.
@@ -120,7 +121,47 @@ fn dm_a_running_cow_container_tells_how_full_its_store_is() {
             .any(|detail| detail.contains(" snapshot ") && detail.contains(" PO 8")),
         "{kinds:?}"
     );
+    // The others tell the same, of a store that grows meanwhile.
+    let mut page = Page::of("thin");
+    page.holds("inspect of a container", &document);
+    let listed = plywood.json(["ps"]);
+    page.holds("ps", &listed);
+    let space = plywood.json(["df"]);
+    page.holds("df", &space);
+    for told in [&listed[0]["store"], &space["stores"][0]] {
+        assert_eq!(told["state"], "working", "{told}");
+        assert_eq!(told["total"], store["total"]);
+        assert!(told["allocated"].as_u64().unwrap() >= allocated, "{told}");
+    }
+    assert_eq!(space["stores"][0]["name"], "one");
+    for text in [plywood.ok(["ps"]), plywood.ok(["df"])] {
+        assert!(text.contains(" MiB of 10.0"), "{text}");
+    }
     plywood.ok(["kill", "one"]);
+    assert_eq!(plywood.json(["ps", "-a"])[0]["store"], serde_json::Value::Null);
+    assert_eq!(plywood.json(["df"])["stores"], serde_json::json!([]));
+    plywood.sound();
+}
+
+#[test]
+fn dm_a_store_that_the_kernel_gave_up_is_told_as_such() {
+    let plywood = with_base_on(
+        Plywood::new("thin").unwatched(),
+        &["--data-size", "128M", "--volume-size", "256M"],
+    );
+    let script = "dd if=/dev/urandom of=/big bs=1M count=200 2>/dev/null; sync; sleep 1000";
+    plywood.ok(["run", "-d", "--cow", "--name", "one", "base", "sh", "-c", script]);
+    let begun = Instant::now();
+    while plywood.json(["ps"])[0]["store"]["state"] != "invalid" {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{}", plywood.ok(["ps"]));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(plywood.ok(["ps"]).contains(", store Invalid"));
+    assert!(plywood.ok(["df"]).lines().any(|line| line == "one        Invalid"));
+    assert_eq!(plywood.json(["df"])["stores"][0]["state"], "invalid");
+    assert_eq!(plywood.json(["inspect", "one"])[0]["store"]["state"], "invalid");
+    let _ = plywood.run(["kill", "one"]);
+    plywood.ok(["rm", "-f", "one"]);
     plywood.sound();
 }
 

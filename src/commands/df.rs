@@ -3,18 +3,20 @@
 //! What a layer or container takes *by itself* is what it has beyond the layer
 //! below. On thin that is the blocks it maps less the blocks that the layer
 //! below maps: a lower bound, for a block that was overwritten counts as shared.
+//! Of a `--cow` container that is in use the kernel says how full its store is.
 
 use std::collections::BTreeMap;
 
 use plywood_store::gc::Garbage;
 use plywood_store::record::{LayerRecord, Phase, Record};
-use plywood_store::{ChainId, Driver};
+use plywood_store::{ChainId, Driver, Store};
 use serde::Serialize;
 
-use crate::commands::{Host, Session, images, pool};
+use crate::commands::{Host, Session, exceptions, images, pool};
+use crate::dm::classic::Status;
 use crate::error::{Kind, Result};
 use crate::failure::{OK, Outcome};
-use crate::output;
+use crate::output::{self, Output};
 use crate::snapshot::{Usage, base_first};
 
 /// One kind of object, as `--json` shows it.
@@ -41,11 +43,23 @@ struct LayerRow {
     images: Vec<String>,
 }
 
+/// The exception store of a `--cow` container that is in use, as `--json` shows it.
+#[derive(Debug, Serialize)]
+struct StoreRow {
+    /// The container's id.
+    container: String,
+    name: String,
+    /// In sectors.
+    #[serde(flatten)]
+    status: Status,
+}
+
 /// Everything, as `--json` shows it.
 #[derive(Debug, Default, Serialize)]
 struct Space {
     kinds: Vec<Row>,
     layers: Vec<LayerRow>,
+    stores: Vec<StoreRow>,
 }
 
 /// Adds up blobs, layers, containers; tells which images share each layer.
@@ -93,7 +107,22 @@ fn measure(host: &Host) -> Result<Space> {
             reclaimable: 0,
         });
     }
-    Ok(Space { kinds, layers })
+    let stores = stores(store)?;
+    Ok(Space { kinds, layers, stores })
+}
+
+fn stores(store: &Store) -> Result<Vec<StoreRow>> {
+    let mut rows = Vec::new();
+    for container in store.containers.list()? {
+        if let Some(status) = exceptions::status(store, &container.id)? {
+            rows.push(StoreRow {
+                container: container.id,
+                name: container.name,
+                status,
+            });
+        }
+    }
+    Ok(rows)
 }
 
 /// None for what another command removes meanwhile: it takes no space of its own any more.
@@ -204,6 +233,19 @@ fn tell(space: &Space, session: &Session) -> Result<()> {
         &["KIND", ">COUNT", ">SIZE", ">RECLAIMABLE"],
         space.kinds.iter().map(kind).collect(),
     )?;
+    tell_layers(space, output)?;
+    if space.stores.is_empty() {
+        return Ok(());
+    }
+    output.line("")?;
+    let store = |row: &StoreRow| vec![row.name.clone(), exceptions::told(row.status)];
+    output.table(
+        &["CONTAINER", "EXCEPTION STORE"],
+        space.stores.iter().map(store).collect(),
+    )
+}
+
+fn tell_layers(space: &Space, output: &Output) -> Result<()> {
     if space.layers.is_empty() {
         return Ok(());
     }

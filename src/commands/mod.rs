@@ -13,6 +13,7 @@ pub mod detach;
 pub mod df;
 pub mod diff;
 pub mod doctor;
+mod exceptions;
 pub mod exec;
 pub mod export;
 pub mod freeze;

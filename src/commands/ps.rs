@@ -1,11 +1,13 @@
 //! `plywood ps`: the containers.
 
+use plywood_store::Store;
 use plywood_store::record::{ContainerRecord, ContainerState};
 use serde::Serialize;
 
 use crate::cli::PsArgs;
 use crate::commands::connection::Connection;
-use crate::commands::{Session, date, images};
+use crate::commands::{Session, date, exceptions, images};
+use crate::dm::classic::Status;
 use crate::error::Result;
 use crate::exec::state;
 use crate::failure::{OK, Outcome};
@@ -28,6 +30,8 @@ struct Row {
     /// Its address on the bridge, while it runs.
     ip: Option<std::net::Ipv4Addr>,
     ports: Vec<PublishedPort>,
+    /// What the kernel says of the exception store of a `--cow` container that is in use.
+    store: Option<Status>,
 }
 
 /// Lists running containers, or all.
@@ -40,7 +44,7 @@ pub fn run(args: &PsArgs, session: &Session) -> Outcome {
         let mut containers = store.containers.list()?;
         containers.sort_by_key(|container| std::cmp::Reverse(container.created_at));
         for container in &containers {
-            let row = row(container)?;
+            let row = row(&store, container)?;
             if args.all || row.state == "running" {
                 rows.push(row);
             }
@@ -66,7 +70,7 @@ pub fn run(args: &PsArgs, session: &Session) -> Outcome {
     Ok(OK)
 }
 
-fn row(record: &ContainerRecord) -> Result<Row> {
+fn row(store: &Store, record: &ContainerRecord) -> Result<Row> {
     let (state, pid, exit_code) = match state::settled(&record.state) {
         ContainerState::Created => ("created", None, None),
         ContainerState::Running { pid, .. } => ("running", Some(pid), None),
@@ -94,15 +98,19 @@ fn row(record: &ContainerRecord) -> Result<Row> {
             .filter(|_| pid.is_some())
             .map(|endpoint| endpoint.address),
         ports: connection.ports,
+        store: exceptions::status(store, &record.id)?,
     })
 }
 
 fn cells(row: &Row, whole: bool) -> Vec<String> {
-    let status = match (row.state, row.exit_code, row.pid) {
+    let mut status = match (row.state, row.exit_code, row.pid) {
         (_, Some(code), _) => format!("exited ({code})"),
         (state, _, Some(pid)) => format!("{state} (pid {pid})"),
         (state, ..) => state.to_owned(),
     };
+    if let Some(store) = row.store {
+        status.push_str(&format!(", store {}", exceptions::told(store)));
+    }
     let command = row.command.join(" ");
     let cut = |text: &str, length: usize| {
         if whole || text.chars().count() <= length {

@@ -11,10 +11,12 @@ use plywood_store::Store;
 use plywood_store::lock::Exclusive;
 use plywood_store::record::{POOL_KEY, PoolDevices, PoolRecord};
 
+use crate::dm::classic::Status;
 use crate::dm::control::{Control, node_of};
+use crate::dm::devices;
 use crate::dm::kernel::KernelPool;
 use crate::dm::name::Names;
-use crate::dm::pool::ThinPool;
+use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::repair;
 use crate::dm::status::Need;
 use crate::dm::underlay::{BLOCK, BLOCK_SECTORS, METADATA_MOST, Underlay, head_of};
@@ -153,6 +155,15 @@ pub fn is_attached(store: &Store) -> Result<bool> {
 /// The name of the root's pool in the kernel.
 pub fn pool_name(store: &Store) -> String {
     Names::of_root(&store.meta().uuid).pool()
+}
+
+/// What the kernel says of the exception store in this volume, or of a merge into it; none where neither is in
+/// use. It is asked by name: the pool is as it was.
+///
+/// # Errors
+/// The kernel's.
+pub fn store_status(store: &Store, id: ThinId) -> Result<Option<Status>> {
+    devices::status_of_store(&Control::open()?, &Names::of_root(&store.meta().uuid), id)
 }
 
 /// Checks the metadata with `thin_check`, which wants the pool out of the kernel for the moment.

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::dm::classic::{Device, Snapshot, Status, store_sectors};
-use crate::dm::control::{Info, node_of};
+use crate::dm::control::{Control, Info, node_of};
 use crate::dm::kernel::KernelPool;
 use crate::dm::locks::Gate;
-use crate::dm::name::{Kind as Part, node};
+use crate::dm::name::{Kind as Part, Names, node};
 use crate::dm::pool::ThinId;
 use crate::dm::room::{Gauge, is_watched};
 use crate::dm::table::{Table, Target};
@@ -97,13 +97,9 @@ impl KernelPool {
         both(merged, removed)
     }
 
-    /// What the kernel says of a store that is active.
+    /// What the kernel says of a store that is active, or of a merge into this volume.
     pub(super) fn status_of_store(&self, id: ThinId) -> Result<Option<Status>> {
-        let name = self.inner.names.of(Part::Cow, id);
-        match self.control().info(&name)? {
-            Some(_) => self.control().status(&name)?.parse().map(Some),
-            None => Ok(None),
-        }
+        status_of_store(self.control(), &self.inner.names, id)
     }
 
     fn device(&self, part: Part, id: ThinId) -> Device {
@@ -193,6 +189,22 @@ impl KernelPool {
         let worked = work(&self.make_device(claim.id(), content)?);
         both(worked, self.remove_devices(claim.id()))
     }
+}
+
+/// What the kernel says of the store in this volume, or of a merge into it; none where neither is in use.
+pub(super) fn status_of_store(control: &Control, names: &Names, id: ThinId) -> Result<Option<Status>> {
+    for name in [Part::Cow, Part::Merge].map(|part| names.of(part, id)) {
+        if control.info(&name)?.is_none() {
+            continue;
+        }
+        return match control.status(&name) {
+            Ok(line) => line.parse().map(Some),
+            // It has just gone.
+            Err(_) if control.info(&name)?.is_none() => Ok(None),
+            Err(error) => Err(error),
+        };
+    }
+    Ok(None)
 }
 
 /// Whether this process sees a mount of the device.

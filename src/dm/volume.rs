@@ -75,7 +75,7 @@ pub trait Volumes {
     ///
     /// # Errors
     /// The kernel's.
-    fn store_status(&self, store: ThinId) -> Result<Option<Status>>;
+    fn store_status(&self, id: ThinId) -> Result<Option<Status>>;
 
     /// Flushes a volume and holds its writes back, if it is active, until the guard lets go.
     ///

@@ -145,7 +145,7 @@ pub trait Snapshotter {
     /// on where it was; until it is done the snapshot cannot be mounted. Nothing to fold is a success.
     fn fold(&self, key: &str, progress: &mut dyn FnMut(u64, u64)) -> Result<()>;
 
-    /// What the kernel says of such a store; none where the snapshot has none, or is not in use.
+    /// What the kernel says of such a store, or of its merge; none where the snapshot has none, or is not in use.
     fn store_status(&self, key: &str) -> Result<Option<Status>>;
 
     /// What tells how much room there is; none where the kernel tells every writer itself.

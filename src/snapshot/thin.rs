@@ -235,7 +235,7 @@ impl Snapshotter for Thin {
 
     fn store_status(&self, key: &str) -> Result<Option<Status>> {
         match self.snapshot(key)?.place {
-            Place::Cow(store) => self.pool.store_status(thin_id(store)?),
+            Place::Cow(id) | Place::Merging { target: id, .. } => self.pool.store_status(thin_id(id)?),
             _ => Ok(None),
         }
     }
