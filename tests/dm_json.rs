@@ -9,7 +9,10 @@ use common::{Plywood, busybox_tar};
 fn dm_each_document_is_what_the_page_says() {
     let plywood = Plywood::new("thin");
     let mut page = Page::of("thin");
-    page.holds("pool", &plywood.json(["pool", "init", "--data-size", "1G"]));
+    page.holds(
+        "pool",
+        &plywood.json(["pool", "init", "--data-size", "1G", "--limit", "2G"]),
+    );
     let base = plywood.beside("base.tar");
     busybox_tar(&base);
     page.holds(

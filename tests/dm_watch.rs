@@ -10,9 +10,11 @@ mod common;
 
 use common::{Plywood, busybox_tar};
 
+/// A pool that cannot grow by itself.
 fn small_pool() -> Plywood {
     let plywood = Plywood::new("thin");
-    plywood.ok(["pool", "init", "--data-size", "192M", "--volume-size", "1G"]);
+    let size = ["--data-size", "192M", "--limit", "192M", "--volume-size", "1G"];
+    plywood.ok([&["pool", "init"], &size[..]].concat());
     let base = plywood.beside("base.tar");
     busybox_tar(&base);
     plywood.ok(["import", base.to_str().unwrap(), "base"]);
@@ -30,6 +32,7 @@ fn ends_before_the_pool_is_full(options: &[&str]) {
         "container one was ended",
         "nearly full",
         "are left",
+        "grows by itself to 192 MiB",
         "pool grow",
         "plywood start one",
     ] {
@@ -41,8 +44,8 @@ fn ends_before_the_pool_is_full(options: &[&str]) {
     plywood.sound();
     assert_eq!(
         plywood.fails(125, ["start", "-a", "one"]).lines().count(),
-        2,
-        "no room to begin"
+        3,
+        "no room to begin, and why none is made"
     );
     plywood.ok(["pool", "grow", "--data-size", "2G"]);
     assert_eq!(plywood.ok(["start", "-a", "one"]), "full");
@@ -102,5 +105,64 @@ fn dm_a_merge_stops_before_the_pool_is_full_and_goes_on() {
     plywood.ok(["merge", "one"]);
     let check = "md5sum < /big | cmp - /sum && echo same";
     assert_eq!(plywood.ok(["run", "--rm", "base", "sh", "-c", check]), "same");
+    plywood.sound();
+}
+
+/// The same pool, which grows by itself.
+fn growing_pool(limit: &[&str]) -> Plywood {
+    let plywood = Plywood::new("thin");
+    let size = ["--data-size", "192M", "--volume-size", "1G"];
+    plywood.ok([&["pool", "init"], &size[..], limit].concat());
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    plywood.ok(["import", base.to_str().unwrap(), "base"]);
+    plywood
+}
+
+fn data_total(plywood: &Plywood) -> u64 {
+    plywood.json(["pool", "status"])["data"]["total"].as_u64().unwrap()
+}
+
+#[test]
+fn dm_a_container_ends_well_because_the_pool_grew() {
+    for (options, limit) in [(&[][..], &[][..]), (&["--cow"], &["--limit", "2G"])] {
+        let plywood = growing_pool(limit);
+        let words = [&["run", "--name", "one"], options, &["base", "sh", "-c", FILL]].concat();
+        assert_eq!(plywood.ok(words), "full");
+        let total = data_total(&plywood);
+        assert!((400 << 20..=2 << 30).contains(&total), "{total}");
+        assert_eq!(plywood.json(["pool", "status"])["state"], "rw");
+        let size = plywood.root().join("pool/data").metadata().unwrap().len();
+        assert_eq!(size, total);
+        plywood.sound();
+        plywood.ok(["pool", "detach"]);
+        assert_eq!(plywood.ok(["start", "-a", "one"]), "full");
+        // It has grown since, maybe. Making the same pool again is a success still.
+        let total = data_total(&plywood);
+        plywood.ok([&["pool", "init", "--data-size", "192M"], limit].concat());
+        assert_eq!(data_total(&plywood), total);
+        plywood.ok(["rm", "one"]);
+        plywood.sound();
+    }
+}
+
+#[test]
+fn dm_a_pool_grows_to_its_limit_and_no_further() {
+    let plywood = growing_pool(&["--limit", "320M"]);
+    let error = plywood.fails(125, ["run", "--name", "one", "base", "sh", "-c", FILL]);
+    for part in [
+        "container one was ended",
+        "of 320.00 MiB are left",
+        "has 320 MiB, and grows by itself to 320 MiB",
+        "pool grow",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert_eq!(data_total(&plywood), 320 << 20);
+    plywood.sound();
+    plywood.ok(["pool", "grow", "--limit", "2G"]);
+    assert_eq!(plywood.ok(["start", "-a", "one"]), "full");
+    assert!(data_total(&plywood) > 320 << 20);
+    plywood.ok(["rm", "one"]);
     plywood.sound();
 }

@@ -11,14 +11,16 @@ use super::value::size;
 pub enum PoolVerb {
     /// Make the pool; without it the first use makes the default one
     #[command(
-        after_help = "Making the same pool again is a success.\n\nExamples:\n  plywood pool init --data-size 50G\n  plywood pool init --data-device /dev/sdb1 --metadata-device /dev/sdb2"
+        after_help = "Making the same pool again is a success. A data file that becomes low while something writes is doubled,\nup to --limit, and never so far that it could take the last tenth of its disk.\n\nExamples:\n  plywood pool init --data-size 50G\n  plywood pool init --data-size 10G --limit 80G\n  plywood pool init --data-device /dev/sdb1 --metadata-device /dev/sdb2"
     )]
     Init(PoolInitArgs),
     /// State and fill of data and metadata
     #[command(after_help = "Example:\n  plywood pool status")]
     Status,
-    /// Enlarge data or metadata
-    #[command(after_help = "Example:\n  plywood pool grow --data-size 200G")]
+    /// Enlarge data or metadata, or the limit up to which data grow by themselves
+    #[command(
+        after_help = "A pool on files grows by itself where it is low, up to its limit; this does it at once, and beyond.\n\nExamples:\n  plywood pool grow --data-size 200G\n  plywood pool grow --limit 300G"
+    )]
     Grow(PoolGrowArgs),
     /// Give unused space back to the disk
     #[command(after_help = "Example:\n  plywood pool trim")]
@@ -42,6 +44,9 @@ pub struct PoolInitArgs {
     /// Size of the data file, which is sparse [default: 100G]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub data_size: Option<u64>,
+    /// Size up to which the data file grows by itself [default: as far as its disk keeps a tenth free]
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "data_device")]
+    pub limit: Option<u64>,
     /// Size of the metadata file, which is allocated at once [default: by the data size]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub metadata_size: Option<u64>,
@@ -90,4 +95,7 @@ pub struct PoolGrowArgs {
     /// New size of the metadata
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub metadata_size: Option<u64>,
+    /// Size up to which the data file grows by itself, for commands that begin from now on
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub limit: Option<u64>,
 }

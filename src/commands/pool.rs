@@ -73,7 +73,7 @@ struct Report {
     metadata: Option<Fill>,
     /// Bytes that a volume can hold.
     volume_size: u64,
-    /// Bytes that the sparse data file can hold.
+    /// Bytes up to which the data file grows by itself.
     data_limit: Option<u64>,
     underneath: Vec<Underneath>,
 }
@@ -90,6 +90,7 @@ fn init(args: &PoolInitArgs, session: &Session) -> Outcome {
     }
     let options = Options {
         data_size: args.data_size,
+        limit: args.limit,
         metadata_size: args.metadata_size,
         devices: args.data_device.clone().zip(args.metadata_device.clone()),
         volume_size: args.volume_size,
@@ -136,11 +137,20 @@ fn grow(args: &PoolGrowArgs, session: &Session) -> Outcome {
     let store = thin_store(session)?;
     let lock = store.exclusive()?;
     let pool = assembly::open(&store, &lock)?;
-    pool.grow(args.data_size, args.metadata_size)?;
+    if args.data_size.is_some() || args.metadata_size.is_some() {
+        pool.grow(args.data_size, args.metadata_size)?;
+    }
     let mut record = record(&store)?;
-    if let (PoolDevices::LoopFiles { data_limit }, Some(size)) = (&mut record.devices, args.data_size) {
-        *data_limit = size.max(*data_limit);
-        store.pool.put(&lock, &record)?;
+    match &mut record.devices {
+        PoolDevices::LoopFiles { data_limit, grows_to } => {
+            *data_limit = args.data_size.unwrap_or(0).max(*data_limit);
+            *grows_to = args.limit.or(*grows_to);
+            store.pool.put(&lock, &record)?;
+        }
+        PoolDevices::Block { .. } if args.limit.is_some() => {
+            return Err(Error::invalid("the pool lies on block devices, which do not grow by themselves").into());
+        }
+        PoolDevices::Block { .. } => {}
     }
     lock.done()?;
     show(session, &store, Some(&pool))
@@ -242,6 +252,13 @@ fn show(session: &Session, store: &Store, pool: Option<&KernelPool>) -> Outcome 
             ))?;
         }
     }
+    if let Some(limit) = report.data_limit {
+        out.line(format!(
+            "{:<9} data grow by themselves to {}",
+            "limit",
+            output::bytes(limit)
+        ))?;
+    }
     out.line(format!(
         "{:<9} up to {} each",
         "volumes",
@@ -269,7 +286,7 @@ fn report(store: &Store, pool: Option<&KernelPool>) -> Result<Report> {
     let record = record(store)?;
     let name = assembly::pool_name(store);
     let data_limit = match &record.devices {
-        PoolDevices::LoopFiles { data_limit } => Some(*data_limit),
+        PoolDevices::LoopFiles { grows_to, .. } => *grows_to,
         PoolDevices::Block { .. } => None,
     };
     let mut report = Report {

@@ -5,7 +5,8 @@
 //! much room is left, without what the container has written and the kernel has
 //! not, the more often the less it is. Before the rest is needed it freezes the
 //! container and enlarges what can grow; where nothing can, it ends the container,
-//! whose filesystem is whole then.
+//! whose filesystem is whole then. The filesystem itself is not frozen: that would write
+//! all of it first, and a frozen one outlives whoever froze it (docs/reliability.md).
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -107,8 +108,12 @@ impl Watched {
 
     /// Bytes above the floor that nobody has written to yet; none where it is reached.
     fn spare(&self, room: &Room) -> Option<u64> {
-        let unwritten = Cgroup::of(&self.cgroup).map_or(0, |cgroup| cgroup.unwritten());
-        room.free.checked_sub(unwritten)?.checked_sub(room.floor)
+        room.free.checked_sub(self.unwritten())?.checked_sub(room.floor)
+    }
+
+    /// Bytes that the container has written and the kernel has not.
+    fn unwritten(&self) -> u64 {
+        Cgroup::of(&self.cgroup).map_or(0, |cgroup| cgroup.unwritten())
     }
 
     /// Holds the container still, and ends it where there is no room to be made.
@@ -117,7 +122,7 @@ impl Watched {
         if let Some(Err(error)) = freezer.as_ref().map(Freezer::freeze) {
             tracing::debug!("cannot freeze: {error}");
         }
-        let grown = self.gauge.grow();
+        let grown = self.gauge.make_room(self.unwritten());
         let room = self.gauge.look();
         let is_enough = room
             .as_ref()

@@ -38,6 +38,8 @@ const THIN_MAGIC: [u8; 8] = 27_022_010_u64.to_le_bytes();
 pub struct Options {
     /// Bytes of data.
     pub data_size: Option<u64>,
+    /// Bytes up to which the data file grows by itself.
+    pub limit: Option<u64>,
     /// Bytes of metadata.
     pub metadata_size: Option<u64>,
     /// Block devices instead of files: data and metadata.
@@ -53,7 +55,7 @@ impl Options {
     /// Invalid.
     pub fn check(&self) -> Result<()> {
         match plan(self)?.devices {
-            PoolDevices::LoopFiles { data_limit } => self.metadata(data_limit).map(drop),
+            PoolDevices::LoopFiles { data_limit, .. } => self.metadata(data_limit).map(drop),
             PoolDevices::Block { .. } => Ok(()),
         }
     }
@@ -105,10 +107,16 @@ pub fn init(store: &Store, lock: &Exclusive, options: &Options) -> Result<(Kerne
     };
     let wanted = plan(options)?;
     let same_devices = match (&record.devices, &wanted.devices) {
-        (PoolDevices::LoopFiles { data_limit }, PoolDevices::LoopFiles { data_limit: wanted }) => {
-            options.data_size.is_none() || data_limit == wanted
+        (
+            PoolDevices::LoopFiles { data_limit, grows_to },
+            PoolDevices::LoopFiles {
+                data_limit: size,
+                grows_to: limit,
+            },
+        ) => (options.data_size.is_none() || data_limit == size) && (limit.is_none() || grows_to == limit),
+        (PoolDevices::Block { .. }, PoolDevices::LoopFiles { .. }) => {
+            options.data_size.is_none() && options.limit.is_none()
         }
-        (PoolDevices::Block { .. }, PoolDevices::LoopFiles { .. }) => options.data_size.is_none(),
         (there, wanted) => there == wanted,
     };
     let same_volumes = options.volume_size.is_none() || record.volume_size == wanted.volume_size;
@@ -230,7 +238,14 @@ fn plan(options: &Options) -> Result<PoolRecord> {
             if data_limit < 64 * MIB {
                 return Err(Error::invalid("a pool's data are at least 64 MiB"));
             }
-            PoolDevices::LoopFiles { data_limit }
+            let grows_to = options.limit.map(|limit| limit / BLOCK * BLOCK);
+            if grows_to.is_some_and(|limit| limit < data_limit) {
+                return Err(Error::invalid(format!(
+                    "the data file has {} MiB from the beginning: its limit cannot be less",
+                    data_limit / MIB
+                )));
+            }
+            PoolDevices::LoopFiles { data_limit, grows_to }
         }
     };
     Ok(PoolRecord {
@@ -252,7 +267,7 @@ fn create(store: &Store, lock: &Exclusive, options: &Options) -> Result<KernelPo
     let record = plan(options)?;
     let under = Underlay::of(store, &record)?;
     match &record.devices {
-        PoolDevices::LoopFiles { data_limit } => {
+        PoolDevices::LoopFiles { data_limit, .. } => {
             under.make_files(*data_limit, options.metadata(*data_limit)?)?;
         }
         PoolDevices::Block { data, metadata } => refuse_foreign(data, metadata)?,
@@ -356,6 +371,11 @@ mod tests {
             },
             Options {
                 metadata_size: Some(MIB),
+                ..Options::default()
+            },
+            Options {
+                data_size: Some(128 * MIB),
+                limit: Some(127 * MIB),
                 ..Options::default()
             },
         ] {

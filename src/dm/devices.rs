@@ -89,12 +89,23 @@ impl KernelPool {
         let merged = snapshot.merge(self.control(), &mut |left, all| {
             progress(left, all);
             match is_watched() {
-                true => self.look()?.require(0),
+                true => self.keep_room(),
                 false => Ok(()),
             }
         });
         let removed = both(self.remove_devices(target), self.remove_devices(store));
         both(merged, removed)
+    }
+
+    /// Refuses to go on in a pool that is nearly full and cannot grow.
+    fn keep_room(&self) -> Result<()> {
+        let Err(error) = self.look()?.require(0) else {
+            return Ok(());
+        };
+        match self.make_room(0) {
+            Ok(()) => self.look()?.require(0),
+            Err(cause) => Err(error.caused_by(cause)),
+        }
     }
 
     /// What the kernel says of a store that is active, or of a merge into this volume.

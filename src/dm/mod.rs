@@ -18,6 +18,7 @@ pub mod classic;
 pub mod control;
 mod devices;
 pub mod ext4;
+mod growth;
 pub mod kernel;
 pub mod locks;
 pub mod loops;

@@ -73,11 +73,11 @@ pub trait Gauge: Send {
     /// The kernel's.
     fn look(&self) -> Result<Room>;
 
-    /// Enlarges what is low and can grow by itself.
+    /// Enlarges what is low and can grow by itself, so that `wanted` bytes are free above the floor.
     ///
     /// # Errors
-    /// The kernel's; no space on the disk for it.
-    fn grow(&self) -> Result<()>;
+    /// The kernel's; no space where it is as large as it may become.
+    fn make_room(&self, wanted: u64) -> Result<()>;
 }
 
 impl Gauge for KernelPool {
@@ -92,9 +92,14 @@ impl Gauge for KernelPool {
         })
     }
 
-    fn grow(&self) -> Result<()> {
-        self.inner.underlay.grow_if_low(self)
+    fn make_room(&self, wanted: u64) -> Result<()> {
+        self.inner.underlay.grow_if_low(self, wanted)
     }
+}
+
+/// Bytes that stay free of so many.
+pub(super) fn floor_of(total: u64) -> u64 {
+    (total / FLOOR).clamp(FLOOR_LEAST, FLOOR_MOST)
 }
 
 fn room_of(status: &PoolStatus, block: u64) -> Room {
@@ -103,7 +108,7 @@ fn room_of(status: &PoolStatus, block: u64) -> Room {
     Room {
         free: status.data_total.saturating_sub(status.data_used).saturating_mul(block),
         total,
-        floor: (total / FLOOR).clamp(FLOOR_LEAST, FLOOR_MOST),
+        floor: floor_of(total),
         metadata_is_low: metadata_free < status.metadata_total / METADATA_FLOOR,
     }
 }

@@ -1,15 +1,14 @@
 //! What a pool lies on: files on loop devices, or block devices of the user's.
 //!
 //! ```text
-//! ROOT/pool/data        sparse, as large as the pool may become
+//! ROOT/pool/data        sparse: it costs what is written
 //! ROOT/pool/metadata    allocated in full: on a sparse one a full disk would break the pool
 //! ROOT/pool/volumes/    the locks of the volumes
 //! ```
 //!
-//! Makes the files, puts the pool's table over them, makes room and grows. The data
-//! file is sparse: at its limit from the beginning it costs what is written, and
-//! needs no growing by itself; the metadata do, up to what the kernel can use. Metadata
-//! that is empty where a pool is recorded is an error, not a fresh start.
+//! Makes the files and puts the pool's table over them; how they grow is told in
+//! [`crate::dm::growth`]. Metadata that is empty where a pool is recorded is an error,
+//! not a fresh start.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom};
@@ -21,35 +20,28 @@ use plywood_store::record::{PoolDevices, PoolRecord};
 use rustix::fs::FallocateFlags;
 
 use crate::dm::control::Control;
-use crate::dm::kernel::KernelPool;
 use crate::dm::loops;
 use crate::dm::mappings::Mappings;
 use crate::dm::name::Names;
-use crate::dm::pool::{ThinId, ThinPool};
+use crate::dm::pool::ThinId;
 use crate::dm::program::Program;
-use crate::dm::status::{Need, PoolStatus};
 use crate::dm::table::{Table, Target, ThinPoolTarget};
 use crate::dm::volume::Part;
 use crate::error::{Context, Error, Kind, Result};
 use crate::explain::{quote, step};
 
-const MIB: u64 = 1 << 20;
 /// Sectors per block: 64 KiB, the smallest that the kernel takes, shares the most.
 pub(super) const BLOCK_SECTORS: u32 = 128;
 /// The same in bytes.
 pub(super) const BLOCK: u64 = 512 * BLOCK_SECTORS as u64;
 /// The kernel uses no more metadata than this.
 pub(super) const METADATA_MOST: u64 = 15 << 30;
-/// Free space below which nothing begins that writes: one part in ten.
-const FLOOR: u64 = 10;
-/// On a large disk this much is room enough, bytes.
-const HOST_FLOOR: u64 = 512 * MIB;
 
 /// What a pool lies on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Underlay {
     /// `ROOT/pool`.
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     pub(super) devices: PoolDevices,
 }
 
@@ -196,7 +188,7 @@ impl Underlay {
         }
     }
 
-    fn data_sectors(&self) -> Result<u64> {
+    pub(super) fn data_sectors(&self) -> Result<u64> {
         let bytes = size_of_device(&self.data_path())?;
         Ok(bytes / BLOCK * u64::from(BLOCK_SECTORS))
     }
@@ -283,98 +275,6 @@ impl Underlay {
         }
         Ok(before.saturating_sub(allocated(&data)?))
     }
-
-    /// Refuses a pool with less than a tenth free, after growing its metadata where they can grow.
-    ///
-    /// # Errors
-    /// No space.
-    pub(super) fn ensure_room(&self, pool: &KernelPool) -> Result<()> {
-        let status = pool.status()?;
-        status.require(Need::Space, &pool.name())?;
-        if let PoolDevices::LoopFiles { .. } = self.devices {
-            self.require_host_room()?;
-        }
-        self.grow_if_low(pool)?;
-        require_free(&pool.status()?, &pool.name())
-    }
-
-    /// Doubles metadata that are low and can grow: files.
-    ///
-    /// # Errors
-    /// The kernel's; no space on the disk.
-    pub(super) fn grow_if_low(&self, pool: &KernelPool) -> Result<()> {
-        let PoolDevices::LoopFiles { .. } = self.devices else {
-            return Ok(());
-        };
-        let status = pool.status()?;
-        let metadata = size_of_device(&self.metadata_path())?;
-        if is_low(status.metadata_used, status.metadata_total) && metadata < METADATA_MOST {
-            self.grow(pool, None, Some(metadata.saturating_mul(2).min(METADATA_MOST)))?;
-        }
-        Ok(())
-    }
-
-    /// Bytes that the disk under the pool's files has; none where there are no files.
-    pub(super) fn host_free(&self) -> Result<Option<u64>> {
-        if let PoolDevices::Block { .. } = self.devices {
-            return Ok(None);
-        }
-        let disk = rustix::fs::statvfs(&self.folder).context("look at the disk of", &self.folder)?;
-        Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
-    }
-
-    fn require_host_room(&self) -> Result<()> {
-        let disk = rustix::fs::statvfs(&self.folder).context("look at the disk of", &self.folder)?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
-        if free < (total / FLOOR).min(HOST_FLOOR) {
-            return Err(Error::new(
-                Kind::NoSpace,
-                format!(
-                    "the disk under {} has only {} MiB left",
-                    self.folder.display(),
-                    free / MIB
-                ),
-            )
-            .hinted("the pool's data file grows on it as layers are written: free some space there first"));
-        }
-        Ok(())
-    }
-
-    /// Enlarges data, metadata or both, to these sizes in bytes, under a pool in use.
-    ///
-    /// # Errors
-    /// Invalid for a size that is not larger.
-    pub(super) fn grow(&self, pool: &KernelPool, data: Option<u64>, metadata: Option<u64>) -> Result<()> {
-        if let PoolDevices::LoopFiles { .. } = self.devices {
-            if let Some(size) = data {
-                let path = self.data_path();
-                let size = larger(&path, size / BLOCK * BLOCK)?;
-                step(|| format!("truncate -s {size} {}", quote(&path)));
-                let file = OpenOptions::new().write(true).open(&path).context("open", &path)?;
-                file.set_len(size)
-                    .and_then(|()| file.sync_all())
-                    .context("enlarge", &path)?;
-            }
-            if let Some(size) = metadata {
-                let path = self.metadata_path();
-                let size = larger(&path, size.min(METADATA_MOST) / 4096 * 4096)?;
-                step(|| format!("fallocate -l {size} {}", quote(&path)));
-                let file = OpenOptions::new().write(true).open(&path).context("open", &path)?;
-                rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size).context("allocate", &path)?;
-                file.sync_all().context("sync", &path)?;
-            }
-            for path in [self.data_path(), self.metadata_path()] {
-                if let Some(device) = loops::find(&path)? {
-                    loops::refresh_size(&device)?;
-                }
-            }
-        }
-        let name = pool.name();
-        let mut table = pool.control().table(&name)?;
-        table.sectors = self.data_sectors()?;
-        pool.control().reload(&name, &table)
-    }
 }
 
 /// The kernel takes no pool whose metadata it cannot read; what it says of a wrong checksum nobody would guess.
@@ -390,38 +290,6 @@ fn unloadable(error: Error) -> Error {
         }
         _ => error,
     }
-}
-
-fn is_low(used: u64, total: u64) -> bool {
-    total.saturating_sub(used) < total / FLOOR
-}
-
-fn require_free(status: &PoolStatus, name: &str) -> Result<()> {
-    let full = |what: &str, used: u64, total: u64| {
-        Error::new(
-            Kind::NoSpace,
-            format!("the pool {name} is nearly full: {used} of {total} {what} blocks are used"),
-        )
-        .hinted("plywood rm, rmi and gc free space; plywood pool grow adds some")
-    };
-    if is_low(status.data_used, status.data_total) {
-        return Err(full("data", status.data_used, status.data_total));
-    }
-    if is_low(status.metadata_used, status.metadata_total) {
-        return Err(full("metadata", status.metadata_used, status.metadata_total));
-    }
-    Ok(())
-}
-
-fn larger(path: &Path, size: u64) -> Result<u64> {
-    let now = size_of_device(path)?;
-    if size <= now {
-        return Err(Error::invalid(format!(
-            "{} has {now} bytes already: a pool only grows",
-            path.display()
-        )));
-    }
-    Ok(size)
 }
 
 /// Bytes that a file has on its disk.
@@ -461,16 +329,4 @@ pub(super) fn head_of(device: &Path) -> Result<[u8; 4096]> {
     let file = File::open(device).context("open", device)?;
     file.read_exact_at(&mut head, 0).context("read", device)?;
     Ok(head)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tenth_free_is_the_floor() {
-        assert!(!is_low(90, 100));
-        assert!(is_low(91, 100));
-        assert!(!is_low(0, 5));
-    }
 }

@@ -327,7 +327,10 @@ impl<'a> Metered<'a> {
         let mut room = gauge.look()?;
         if room.free.saturating_sub(room.floor) < self.may_read.max(METERED_AT) {
             rustix::fs::syncfs(self.mounted.dir()).context("sync", self.mounted.path())?;
-            gauge.grow()?;
+            room = gauge.look()?;
+        }
+        if let Err(error) = room.require(METERED_LEAST) {
+            gauge.make_room(METERED_LEAST).map_err(|cause| error.caused_by(cause))?;
             room = gauge.look()?;
         }
         let spare = room.free.saturating_sub(room.floor);

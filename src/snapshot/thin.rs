@@ -89,6 +89,7 @@ impl Thin {
                 block_sectors: 128,
                 devices: PoolDevices::LoopFiles {
                     data_limit: assembly::DATA_SIZE,
+                    grows_to: None,
                 },
             };
             store.pool.put(&lock, &record)?;

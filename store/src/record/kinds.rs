@@ -197,8 +197,11 @@ pub struct PoolRecord {
 pub enum PoolDevices {
     /// Files under `pool/`, on loop devices.
     LoopFiles {
-        /// The data file may grow to this many bytes.
+        /// Bytes that the data file was made with, or enlarged to by hand.
         data_limit: u64,
+        /// Bytes up to which it grows by itself; none: as far as its disk has room.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grows_to: Option<u64>,
     },
     /// Block devices of the user's.
     Block {
