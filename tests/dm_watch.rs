@@ -166,3 +166,13 @@ fn dm_a_pool_grows_to_its_limit_and_no_further() {
     plywood.ok(["rm", "one"]);
     plywood.sound();
 }
+
+#[test]
+fn dm_two_containers_grow_one_pool() {
+    let plywood = growing_pool(&[]);
+    let fill = |name| ["run", "--name", name, "base", "sh", "-c", FILL];
+    plywood.together(&[&fill("one"), &fill("two")]);
+    assert!(data_total(&plywood) > 800 << 20);
+    plywood.ok(["rm", "one", "two"]);
+    plywood.sound();
+}

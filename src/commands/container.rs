@@ -204,12 +204,7 @@ fn run_prepared(
             connected.announce(host)?;
             begins()?;
             // No earlier: a process with several threads is not to be forked.
-            watch = Watch::begin(
-                host.snapshotter.gauge(),
-                cgroup_name(&host.store, &container.id),
-                pid,
-                container.name.clone(),
-            );
+            watch = Watch::begin(host.snapshotter.gauge(), &host.store, pid, container);
             if is_detached {
                 session.output.gather();
             }

@@ -2,7 +2,7 @@
 //!
 //! A full pool is worse than a full disk: what was written and not synced is lost,
 //! and ext4 gives up. So while a container runs, a thread of its plywood looks how
-//! much room is left, without what the container has written and the kernel has
+//! much room is left, without what containers have written and the kernel has
 //! not, the more often the less it is. Before the rest is needed it freezes the
 //! container and enlarges what can grow; where nothing can, it ends the container,
 //! whose filesystem is whole then. The filesystem itself is not frozen: that would write
@@ -12,6 +12,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use plywood_store::Store;
+use plywood_store::record::ContainerRecord;
+
+use crate::commands::container::cgroup_name;
 use crate::dm::room::is_watched;
 use crate::error::{Error, Kind};
 use crate::exec::cgroup::{Cgroup, Freezer};
@@ -35,6 +39,8 @@ pub(super) struct Watch {
 /// What is watched.
 struct Watched {
     gauge: Box<dyn Gauge>,
+    /// The uuid of the root whose pool it is.
+    root: String,
     /// The container's cgroup.
     cgroup: String,
     /// Its first process.
@@ -45,7 +51,12 @@ struct Watched {
 impl Watch {
     /// Begins to watch the pool under the container whose first process is `pid`. None where there is nothing to
     /// watch, or somebody has switched it off.
-    pub(super) fn begin(gauge: Option<Box<dyn Gauge>>, cgroup: String, pid: u32, container: String) -> Option<Self> {
+    pub(super) fn begin(
+        gauge: Option<Box<dyn Gauge>>,
+        store: &Store,
+        pid: u32,
+        container: &ContainerRecord,
+    ) -> Option<Self> {
         if !is_watched() {
             return None;
         }
@@ -53,9 +64,10 @@ impl Watch {
         let handle = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty()).ok()?;
         let watched = Watched {
             gauge: gauge?,
-            cgroup,
+            root: store.meta().uuid.clone(),
+            cgroup: cgroup_name(store, &container.id),
             handle,
-            container,
+            container: container.name.clone(),
         };
         let (stop, stopped) = channel();
         let thread = std::thread::Builder::new()
@@ -111,9 +123,9 @@ impl Watched {
         room.free.checked_sub(self.unwritten())?.checked_sub(room.floor)
     }
 
-    /// Bytes that the container has written and the kernel has not.
+    /// Bytes that containers on this pool have written and the kernel has not.
     fn unwritten(&self) -> u64 {
-        Cgroup::of(&self.cgroup).map_or(0, |cgroup| cgroup.unwritten())
+        Cgroup::all_unwritten(&self.root)
     }
 
     /// Holds the container still, and ends it where there is no room to be made.

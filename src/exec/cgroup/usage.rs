@@ -33,6 +33,17 @@ impl Cgroup {
         }
     }
 
+    /// Bytes that all containers of the root with this `uuid` have written and the kernel has not.
+    pub fn all_unwritten(uuid: &str) -> u64 {
+        let groups = Self::names(uuid).unwrap_or_default().into_iter();
+        let groups = groups.filter_map(|name| Self::of(&name).ok());
+        groups.fold(0, |sum, group| match group.with("memory") {
+            Some(_) => sum.saturating_add(group.unwritten()),
+            // That is the whole machine's already.
+            None => group.unwritten().max(sum),
+        })
+    }
+
     /// Bytes that it has written and the kernel has not; without a memory controller those of the whole machine.
     pub fn unwritten(&self) -> u64 {
         let of = |text: &str, names: [&str; 2]| names.into_iter().filter_map(|name| field(text, name)).sum();
