@@ -4,3 +4,8 @@
 //! parent volume and its child. ext4's own structures say whose blocks those are. The result is a
 //! [scope](plywood_store::layer::diff::Scope) for the walk that writes layers, and both volumes as trees that need
 //! no mount: the same code writes the same bytes, and looks only where something changed.
+
+pub mod bytewise;
+pub mod exceptions;
+pub mod source;
+pub mod thin;
