@@ -6,5 +6,9 @@
 //! no mount: the same code writes the same bytes, and looks only where something changed.
 
 pub mod account;
+pub mod bytewise;
 pub mod changes;
+pub mod exceptions;
 pub mod names;
+pub mod source;
+pub mod thin;

@@ -14,9 +14,9 @@ use crate::dm::control::Suspended;
 use crate::dm::ext4::{self, Checked, Health};
 use crate::dm::kernel::KernelPool;
 use crate::dm::locks::{Ended, Taken};
+use crate::dm::metadata::Held;
 use crate::dm::name;
 use crate::dm::pool::{ThinId, ThinPool};
-use crate::dm::program::Program;
 use crate::dm::room::Gauge;
 use crate::dm::salvage;
 use crate::dm::status::{Need, ThinStatus};
@@ -418,18 +418,16 @@ impl Volumes for KernelPool {
     }
 
     fn ids(&self) -> Result<Option<Vec<ThinId>>> {
-        if Program::ThinLs.find().is_none() {
-            return Ok(None);
-        }
-        if self.status()?.held_root.is_some() {
-            // A killed command's: the kernel holds one at a time.
-            self.release_metadata_snap()?;
-        }
-        self.reserve_metadata_snap()?;
-        let release = Guard::new("release the metadata snapshot", || self.release_metadata_snap());
-        let listed = self.inner.underlay.list_volumes();
-        release.close()?;
-        listed.map(Some)
+        let held = self.hold()?;
+        let volumes = held.metadata().and_then(|metadata| metadata.volumes());
+        held.close()?;
+        Ok(Some(
+            volumes?.into_iter().filter_map(|(id, _)| ThinId::new(id)).collect(),
+        ))
+    }
+
+    fn hold_metadata(&self) -> Result<Option<Held<'_>>> {
+        self.hold().map(Some)
     }
 }
 

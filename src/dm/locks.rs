@@ -1,4 +1,5 @@
-//! Who uses which volume: one flock per volume, and a gate around taking and leaving it.
+//! Who uses which volume: one flock per volume, and a gate around taking and leaving it. And one for whose the
+//! pool's metadata snapshot is.
 //!
 //! The kernel lets one thin id be activated twice for writing; these locks do
 //! not. A device is made and removed only inside the gate, so that the first
@@ -74,6 +75,17 @@ impl Locks {
         let file = open(&path)?;
         retry(|| flock(&file, FlockOperation::LockExclusive)).context("lock", &path)?;
         Ok(Gate { _file: file })
+    }
+
+    /// Waits for the pool's metadata snapshot, of which there is one: it is ours until the file is dropped.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn metadata(&self) -> Result<File> {
+        let path = self.folder.join("metadata");
+        let file = open(&path)?;
+        retry(|| flock(&file, FlockOperation::LockExclusive)).context("lock", &path)?;
+        Ok(file)
     }
 
     /// Takes a volume: alone if possible, else, where `share` allows it, with its readers.

@@ -7,6 +7,7 @@
 //! - [`volume`]: what a pool does with its volumes beside them ([`volume::Volumes`]);
 //! - [`kernel`] and [`activation`]: both, by the kernel; [`sim`]: both, simulated, with faults;
 //! - [`assembly`]: from files or block devices to a running pool; [`underlay`] and [`loops`] beneath it;
+//! - [`metadata`]: a pool's metadata, held still while they are read; [`direct`] reads past the page cache;
 //! - [`repair`]: damaged metadata, and the mark of a repair that goes on;
 //! - [`ext4`]: the one filesystem that plywood makes and mounts;
 //! - [`locks`]: who uses which volume; [`program`]: the external programs.
@@ -17,12 +18,14 @@ mod available;
 pub mod classic;
 pub mod control;
 mod devices;
+pub mod direct;
 pub mod ext4;
 mod growth;
 pub mod kernel;
 pub mod locks;
 pub mod loops;
 pub mod mappings;
+pub mod metadata;
 pub mod name;
 pub mod plain;
 pub mod pool;

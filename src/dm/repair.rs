@@ -268,7 +268,7 @@ impl Work<'_> {
                 None => {
                     // thin_repair copies the flag too.
                     clear_needs_check(&spare)?;
-                    Underlay::volumes_of(&spare, false)
+                    Underlay::volumes_of(&spare)
                 }
                 Some(said) => Err(Error::corrupt(format!(
                     "what thin_repair made of them is damaged: {said}"

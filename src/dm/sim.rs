@@ -23,6 +23,7 @@ use rustix::fs::{Mode as FileMode, OFlags, Timespec, Timestamps};
 use crate::dm::classic::Status;
 use crate::dm::ext4::Checked;
 use crate::dm::locks::{Ended, Locks, Taken};
+use crate::dm::metadata::Held;
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::room::Gauge;
 use crate::dm::sim_copy::copy_tree;
@@ -477,6 +478,10 @@ impl Volumes for SimPool {
         }
         ids.sort();
         Ok(Some(ids))
+    }
+
+    fn hold_metadata(&self) -> Result<Option<Held<'_>>> {
+        Ok(None)
     }
 }
 

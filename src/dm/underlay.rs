@@ -220,29 +220,24 @@ impl Underlay {
         Ok(parts)
     }
 
-    /// The volumes in the pool's reserved metadata snapshot.
+    /// The device that has the metadata of the pool in use.
     ///
     /// # Errors
-    /// `thin_ls`'s.
-    pub(super) fn list_volumes(&self) -> Result<Vec<ThinId>> {
+    /// Not found where it is not attached.
+    pub(super) fn metadata_device(&self) -> Result<PathBuf> {
         let path = self.metadata_path();
-        let device = self
-            .device_of(&path)?
-            .ok_or_else(|| Error::not_found(format!("{} is not attached", path.display())))?;
-        Self::volumes_of(&device, true)
+        let device = self.device_of(&path)?;
+        device.ok_or_else(|| Error::not_found(format!("{} is not attached", path.display())))
     }
 
-    /// The volumes in metadata that are at rest, or in the reserved snapshot of those that are used.
-    pub(super) fn volumes_of(metadata: &Path, reserved: bool) -> Result<Vec<ThinId>> {
-        let mut words = vec![
+    /// The volumes in metadata that are at rest.
+    pub(super) fn volumes_of(metadata: &Path) -> Result<Vec<ThinId>> {
+        let words: [&std::ffi::OsStr; 4] = [
             "--no-headers".as_ref(),
             "--format".as_ref(),
             "DEV".as_ref(),
             metadata.as_os_str(),
         ];
-        if reserved {
-            words.push("--metadata-snap".as_ref());
-        }
         let listed = Program::ThinLs.run(&words)?;
         let ids = listed
             .split_ascii_whitespace()

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use crate::dm::classic::Status;
 use crate::dm::ext4::Checked;
+use crate::dm::metadata::Held;
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::room::Gauge;
 use crate::error::{Error, Result};
@@ -175,6 +176,13 @@ pub trait Volumes {
     /// # Errors
     /// The kernel's.
     fn ids(&self) -> Result<Option<Vec<ThinId>>>;
+
+    /// Holds the pool's metadata still, to read which blocks its volumes have; waits for others that do. Never asked
+    /// for by who has the gate. None of a pool that has none.
+    ///
+    /// # Errors
+    /// The kernel's; where the metadata cannot be written.
+    fn hold_metadata(&self) -> Result<Option<Held<'_>>>;
 }
 
 /// The error for a volume of which something is missing.

@@ -241,7 +241,7 @@ fn devices(plywood: &Plywood) -> Vec<String> {
     // A killed container's volume keeps the mark of its writer until it is mounted again.
     let is_needed = |name: &str| {
         let id = name.strip_suffix(".writer").unwrap_or(name).parse();
-        name == "gate" || id.is_ok_and(|id| needed.contains(&id))
+        ["gate", "metadata"].contains(&name) || id.is_ok_and(|id| needed.contains(&id))
     };
     let locks = names(&root.join("pool/volumes")).into_iter();
     left.extend(
