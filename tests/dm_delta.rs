@@ -26,7 +26,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use plywood::dm::assembly;
-use plywood::dm::pool::{ThinId, ThinPool};
+use plywood::dm::pool::ThinId;
 use plywood::dm::volume::Volumes;
 use plywood::sys::block::discard;
 use plywood_store::Store;

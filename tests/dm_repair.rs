@@ -107,8 +107,9 @@ impl Story {
 #[test]
 fn dm_a_whole_pool_is_found_whole_and_nothing_is_changed() {
     let story = Story::new();
+    // The lock of who reads the metadata is made by the first who does.
     let before = shell(&format!(
-        "cd {} && find records pool -type f | sort",
+        "cd {} && find records pool -type f ! -path pool/volumes/metadata | sort",
         story.root.store.root().display()
     ));
     let (metadata, repaired) = story.root.repair(Means::default(), false).unwrap();
@@ -118,7 +119,7 @@ fn dm_a_whole_pool_is_found_whole_and_nothing_is_changed() {
         (2, &vec![], &vec![])
     );
     let after = shell(&format!(
-        "cd {} && find records pool -type f | sort",
+        "cd {} && find records pool -type f ! -path pool/volumes/metadata | sort",
         story.root.store.root().display()
     ));
     assert_eq!(before, after);
