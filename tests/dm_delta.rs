@@ -1,10 +1,12 @@
-//! What is read of the metadata of a pool in use, held against the kernel and `thin_delta`. Runs in the guest.
+//! What is read of the metadata of a pool in use and of an exception store, held against the kernel and
+//! `thin_delta`. Runs in the guest.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::cast_possible_truncation,
+    clippy::single_range_in_vec_init,
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "helpers of tests panic and print as tests do"
@@ -25,7 +27,12 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use plywood::blocks::ReadAt;
+use plywood::delta::bytewise::refine;
+use plywood::delta::exceptions::{Exceptions, Seen};
+use plywood::delta::source::BlockSource;
 use plywood::dm::assembly;
+use plywood::dm::direct::Direct;
 use plywood::dm::pool::ThinId;
 use plywood::dm::volume::Volumes;
 use plywood::sys::block::discard;
@@ -231,4 +238,59 @@ fn dm_what_a_killed_process_held_is_released_by_the_next() {
     assert!(pool.status().unwrap().held_root.is_some());
     drop(held);
     assert_eq!(pool.status().unwrap().held_root, None);
+}
+
+#[test]
+fn dm_an_exception_store_is_read_as_the_kernel_wrote_it() {
+    const BYTES: u64 = 64 * MIB;
+    let folder = tempfile::tempdir().unwrap();
+    let attach = |name: &str, bytes: u64| {
+        let path = folder.path().join(name);
+        std::fs::File::create(&path).unwrap().set_len(bytes).unwrap();
+        shell(&format!("losetup --find --show {}", path.display()))
+    };
+    let (origin, store) = (attach("origin", BYTES), attach("store", BYTES));
+    let before: Vec<u8> = (0..BYTES).map(|at| (at / 4096) as u8).collect();
+    std::fs::write(&origin, &before).unwrap();
+    let sectors = BYTES / 512;
+    shell(&format!(
+        "dmsetup create edited --table '0 {sectors} snapshot {origin} {store} PO 8'"
+    ));
+    let mut written = BTreeSet::new();
+    let mut dice = Dice::new(3);
+    let snapshot = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/mapper/edited")
+        .unwrap();
+    // More than two areas of 256.
+    while written.len() < 700 {
+        let chunk = dice.below(BYTES / 4096 - 20);
+        let length = 1 + dice.below(20);
+        snapshot
+            .write_all_at(&vec![dice.below(256) as u8; 4096 * length as usize], chunk * 4096)
+            .unwrap();
+        written.extend(chunk..chunk + length);
+    }
+    snapshot.sync_all().unwrap();
+    let mut after = vec![0; BYTES as usize];
+    snapshot.read_exact_at(&mut after, 0).unwrap();
+    drop(snapshot);
+    shell("dmsetup remove --retry edited");
+
+    let (lower, upper) = (
+        Direct::open(Path::new(&origin)).unwrap(),
+        Direct::open(Path::new(&store)).unwrap(),
+    );
+    let exceptions = Exceptions::read(&upper, BYTES, BYTES).unwrap();
+    assert_eq!(exceptions.chunk_size(), 4096);
+    assert!(exceptions.chunks().into_iter().flatten().eq(written));
+    let seen = Seen::new(&lower, &upper, &exceptions);
+    let mut read = vec![0; BYTES as usize];
+    seen.read_at(&mut read, 0).unwrap();
+    assert!(read == after, "the snapshot as it was seen");
+    let changed = refine(&lower, &seen, &exceptions.changed().unwrap()).unwrap();
+    assert_eq!(changed, refine(&before, &after, &[0..BYTES]).unwrap());
+    drop((lower, upper));
+    shell(&format!("losetup --detach {origin} {store}"));
 }
