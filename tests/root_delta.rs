@@ -5,16 +5,21 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use common::edits::Dice;
+use rustix::fs::SeekFrom;
 
+use plywood::blocks::{Counted, ReadAt};
 use plywood::delta::changes::{Compared, compare};
-use plywood::delta::names::Unknown;
+use plywood::delta::names::{Unknown, scan};
+use plywood::delta::noted::{self, Noted};
 use plywood::dm::volume::Mode;
 use plywood::dm::{ext4, loops};
 use plywood::ext4::tree::Directory;
@@ -23,7 +28,6 @@ use plywood::sys::mount::enter_private_namespace;
 use plywood_store::layer::diff::{Everything, Options, Scope, write_layer};
 use plywood_store::layer::folder::Folder;
 
-const SIZE: u64 = 96 << 20;
 const BLOCK: usize = 4096;
 
 /// A filesystem in a file.
@@ -33,13 +37,13 @@ struct Image {
 }
 
 impl Image {
-    fn new(folder: &Path, name: &str) -> Self {
+    fn new(folder: &Path, name: &str, size: u64) -> Self {
         let image = Self {
             file: folder.join(name),
             point: folder.join(format!("{name}.mnt")),
         };
         fs::create_dir(&image.point).unwrap();
-        File::create(&image.file).unwrap().set_len(SIZE).unwrap();
+        File::create(&image.file).unwrap().set_len(size).unwrap();
         image
     }
 
@@ -54,6 +58,17 @@ impl Image {
     fn open(&self) -> Rc<Volume> {
         Rc::new(Volume::open(Box::new(File::open(&self.file).unwrap())).unwrap())
     }
+
+    /// The blocks that hold anything.
+    fn data(&self) -> BTreeSet<u64> {
+        let file = File::open(&self.file).unwrap();
+        let (mut at, mut blocks) = (0, BTreeSet::new());
+        while let Ok(begin) = rustix::fs::seek(&file, SeekFrom::Data(at)) {
+            at = rustix::fs::seek(&file, SeekFrom::Hole(begin)).unwrap();
+            blocks.extend(begin / BLOCK as u64..at.div_ceil(BLOCK as u64));
+        }
+        blocks
+    }
 }
 
 /// Parent and child of one filesystem.
@@ -65,11 +80,15 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
+        Self::of_size(96 << 20)
+    }
+
+    fn of_size(size: u64) -> Self {
         enter_private_namespace().unwrap();
         let folder = tempfile::Builder::new().prefix("plywood-delta-").tempdir().unwrap();
         let pair = Self {
-            parent: Image::new(folder.path(), "parent"),
-            child: Image::new(folder.path(), "child"),
+            parent: Image::new(folder.path(), "parent", size),
+            child: Image::new(folder.path(), "child", size),
             _folder: folder,
         };
         ext4::format(&pair.child.file).unwrap();
@@ -80,14 +99,19 @@ impl Pair {
 
     /// The blocks that differ.
     fn changed(&self) -> Vec<u64> {
-        let read = |image: &Image| fs::read(&image.file).unwrap();
-        let (parent, child) = (read(&self.parent), read(&self.child));
-        let blocks = parent.chunks(BLOCK).zip(child.chunks(BLOCK));
-        (0..)
-            .zip(blocks)
-            .filter(|(_, (one, other))| one != other)
-            .map(|(block, _)| block)
-            .collect()
+        let (parent, child) = (
+            File::open(&self.parent.file).unwrap(),
+            File::open(&self.child.file).unwrap(),
+        );
+        let (mut one, mut other) = (vec![0; BLOCK], vec![0; BLOCK]);
+        let mut blocks = self.parent.data();
+        blocks.extend(self.child.data());
+        blocks.retain(|block| {
+            parent.read_exact_at(&mut one, block * BLOCK as u64).unwrap();
+            child.read_exact_at(&mut other, block * BLOCK as u64).unwrap();
+            one != other
+        });
+        blocks.into_iter().collect()
     }
 
     /// The child becomes the parent of what comes next.
@@ -303,4 +327,86 @@ fn root_a_file_that_was_open_when_its_name_went_is_explained() {
         false,
     );
     assert_eq!(entries(&tar), ["Regular \".wh.file\" None 0 0"]);
+}
+
+/// What reads a volume, and counts.
+struct Reading {
+    volume: Rc<Volume>,
+    counted: Rc<Counted<File>>,
+}
+
+struct Shared(Rc<Counted<File>>);
+
+impl ReadAt for Shared {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.0.read_at(buffer, offset)
+    }
+}
+
+impl Reading {
+    fn of(image: &Image) -> Self {
+        let counted = Rc::new(Counted::new(File::open(&image.file).unwrap()));
+        let volume = Volume::open(Box::new(Shared(Rc::clone(&counted)))).unwrap();
+        Self {
+            volume: Rc::new(volume),
+            counted,
+        }
+    }
+}
+
+/// Reads, and blocks in them, that one changed file costs in a tree of `files`.
+fn cost(files: usize) -> (u64, u64) {
+    let pair = Pair::of_size((files as u64 * 8192 + (64 << 20)).next_multiple_of(128 << 20));
+    pair.edit(|root| {
+        for file in 0..files {
+            let folder = root.join(format!("usr/share/{}/{}", file / 10_000, file / 100 % 100));
+            if file % 100 == 0 {
+                fs::create_dir_all(&folder).unwrap();
+            }
+            fs::write(
+                folder.join(format!("file-{file}")),
+                &b"x"[..usize::from(file % 100 == 7)],
+            )
+            .unwrap();
+        }
+    });
+    pair.follow();
+    let notes = pair.parent.file.with_extension("names");
+    noted::write(&notes, &scan(&pair.parent.open()).unwrap(), true).unwrap();
+    pair.edit(|root| {
+        let path = root.join("usr/share/0/3/file-307");
+        fs::OpenOptions::new()
+            .append(true)
+            .open(path)
+            .unwrap()
+            .write_all(b"more")
+            .unwrap();
+    });
+    let changed = pair.changed();
+    let (parent, child) = (Reading::of(&pair.parent), Reading::of(&pair.child));
+    let noted = Noted::open([notes.as_path()].into_iter());
+    let compared = compare(&parent.volume, &child.volume, &changed, Box::new(noted)).unwrap();
+    let Compared::Known(changes) = compared else {
+        panic!("{compared:?}");
+    };
+    assert!(!changes.has_scanned(), "the notes have the name");
+    let tar = layer(
+        &Directory::root(&parent.volume).unwrap(),
+        &Directory::root(&child.volume).unwrap(),
+        &changes,
+        false,
+    );
+    let last = entries(&tar).pop().unwrap();
+    assert_eq!(last, "Regular \"usr/share/0/3/file-307\" None 5 420");
+    let sum = |count: fn(&Counted<File>) -> u64| count(&parent.counted) + count(&child.counted);
+    (sum(Counted::reads), sum(Counted::bytes) / BLOCK as u64)
+}
+
+/// `PLYWOOD_TEST_FILES=1000000` for as many as that.
+#[test]
+fn root_one_changed_file_costs_the_same_in_a_large_tree() {
+    let many = std::env::var("PLYWOOD_TEST_FILES").map_or(50_000, |files| files.parse().unwrap());
+    let (few, many) = (cost(1000), cost(many));
+    println!("(reads, blocks) in 1000 files: {few:?}, in many: {many:?}");
+    assert!(many.0 <= 2 * few.0 && many.1 <= 2 * few.1, "{few:?} {many:?}");
 }

@@ -10,5 +10,6 @@ pub mod bytewise;
 pub mod changes;
 pub mod exceptions;
 pub mod names;
+pub mod noted;
 pub mod source;
 pub mod thin;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode as FileMode, OFlags};
 
 use crate::dm::classic::{Status, store_sectors};
-use crate::dm::control::Suspended;
+use crate::dm::control::{Suspended, node_of};
 use crate::dm::ext4::{self, Checked, Health};
 use crate::dm::kernel::KernelPool;
 use crate::dm::locks::{Ended, Taken};
@@ -20,7 +20,7 @@ use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::room::Gauge;
 use crate::dm::salvage;
 use crate::dm::status::{Need, ThinStatus};
-use crate::dm::volume::{Claim, Content, Guard, Mode, Part, VolumeMount, Volumes, lost};
+use crate::dm::volume::{Claim, Content, Guard, Mode, OpenVolume, Part, VolumeMount, Volumes, lost};
 use crate::error::{Context, Error, Kind, Result, both};
 use crate::explain::{quote, step};
 
@@ -211,6 +211,25 @@ impl Volumes for KernelPool {
             both(writers.note_end(id, mode, ended), deactivate.close())
         });
         Ok(VolumeMount { path, dir, undo })
+    }
+
+    fn open(&self, id: ThinId, content: Content) -> Result<Option<OpenVolume>> {
+        let (device, lock) = self.activate(id, content, Mode::ReadOnly)?;
+        let pool = self.clone();
+        let undo = Guard::new(format!("give back the volume {id}"), move || pool.release(id, &lock));
+        let store = match content {
+            Content::Store { .. } => {
+                let device = node_of(self.control(), &self.inner.names.thin(id))?;
+                Some((device, store_sectors(self.sectors()) * 512))
+            }
+            Content::Layer | Content::Active => None,
+        };
+        Ok(Some(OpenVolume {
+            device,
+            store,
+            size: self.sectors() * 512,
+            undo,
+        }))
     }
 
     fn mount_at(&self, id: ThinId, content: Content, target: &Path) -> Result<()> {

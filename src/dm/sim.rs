@@ -28,7 +28,7 @@ use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::room::Gauge;
 use crate::dm::sim_copy::copy_tree;
 use crate::dm::status::{Need, PoolMode, PoolStatus};
-use crate::dm::volume::{Claim, Content, Guard, Mode, Part, VolumeMount, Volumes};
+use crate::dm::volume::{Claim, Content, Guard, Mode, OpenVolume, Part, VolumeMount, Volumes};
 use crate::error::{Context, Error, Kind, Result};
 
 const NAME: &str = "simulated";
@@ -339,6 +339,10 @@ impl Volumes for SimPool {
             Ok(())
         });
         Ok(VolumeMount { path, dir, undo })
+    }
+
+    fn open(&self, _id: ThinId, _content: Content) -> Result<Option<OpenVolume>> {
+        Ok(None)
     }
 
     fn mount_at(&self, id: ThinId, content: Content, target: &Path) -> Result<()> {

@@ -6,10 +6,14 @@
 //! volume, shared to read, exclusive to write, so a killed user stops counting.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use crate::delta::exceptions::Exceptions;
+use crate::delta::source::BlockSource;
 use crate::dm::classic::Status;
+use crate::dm::direct::Direct;
 use crate::dm::ext4::Checked;
 use crate::dm::metadata::Held;
 use crate::dm::pool::{ThinId, ThinPool};
@@ -52,6 +56,12 @@ pub trait Volumes {
     /// # Errors
     /// In use where somebody's use of it forbids this one.
     fn mount(&self, id: ThinId, content: Content, mode: Mode) -> Result<VolumeMount>;
+
+    /// Makes a volume's bytes readable, without a mount. None where it has none: on a simulated pool.
+    ///
+    /// # Errors
+    /// As for [`Volumes::mount`].
+    fn open(&self, id: ThinId, content: Content) -> Result<Option<OpenVolume>>;
 
     /// Mounts a volume read-only at `target`, to stay when this process ends.
     ///
@@ -300,6 +310,41 @@ impl Drop for Guard<'_> {
         {
             tracing::warn!("cannot {}: {error}", self.what);
         }
+    }
+}
+
+/// A volume whose bytes can be read.
+#[derive(Debug)]
+pub struct OpenVolume {
+    /// Its device.
+    pub device: PathBuf,
+    /// The device of its exception store and the bytes of that, where it has one.
+    pub store: Option<(PathBuf, u64)>,
+    /// Its bytes.
+    pub size: u64,
+    /// Deactivates.
+    pub undo: Guard<'static>,
+}
+
+impl OpenVolume {
+    /// The bytes that its exception store says are not the origin's, ascending; none where it has no store.
+    ///
+    /// # Errors
+    /// Corrupt where the store is damaged or given up; what reading fails with.
+    pub fn exceptions(&self) -> Result<Option<Vec<Range<u64>>>> {
+        let Some((path, size)) = &self.store else {
+            return Ok(None);
+        };
+        let exceptions = Exceptions::read(&Direct::open(path)?, *size, self.size)?;
+        exceptions.changed().map(Some)
+    }
+
+    /// Deactivates.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn close(self) -> Result<()> {
+        self.undo.close()
     }
 }
 

@@ -374,12 +374,12 @@ impl Side for Mounted {
 
 /// Parent and child of a difference, open.
 pub struct Comparison {
+    /// The names that can have changed. Dropped first: it may read the child.
+    pub scope: Box<dyn Scope>,
     /// The layer underneath; none for a snapshot over nothing.
     pub parent: Option<Box<dyn Side>>,
     /// The snapshot, read-only.
     pub child: Box<dyn Side>,
-    /// The names that can have changed.
-    pub scope: Box<dyn Scope>,
     /// How they were found.
     pub found: Found,
 }
@@ -425,6 +425,8 @@ impl Comparison {
     /// # Errors
     /// The kernel's.
     pub fn close(self) -> Result<()> {
+        // It may read the child itself.
+        drop(self.scope);
         let child = self.child.close();
         both(child, self.parent.map_or(Ok(()), Side::close))
     }

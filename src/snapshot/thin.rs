@@ -10,6 +10,7 @@
 //! this order: its record says *deleting*, the volume is discarded, deleted,
 //! the record removed; it goes only forward.
 
+mod blocks;
 mod cow;
 mod places;
 mod rebuild;
@@ -18,6 +19,7 @@ mod removal;
 pub mod repair;
 mod transaction;
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -28,6 +30,7 @@ use plywood_store::record::{
 };
 use plywood_store::{ChainId, Driver, Store};
 
+use crate::delta::noted::Pair;
 use crate::dm::assembly;
 use crate::dm::classic::Status;
 use crate::dm::pool::ThinId;
@@ -38,6 +41,7 @@ use crate::snapshot::{
     shown,
 };
 
+use self::blocks::ByBlocks;
 use self::removal::forget;
 use self::transaction::Transaction;
 
@@ -50,6 +54,8 @@ fn at_once(work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
 pub struct Thin {
     store: Arc<Store>,
     pool: Box<dyn Pool>,
+    /// The volume that was compared last by its blocks, and the names that it adds to its parent's.
+    added: RefCell<Option<(ThinId, Vec<Pair>)>>,
 }
 
 impl std::fmt::Debug for Thin {
@@ -72,6 +78,7 @@ impl Thin {
         Ok(Self {
             store,
             pool: Box::new(pool),
+            added: RefCell::default(),
         })
     }
 
@@ -95,7 +102,11 @@ impl Thin {
             store.pool.put(&lock, &record)?;
         }
         lock.done()?;
-        Ok(Self { store, pool })
+        Ok(Self {
+            store,
+            pool,
+            added: RefCell::default(),
+        })
     }
 
     /// The pool underneath.
@@ -316,8 +327,25 @@ impl Snapshotter for Thin {
         shown::sweep(&self.store)
     }
 
-    fn compare(&self, key: &str, _differ: Differ) -> Result<Comparison> {
+    fn compare(&self, key: &str, differ: Differ) -> Result<Comparison> {
         let snapshot = self.snapshot(key)?;
+        let mut because = None;
+        if differ != Differ::Walk && !matches!(snapshot.place, Place::Merging { .. }) {
+            // What cannot be read as it is, the kernel can read perhaps: after a power cut, say.
+            let by_blocks = self.compare_blocks(&snapshot);
+            let why = match by_blocks.unwrap_or_else(|error| ByBlocks::Unknown(repair::whole(&error))) {
+                ByBlocks::Found(comparison) => return Ok(comparison),
+                ByBlocks::Nothing(why) => why.to_owned(),
+                ByBlocks::Unknown(why) => because.insert(why).clone(),
+            };
+            if differ == Differ::Block {
+                return Err(
+                    Error::invalid(format!("the changed blocks of {key} do not tell what changed: {why}"))
+                        .hinted("--diff=auto walks through both trees then"),
+                );
+            }
+            tracing::debug!("{key} is compared by a walk: {why}");
+        }
         let parent: Option<Box<dyn Side>> = match &snapshot.parent {
             Some(chain) => {
                 let place = &self.layer(chain)?.place;
@@ -330,7 +358,7 @@ impl Snapshotter for Thin {
             parent,
             child: Box::new(child),
             scope: Box::new(Everything),
-            found: Found::Walk { because: None },
+            found: Found::Walk { because },
         })
     }
 
@@ -386,6 +414,8 @@ impl Snapshotter for Thin {
             },
         )?;
         transaction.finish()?;
+        drop(claim);
+        self.note_names(&record);
         Ok(record)
     }
 

@@ -40,6 +40,7 @@ impl Root {
     pub fn new(data: u64) -> Self {
         Self::with(&Options {
             data_size: Some(data),
+            limit: Some(data),
             volume_size: Some(256 * MIB),
             ..Options::default()
         })

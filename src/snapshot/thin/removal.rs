@@ -64,6 +64,7 @@ impl Thin {
             },
         )?;
         lock.done()?;
+        self.forget_names(chain);
         self.erase(claim).map(drop)
     }
 
