@@ -1,7 +1,7 @@
 //! Changed blocks and a walk through both mounted trees give the same layer, byte for byte.
 //!
 //! The kernel writes ext4 in two loop files, the child being the parent plus random edits; the blocks that differ are
-//! what a pool's metadata would say. `PLYWOOD_TEST_SEED` repeats one seed, `PLYWOOD_TEST_ROUNDS` plays as many.
+//! what a pool's metadata would say. `PLYWOOD_TEST_SEED` repeats one seed, `PLYWOOD_TEST_ROUNDS` plays as many from `PLYWOOD_TEST_FIRST` on.
 
 mod common;
 
@@ -11,10 +11,11 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 use common::edits::Dice;
-use rustix::fs::SeekFrom;
+use rustix::fs::{CWD, RenameFlags, SeekFrom, XattrFlags, renameat_with, setxattr};
 
 use plywood::blocks::{Counted, ReadAt};
 use plywood::delta::changes::{Compared, compare};
@@ -190,10 +191,85 @@ fn entries(tar: &[u8]) -> Vec<String> {
     entries.collect()
 }
 
+/// What is told by blocks or inodes alone, and what overlayfs, for which the other edits are, refuses.
+fn more(dice: &mut Dice, root: &Path) -> std::io::Result<()> {
+    let (path, other) = (dice.path(root), dice.path(root));
+    match dice.below(8) {
+        0 => Ok(renameat_with(CWD, path, CWD, other, RenameFlags::EXCHANGE)?),
+        // The same bytes again, in blocks of their own.
+        1 => {
+            let content = read_file(&path)?;
+            fs::write(&path, content)
+        }
+        2 => {
+            let before = fs::symlink_metadata(&path)?;
+            let mut content = read_file(&path)?;
+            content.iter_mut().for_each(|byte| *byte ^= 1);
+            fs::write(&path, content)?;
+            File::options()
+                .write(true)
+                .open(&path)?
+                .set_modified(before.modified()?)
+        }
+        3 => {
+            fs::create_dir_all(&path)?;
+            let names = 0..300 + dice.below(600);
+            names
+                .clone()
+                .try_for_each(|name| File::create(path.join(format!("{name}-of-many"))).map(drop))?;
+            let step = 1 + dice.below(7);
+            names
+                .step_by(step)
+                .try_for_each(|name| fs::remove_file(path.join(format!("{name}-of-many"))))
+        }
+        // Too large for the inodes: a block that both share.
+        4 => {
+            let value = vec![b's'; 500];
+            [path, other]
+                .iter()
+                .try_for_each(|path| Ok(setxattr(path, "user.shared", &value, XattrFlags::empty())?))
+        }
+        5 => Command::new("cp")
+            .arg("-a")
+            .arg(&path)
+            .arg(&other)
+            .stderr(Stdio::null())
+            .status()
+            .map(drop),
+        6 => Command::new("chmod")
+            .args(["-R", "g+w"])
+            .arg(&path)
+            .stderr(Stdio::null())
+            .status()
+            .map(drop),
+        // Many extents, and a tree of them.
+        _ => {
+            let file = File::options().write(true).create_new(true).open(&path)?;
+            (0..400).try_for_each(|block| file.write_all_at(b"apart", block * 2 * BLOCK as u64))
+        }
+    }
+}
+
+/// Of a regular file: a FIFO would wait, and a device is not the tree's.
+fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    match fs::symlink_metadata(path)?.is_file() {
+        true => fs::read(path),
+        false => Err(std::io::ErrorKind::InvalidInput.into()),
+    }
+}
+
 fn play(pair: &Pair, seed: u64) {
     let mut dice = Dice::new(seed);
-    let count = 1 + dice.below(60);
-    pair.edit(|root| dice.edits(root, count));
+    let rounds = 1 + dice.below(6);
+    pair.edit(|root| {
+        for _ in 0..rounds {
+            let (count, other) = (dice.below(12), dice.below(3));
+            dice.edits(root, count);
+            for _ in 0..other {
+                let _ = more(&mut dice, root);
+            }
+        }
+    });
     pair.both(&format!("seed {seed}"));
     pair.follow();
 }
@@ -205,7 +281,8 @@ fn root_random_edits_give_the_same_layer_by_blocks_and_by_a_walk() {
         return play(&pair, seed.parse().unwrap());
     }
     let rounds = std::env::var("PLYWOOD_TEST_ROUNDS").map_or(60, |rounds| rounds.parse().unwrap());
-    for seed in 1..=rounds {
+    let first: u64 = std::env::var("PLYWOOD_TEST_FIRST").map_or(1, |first| first.parse().unwrap());
+    for seed in first..first + rounds {
         // What came before decides what an edit does, so a seed is the first of its own filesystem now and then.
         let fresh = (seed % 20 == 0).then(Pair::new);
         play(fresh.as_ref().unwrap_or(&pair), seed);
@@ -243,15 +320,7 @@ fn root_a_directory_in_the_place_of_another_is_read_as_a_whole() {
     pair.both("made");
     pair.follow();
     pair.edit(|root| {
-        let flags = rustix::fs::RenameFlags::EXCHANGE;
-        rustix::fs::renameat_with(
-            rustix::fs::CWD,
-            root.join("one"),
-            rustix::fs::CWD,
-            root.join("two"),
-            flags,
-        )
-        .unwrap();
+        renameat_with(CWD, root.join("one"), CWD, root.join("two"), RenameFlags::EXCHANGE).unwrap();
     });
     let tar = pair.both("exchanged");
     assert!(

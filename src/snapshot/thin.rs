@@ -344,7 +344,7 @@ impl Snapshotter for Thin {
                         .hinted("--diff=auto walks through both trees then"),
                 );
             }
-            tracing::debug!("{key} is compared by a walk: {why}");
+            tracing::info!("{key} is compared by a walk: {why}");
         }
         let parent: Option<Box<dyn Side>> = match &snapshot.parent {
             Some(chain) => {

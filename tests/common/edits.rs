@@ -69,7 +69,7 @@ impl Dice {
     }
 
     /// A path of up to three levels under `root`.
-    fn path(&mut self, root: &Path) -> PathBuf {
+    pub fn path(&mut self, root: &Path) -> PathBuf {
         let mut path = root.to_owned();
         for _ in 0..=self.below(3) {
             path.push(OsStr::from_bytes(NAMES[self.below(NAMES.len())]));
