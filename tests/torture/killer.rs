@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Killer {
     usual: BTreeMap<String, Duration>,
     output: PathBuf,
+    /// How often each verb was killed, for whoever counts.
+    pub killed: BTreeMap<String, u64>,
 }
 
 impl Killer {
@@ -35,6 +37,7 @@ impl Killer {
         Self {
             usual: BTreeMap::new(),
             output: plywood.beside(name),
+            killed: BTreeMap::new(),
         }
     }
 

@@ -193,9 +193,16 @@ impl Rig {
             twice += u64::from(recovered == Some(End::Killed));
         }
         self.check_all();
+        let each: Vec<String> = self
+            .killer
+            .killed
+            .iter()
+            .map(|(verb, kills)| format!("{verb} {kills}"))
+            .collect();
         println!(
-            "torture: {}, {killed} random verbs killed, {done} done before; {twice} recoveries from them killed too",
-            self.plywood.driver()
+            "torture: {}, {killed} random verbs killed ({}), {done} done before; {twice} recoveries from them killed too",
+            self.plywood.driver(),
+            each.join(", ")
         );
     }
 
@@ -205,6 +212,9 @@ impl Rig {
         let mut verb = self.story.next(&self.model);
         self.before(&verb);
         let end = self.strike(&verb);
+        if end == End::Killed {
+            *self.killer.killed.entry(verb.kind()).or_default() += 1;
+        }
         let mut recovered = None;
         if end == End::Killed && self.dice.below(2) == 0 {
             let second = self.kill_the_recovery(&mut verb, Self::strike);

@@ -271,6 +271,12 @@ impl Verb {
     pub fn word(&self) -> &str {
         &self.args[0]
     }
+
+    /// Its word, and whether it is about a new `--cow` container.
+    pub fn kind(&self) -> String {
+        let store = if self.over.is_some() { " --cow" } else { "" };
+        format!("{}{store}", self.word())
+    }
 }
 
 fn edit(number: u64) -> String {
