@@ -171,3 +171,25 @@ fn dm_a_pool_grows_under_its_users() {
     mounted.close().unwrap();
     assert!(pool.grow(Some(64 * MIB), None).is_err());
 }
+
+#[test]
+fn dm_a_growth_that_was_killed_is_finished_by_the_next_command() {
+    let root = Root::new();
+    let (pool, _) = root.init(64 * MIB).unwrap();
+    let before = pool.status().unwrap();
+    let file = |name: &str| {
+        let path = root.store.root().join("pool").join(name);
+        std::fs::OpenOptions::new().write(true).open(path).unwrap()
+    };
+    // As far as the files: the kernel has not heard of it.
+    file("data").set_len(256 * MIB).unwrap();
+    file("metadata").set_len(32 * MIB).unwrap();
+    assert_eq!(pool.status().unwrap(), before);
+    let again = root.open().unwrap();
+    let after = again.status().unwrap();
+    assert_eq!(after.data_total, 4 * before.data_total);
+    assert_eq!(after.metadata_total, 2 * before.metadata_total);
+    // Who was killed is asked for the same again.
+    again.grow(Some(256 * MIB), Some(32 * MIB)).unwrap();
+    assert_eq!(again.status().unwrap().data_total, after.data_total);
+}

@@ -76,10 +76,12 @@ impl Options {
 /// Where that is impossible; nothing is left half made.
 pub fn open(store: &Store, lock: &Exclusive) -> Result<KernelPool> {
     repair::refuse_unfinished(store, lock)?;
-    match store.pool.get(POOL_KEY)? {
-        Some(record) => assemble(store, &record, false),
-        None => create(store, lock, &Options::default()),
-    }
+    let Some(record) = store.pool.get(POOL_KEY)? else {
+        return create(store, lock, &Options::default());
+    };
+    let pool = assemble(store, &record, false)?;
+    pool.finish_growth()?;
+    Ok(pool)
 }
 
 /// Opens the recorded pool whatever a repair has left to do: to look at it, to take it out, and to go on.

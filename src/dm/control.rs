@@ -244,6 +244,14 @@ impl Control {
         Ok(self.first_line(name, DmFlags::empty())?.3)
     }
 
+    /// The same as it is now: nothing is committed for it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn glance(&self, name: &str) -> Result<String> {
+        Ok(self.first_line(name, DmFlags::DM_NOFLUSH)?.3)
+    }
+
     /// A device's table, as the kernel tells it.
     ///
     /// # Errors

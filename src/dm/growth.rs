@@ -26,6 +26,8 @@ const MIB: u64 = 1 << 20;
 const FLOOR: u64 = 10;
 /// On a large disk this much is room enough to begin, bytes.
 const HOST_FLOOR: u64 = 512 * MIB;
+/// Bytes of a metadata block.
+const METADATA_BLOCK: u64 = 4096;
 /// Less than this is not worth suspending the pool for, bytes.
 const STEP_LEAST: u64 = 16 * MIB;
 
@@ -163,11 +165,41 @@ impl Underlay {
     /// Enlarges data, metadata or both, to these sizes in bytes, under a pool in use.
     ///
     /// # Errors
-    /// Invalid for a size that is not larger.
+    /// Invalid for a size that is smaller.
     pub(super) fn grow(&self, pool: &KernelPool, data: Option<u64>, metadata: Option<u64>) -> Result<()> {
         let _alone = self.lock_size()?;
         self.enlarge(data, metadata)?;
         self.show(pool)
+    }
+
+    /// Shows the kernel what it has not seen of the files: who enlarged them was killed before.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn finish_growth(&self, pool: &KernelPool) -> Result<()> {
+        if !self.is_larger_than(pool)? {
+            return Ok(());
+        }
+        let _alone = self.lock_size()?;
+        match self.is_larger_than(pool)? {
+            true => self.show(pool),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the files have room that the pool does not use. One that is not well is left as it is: the kernel
+    /// would not take it.
+    fn is_larger_than(&self, pool: &KernelPool) -> Result<bool> {
+        let PoolDevices::LoopFiles { .. } = self.devices else {
+            return Ok(false);
+        };
+        let status: PoolStatus = pool.control().glance(&pool.name())?.parse()?;
+        if status.require(Need::Metadata, &pool.name()).is_err() {
+            return Ok(false);
+        }
+        let metadata = size_of_device(&self.metadata_path())?.min(METADATA_MOST);
+        Ok(status.data_total < size_of_device(&self.data_path())? / BLOCK
+            || status.metadata_total < metadata / METADATA_BLOCK)
     }
 
     /// Nobody else changes the size of the pool meanwhile: the kernel does not take a table that is smaller again.
@@ -185,18 +217,20 @@ impl Underlay {
         if let PoolDevices::Block { .. } = self.devices {
             return Ok(());
         }
-        if let Some(size) = data {
-            let path = self.data_path();
-            let size = larger(&path, size / BLOCK * BLOCK)?;
+        let (data_path, metadata_path) = (self.data_path(), self.metadata_path());
+        let data = data.map(|size| larger(&data_path, size / BLOCK * BLOCK)).transpose()?;
+        let metadata = metadata.map(|size| size.min(METADATA_MOST) / METADATA_BLOCK * METADATA_BLOCK);
+        let metadata = metadata.map(|size| larger(&metadata_path, size)).transpose()?;
+        if let Some(size) = data.flatten() {
+            let path = data_path;
             step(|| format!("truncate -s {size} {}", quote(&path)));
             let file = OpenOptions::new().write(true).open(&path).context("open", &path)?;
             file.set_len(size)
                 .and_then(|()| file.sync_all())
                 .context("enlarge", &path)?;
         }
-        if let Some(size) = metadata {
-            let path = self.metadata_path();
-            let size = larger(&path, size.min(METADATA_MOST) / 4096 * 4096)?;
+        if let Some(size) = metadata.flatten() {
+            let path = metadata_path;
             step(|| format!("fallocate -l {size} {}", quote(&path)));
             let file = OpenOptions::new().write(true).open(&path).context("open", &path)?;
             rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size).context("allocate", &path)?;
@@ -257,15 +291,16 @@ fn require_free(status: &PoolStatus, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn larger(path: &Path, size: u64) -> Result<u64> {
+/// The size that a file is to have; none where it has it already.
+fn larger(path: &Path, size: u64) -> Result<Option<u64>> {
     let now = size_of_device(path)?;
-    if size <= now {
+    if size < now {
         return Err(Error::invalid(format!(
             "{} has {now} bytes already: a pool only grows",
             path.display()
         )));
     }
-    Ok(size)
+    Ok((size > now).then_some(size))
 }
 
 #[cfg(test)]

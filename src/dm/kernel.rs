@@ -66,9 +66,17 @@ impl KernelPool {
     /// Enlarges data, metadata or both, to these sizes in bytes, while the pool is in use.
     ///
     /// # Errors
-    /// Invalid for a size that is not larger.
+    /// Invalid for a size that is smaller.
     pub fn grow(&self, data: Option<u64>, metadata: Option<u64>) -> Result<()> {
         self.inner.underlay.grow(self, data, metadata)
+    }
+
+    /// Takes up a growth whose command was killed between the files and the kernel.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn finish_growth(&self) -> Result<()> {
+        self.inner.underlay.finish_growth(self)
     }
 
     /// What the pool lies on, data first.
