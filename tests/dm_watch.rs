@@ -8,6 +8,9 @@
 
 mod common;
 
+use std::path::PathBuf;
+use std::process::Command;
+
 use common::{Plywood, busybox_tar};
 
 /// A pool that cannot grow by itself.
@@ -175,4 +178,65 @@ fn dm_two_containers_grow_one_pool() {
     assert!(data_total(&plywood) > 800 << 20);
     plywood.ok(["rm", "one", "two"]);
     plywood.sound();
+}
+
+/// A disk of its own, mounted.
+struct Disk {
+    folder: tempfile::TempDir,
+}
+
+impl Disk {
+    fn new(mib: u64) -> Self {
+        let disk = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let (file, at) = (disk.folder.path().join("file"), disk.path());
+        std::fs::create_dir(&at).unwrap();
+        let script = format!(
+            "truncate -s {mib}M {file}; mkfs.ext4 -q -m 0 {file}; mount -o loop {file} {at}",
+            file = file.display(),
+            at = at.display()
+        );
+        assert!(Command::new("sh").args(["-ec", &script]).status().unwrap().success());
+        disk
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("mnt")
+    }
+
+    /// Bytes that are left, and that there are.
+    fn bytes(&self) -> (u64, u64) {
+        rustix::fs::sync();
+        let disk = rustix::fs::statvfs(self.path()).unwrap();
+        (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.path()).status();
+    }
+}
+
+#[test]
+fn dm_a_pool_never_grows_into_the_last_tenth_of_its_disk() {
+    let disk = Disk::new(480);
+    let plywood = Plywood::new_in(&disk.path(), "thin");
+    plywood.ok(["pool", "init", "--data-size", "128M", "--volume-size", "1G"]);
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    plywood.ok(["import", base.to_str().unwrap(), "base"]);
+    let error = plywood.fails(125, ["run", "--name", "one", "base", "sh", "-c", FILL]);
+    for part in ["container one was ended", "whose last tenth stays free", "pool grow"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(data_total(&plywood) > 256 << 20, "it has grown");
+    let (free, total) = disk.bytes();
+    assert!(free >= total / 10, "{free} of {total} bytes are left");
+    plywood.sound();
+    plywood.ok(["rm", "one"]);
+    plywood.sound();
+    // With its pool.
+    plywood.ok(["pool", "detach"]);
 }
