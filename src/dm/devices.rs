@@ -9,7 +9,7 @@ use crate::dm::control::{Control, Info, node_of};
 use crate::dm::kernel::KernelPool;
 use crate::dm::locks::Gate;
 use crate::dm::name::{Kind as Part, Names, node};
-use crate::dm::pool::ThinId;
+use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::room::{Gauge, is_watched};
 use crate::dm::table::{Table, Target};
 use crate::dm::volume::{Claim, Content, Mode};
@@ -62,8 +62,12 @@ impl KernelPool {
         node_of(self.control(), &device.name)
     }
 
-    /// The kernel says ENODATA where the pool has no such volume.
+    /// The kernel says ENODATA where the pool has no such volume, and EINVAL also where it has failed.
     fn missing(&self, id: ThinId, error: Error) -> Error {
+        let status = self.status();
+        if let Some(Err(failed)) = status.ok().map(|status| status.require_known(&self.name())) {
+            return failed.caused_by(error);
+        }
         let code = std::error::Error::source(&error)
             .and_then(|source| source.downcast_ref::<std::io::Error>())
             .and_then(std::io::Error::raw_os_error);

@@ -52,4 +52,14 @@ pub trait ThinPool {
     fn release_metadata_snap(&self) -> Result<()>;
     /// The status line.
     fn status(&self) -> Result<crate::dm::status::PoolStatus>;
+
+    /// The transaction id. A pool that has failed does not tell it.
+    ///
+    /// # Errors
+    /// Corrupt where it has failed; the kernel's.
+    fn transaction_id(&self) -> Result<u64> {
+        let status = self.status()?;
+        status.require_known("of this root")?;
+        Ok(status.transaction_id)
+    }
 }

@@ -103,6 +103,17 @@ impl PoolStatus {
         self.metadata_total > 0 && free <= kept
     }
 
+    /// Refuses a pool that has failed: nothing else of what its line would say is known.
+    ///
+    /// # Errors
+    /// Corrupt.
+    pub fn require_known(&self, pool: &str) -> Result<()> {
+        match self.mode {
+            PoolMode::Failed => self.require(Need::Metadata, pool),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses a pool that cannot do what is needed, naming it and the way out.
     ///
     /// # Errors
@@ -377,6 +388,9 @@ mod tests {
             assert_eq!(error.kind(), Kind::Corrupt);
             assert!(error.hint().is_some());
         }
+        assert!("Fail".parse::<PoolStatus>().unwrap().require_known("p").is_err());
+        let checked = WORKING.replace("space - 1024", "space needs_check 1024");
+        assert!(checked.parse::<PoolStatus>().unwrap().require_known("p").is_ok());
     }
 
     proptest! {

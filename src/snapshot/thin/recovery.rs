@@ -107,7 +107,8 @@ impl Thin {
         let record = self.record()?;
         let unfinished = self.unfinished()?;
         let is_explained = |(from, _): &(u64, u32)| *from == record.transaction_id && status.transaction_id == from + 1;
-        if status.transaction_id != record.transaction_id && !unfinished.iter().any(is_explained) {
+        let is_known = status.require_known("of this root").is_ok();
+        if is_known && status.transaction_id != record.transaction_id && !unfinished.iter().any(is_explained) {
             findings.push(format!(
                 "the pool's transaction id is {}, the records say {}",
                 status.transaction_id, record.transaction_id

@@ -142,7 +142,7 @@ impl Work<'_> {
                 self.give_up_step(&lock, intent)?;
             }
         }
-        let pool = thin.pool.status()?.transaction_id;
+        let pool = thin.pool.transaction_id()?;
         if pool != record.transaction_id {
             self.mark.set()?;
             self.told.repaired.push(format!(

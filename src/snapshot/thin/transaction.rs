@@ -59,7 +59,7 @@ impl Thin {
 
     /// Refuses to write where the pool moved without us.
     fn require_agreement(&self, record: &PoolRecord) -> Result<()> {
-        let pool = self.pool.status()?.transaction_id;
+        let pool = self.pool.transaction_id()?;
         if pool == record.transaction_id {
             return Ok(());
         }
@@ -87,7 +87,7 @@ impl Thin {
         let line = if record.transaction_id == from + 1 {
             "finished a step in the pool that had happened already".to_owned()
         } else {
-            let pool = self.pool.status()?.transaction_id;
+            let pool = self.pool.transaction_id()?;
             if record.transaction_id != from || !(from..=from + 1).contains(&pool) {
                 return Err(disagreement(pool, record.transaction_id));
             }
