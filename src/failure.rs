@@ -64,6 +64,23 @@ impl Failure {
         }
     }
 
+    /// The same failure with what the user can do next.
+    #[must_use]
+    pub fn hinted(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// What the user can do next, where that is known.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// What failed.
+    pub fn error(&self) -> &(dyn std::error::Error + 'static) {
+        self.error.as_ref()
+    }
+
     /// The exit code.
     pub fn code(&self) -> u8 {
         self.code

@@ -3,7 +3,8 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a test ends where something is not as it must be"
+    clippy::print_stdout,
+    reason = "a test ends where something is not as it must be, and shows what was said"
 )]
 
 mod common;
@@ -22,6 +23,7 @@ fn failing_metadata() -> Failing {
     let base = failing.plywood.beside("base.tar");
     busybox_tar(&base);
     failing.plywood.ok(["import", base.to_str().unwrap(), "base"]);
+    failing.plywood.ok(["run", "--name", "kept", "base", "true"]);
     failing
 }
 
@@ -38,6 +40,37 @@ fn is(plywood: &Plywood, state: &str, problem: &str, remedy: &str) {
     );
     let refused = plywood.fails(125, ["run", "--rm", "base", "true"]);
     assert!(refused.contains(problem) && refused.contains(remedy), "{refused}");
+}
+
+/// Whatever meets the error, in a mount, a folder or a table: who reads of it learns what the pool's state is and what
+/// helps. Reading may work still.
+fn every_refusal_says_so(plywood: &Plywood, problem: &str) {
+    let (tar, copy) = (plywood.beside("again.tar"), plywood.beside("copy"));
+    let verbs: [&[&str]; 9] = [
+        &["mount", "base"],
+        &["diff", "base", "base"],
+        &["export", "--format", "rootfs", "-o", tar.to_str().unwrap(), "base"],
+        &["run", "base", "true"],
+        &["run", "--cow", "base", "true"],
+        &["start", "-a", "kept"],
+        &["commit", "kept", "committed"],
+        &["cp", "kept:/bin", copy.to_str().unwrap()],
+        &["check", "--data"],
+    ];
+    for words in verbs {
+        let output = plywood.run(words);
+        let error = String::from_utf8_lossy(&output.stderr);
+        println!("{words:?}: {}\n{error}", output.status);
+        if output.status.success() || words[0] == "check" {
+            continue;
+        }
+        let told = error.split("Error: ").nth(1).unwrap();
+        assert!(
+            told.contains(problem) && told.contains("plywood pool repair"),
+            "{words:?}: {error}"
+        );
+    }
+    let _ = plywood.run(["umount", "--all"]);
 }
 
 fn is_well(plywood: &Plywood) {
@@ -91,6 +124,7 @@ fn dm_failing_metadata_are_named_and_repair_is_the_way_out() {
         "{refused}"
     );
     is(&failing.plywood, "needs_check", "needs a check", "plywood pool repair");
+    every_refusal_says_so(&failing.plywood, "needs a check");
     failing.heal();
     failing.plywood.ok(["pool", "repair"]);
     is_well(&failing.plywood);
@@ -106,6 +140,7 @@ fn dm_a_failed_pool_is_named_and_repair_is_the_way_out() {
         "{refused}"
     );
     is(&failing.plywood, "failed", "has failed", "plywood pool repair");
+    every_refusal_says_so(&failing.plywood, "has failed");
     failing.heal();
     failing.plywood.ok(["pool", "repair"]);
     is_well(&failing.plywood);

@@ -11,6 +11,7 @@ pub mod container;
 pub mod cp;
 pub mod detach;
 pub mod df;
+mod diagnosis;
 pub mod diff;
 pub mod doctor;
 mod exceptions;
@@ -180,6 +181,10 @@ impl Session {
 /// # Errors
 /// The verb's failure.
 pub fn dispatch(verb: Verb, session: &Session) -> Outcome {
+    perform(verb, session).map_err(|failure| diagnosis::explained(failure, session))
+}
+
+fn perform(verb: Verb, session: &Session) -> Outcome {
     if matches!(verb, Verb::Run(_) | Verb::Start(_) | Verb::Exec(_) | Verb::Try(_)) {
         crate::exec::sealed::ensure().map_err(container::failure)?;
     }

@@ -18,7 +18,7 @@ use crate::dm::kernel::KernelPool;
 use crate::dm::name::Names;
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::repair;
-use crate::dm::status::Need;
+use crate::dm::status::{Need, PoolStatus};
 use crate::dm::underlay::{BLOCK, BLOCK_SECTORS, METADATA_MOST, Underlay, head_of};
 use crate::dm::volume::Volumes;
 use crate::error::{Error, Kind, Result, undone};
@@ -165,6 +165,20 @@ pub fn is_attached(store: &Store) -> Result<bool> {
 /// The name of the root's pool in the kernel.
 pub fn pool_name(store: &Store) -> String {
     Names::of_root(&store.meta().uuid).pool()
+}
+
+/// What is wrong with the root's pool in the kernel, and as its hint the way out; none where nothing is, or the pool
+/// is not there. It is asked by name: the pool is as it was.
+///
+/// # Errors
+/// The kernel's.
+pub fn trouble(store: &Store) -> Result<Option<Error>> {
+    let (control, name) = (Control::open()?, pool_name(store));
+    if control.info(&name)?.is_none() {
+        return Ok(None);
+    }
+    let status: PoolStatus = control.status(&name)?.parse()?;
+    Ok(status.require(Need::Space, &name).err())
 }
 
 /// What the kernel says of the exception store in this volume, or of a merge into it; none where neither is in
