@@ -7,3 +7,4 @@
 //! Formats: `Documentation/filesystems/ext4/*.rst` of the kernel.
 
 pub mod layout;
+pub mod write;

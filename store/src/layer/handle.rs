@@ -114,7 +114,7 @@ pub(super) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Whether a layer carries the extended attribute: what belongs to the image
 /// does, what the host's security modules or overlayfs keep for themselves does not.
-pub(super) fn carried(name: &[u8]) -> bool {
+pub fn carried(name: &[u8]) -> bool {
     let starts = |prefix: &str| name.starts_with(prefix.as_bytes());
     match name {
         b"security.selinux" | b"security.ima" | b"security.evm" => false,
@@ -410,7 +410,7 @@ pub(super) fn open_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Er
 }
 
 /// Whether `name` begins like a whiteout.
-pub(super) fn is_whiteout(name: &OsStr) -> bool {
+pub fn is_whiteout(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b".wh.")
 }
 

@@ -23,7 +23,8 @@ pub mod tree;
 mod whiteout;
 mod write;
 
-pub use handle::{empty_tree, remove_tree};
+pub use handle::{carried, empty_tree, is_whiteout, remove_tree};
+pub use whiteout::is_foreign_mark;
 
 /// Directories that may lie within each other.
 const DEPTH: usize = 1024;
