@@ -27,7 +27,7 @@ use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::room::Gauge;
 use crate::dm::sim_copy::copy_tree;
 use crate::dm::status::{Need, PoolMode, PoolStatus};
-use crate::dm::volume::{Claim, Content, Guard, Mode, Part, VolumeMount, Volumes};
+use crate::dm::volume::{Claim, Content, Guard, Mode, Part, VolumeDevice, VolumeMount, Volumes};
 use crate::error::{Context, Error, Kind, Result};
 
 const NAME: &str = "simulated";
@@ -338,6 +338,10 @@ impl Volumes for SimPool {
             Ok(())
         });
         Ok(VolumeMount { path, dir, undo })
+    }
+
+    fn device(&self, _id: ThinId) -> Result<Option<VolumeDevice>> {
+        Ok(None)
     }
 
     fn mount_at(&self, id: ThinId, content: Content, target: &Path) -> Result<()> {

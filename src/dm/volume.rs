@@ -6,6 +6,7 @@
 //! volume, shared to read, exclusive to write, so a killed user stops counting.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -51,6 +52,13 @@ pub trait Volumes {
     /// # Errors
     /// In use where somebody's use of it forbids this one.
     fn mount(&self, id: ThinId, content: Content, mode: Mode) -> Result<VolumeMount>;
+
+    /// Hands out the device of an active snapshot's volume that nobody uses, to be written as a whole; none where
+    /// volumes are no devices.
+    ///
+    /// # Errors
+    /// As for [`Volumes::mount`].
+    fn device(&self, id: ThinId) -> Result<Option<VolumeDevice>>;
 
     /// Mounts a volume read-only at `target`, to stay when this process ends.
     ///
@@ -223,12 +231,12 @@ impl Part {
 #[derive(Debug)]
 pub struct Claim {
     id: ThinId,
-    _lock: Option<std::fs::File>,
+    _lock: Option<File>,
 }
 
 impl Claim {
     /// A claim that `lock` proves.
-    pub fn new(id: ThinId, lock: Option<std::fs::File>) -> Self {
+    pub fn new(id: ThinId, lock: Option<File>) -> Self {
         Self { id, _lock: lock }
     }
 
@@ -293,6 +301,17 @@ impl Drop for Guard<'_> {
             tracing::warn!("cannot {}: {error}", self.what);
         }
     }
+}
+
+/// A volume as a device.
+#[derive(Debug)]
+pub struct VolumeDevice {
+    /// Where.
+    pub path: PathBuf,
+    /// Open to write.
+    pub file: File,
+    /// Syncs, closes, deactivates.
+    pub undo: Guard<'static>,
 }
 
 /// A mounted volume.
