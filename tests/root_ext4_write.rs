@@ -5,7 +5,6 @@ mod common;
 #[path = "common/volume.rs"]
 mod volume;
 
-
 use common::edits::Dice;
 use common::tars::{archive, device, directory, file, hard_link, raw, symlink, with};
 use plywood::ext4::write::Filled;
