@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     // Not a verb: the child that unpacks a layer, confined before anything else.
     if std::env::args_os()
         .nth(1)
-        .is_some_and(|word| word == unpack::CHILD_ARGUMENT)
+        .is_some_and(|word| word == unpack::CHILD_ARGUMENT || word == unpack::DEVICE_CHILD_ARGUMENT)
     {
         return unpack::child_main();
     }

@@ -24,7 +24,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("exec", &["sys"]),
     ("network", &["sys"]),
     ("snapshot", &["dm", "delta", "ext4", "blocks", "sys"]),
-    ("image", &["snapshot", "dm", "sys"]),
+    ("image", &["snapshot", "dm", "ext4", "sys"]),
     ("build", &["image", "snapshot", "exec", "sys"]),
     ("output", &["image"]),
     ("failure", &["output", "exec"]),

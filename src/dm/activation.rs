@@ -20,7 +20,7 @@ use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::room::Gauge;
 use crate::dm::salvage;
 use crate::dm::status::{Need, ThinStatus};
-use crate::dm::volume::{Claim, Content, Guard, Mode, OpenVolume, Part, VolumeMount, Volumes, lost};
+use crate::dm::volume::{Claim, Content, Guard, Mode, OpenVolume, Part, VolumeDevice, VolumeMount, Volumes, lost};
 use crate::error::{Context, Error, Kind, Result, both};
 use crate::explain::{quote, step};
 
@@ -230,6 +230,31 @@ impl Volumes for KernelPool {
             size: self.sectors() * 512,
             undo,
         }))
+    }
+
+    fn device(&self, id: ThinId) -> Result<Option<VolumeDevice>> {
+        let mode = Mode::ReadWrite;
+        let (path, lock) = self.activate(id, Content::Active, mode)?;
+        let pool = self.clone();
+        let deactivate = Guard::new(format!("give back the volume {id}"), move || pool.release(id, &lock));
+        let opened = self.note_writer(id, &path, mode).and_then(|()| {
+            let file = File::options().read(true).write(true).open(&path);
+            let file = file.context("open", &path)?;
+            Ok((file.try_clone().context("open", &path)?, file))
+        });
+        let (file, watch) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return both(Err(error), deactivate.close()),
+        };
+        let (device, writers) = (path.clone(), self.clone());
+        let undo = Guard::new(format!("close {}", path.display()), move || {
+            // This descriptor was opened before the first write: it hears of every failed one.
+            let ended = watch.sync_all().context("sync", &device);
+            drop(watch);
+            let ended = ended.map_err(|error| writers.cause_of(error));
+            both(writers.note_end(id, mode, ended), deactivate.close())
+        });
+        Ok(Some(VolumeDevice { path, file, undo }))
     }
 
     fn mount_at(&self, id: ThinId, content: Content, target: &Path) -> Result<()> {

@@ -28,7 +28,7 @@ use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::room::Gauge;
 use crate::dm::sim_copy::copy_tree;
 use crate::dm::status::{Need, PoolMode, PoolStatus};
-use crate::dm::volume::{Claim, Content, Guard, Mode, OpenVolume, Part, VolumeMount, Volumes};
+use crate::dm::volume::{Claim, Content, Guard, Mode, OpenVolume, Part, VolumeDevice, VolumeMount, Volumes};
 use crate::error::{Context, Error, Kind, Result};
 
 const NAME: &str = "simulated";
@@ -342,6 +342,10 @@ impl Volumes for SimPool {
     }
 
     fn open(&self, _id: ThinId, _content: Content) -> Result<Option<OpenVolume>> {
+        Ok(None)
+    }
+
+    fn device(&self, _id: ThinId) -> Result<Option<VolumeDevice>> {
         Ok(None)
     }
 

@@ -6,6 +6,7 @@
 //! volume, shared to read, exclusive to write, so a killed user stops counting.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -62,6 +63,13 @@ pub trait Volumes {
     /// # Errors
     /// As for [`Volumes::mount`].
     fn open(&self, id: ThinId, content: Content) -> Result<Option<OpenVolume>>;
+
+    /// Hands out the device of an active snapshot's volume that nobody uses, to be written as a whole; none where
+    /// volumes are no devices.
+    ///
+    /// # Errors
+    /// As for [`Volumes::mount`].
+    fn device(&self, id: ThinId) -> Result<Option<VolumeDevice>>;
 
     /// Mounts a volume read-only at `target`, to stay when this process ends.
     ///
@@ -241,12 +249,12 @@ impl Part {
 #[derive(Debug)]
 pub struct Claim {
     id: ThinId,
-    _lock: Option<std::fs::File>,
+    _lock: Option<File>,
 }
 
 impl Claim {
     /// A claim that `lock` proves.
-    pub fn new(id: ThinId, lock: Option<std::fs::File>) -> Self {
+    pub fn new(id: ThinId, lock: Option<File>) -> Self {
         Self { id, _lock: lock }
     }
 
@@ -346,6 +354,17 @@ impl OpenVolume {
     pub fn close(self) -> Result<()> {
         self.undo.close()
     }
+}
+
+/// A volume as a device.
+#[derive(Debug)]
+pub struct VolumeDevice {
+    /// Where.
+    pub path: PathBuf,
+    /// Open to write.
+    pub file: File,
+    /// Syncs, closes, deactivates.
+    pub undo: Guard<'static>,
 }
 
 /// A mounted volume.

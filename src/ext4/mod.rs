@@ -15,4 +15,5 @@ pub mod layout;
 pub mod superblock;
 pub mod tree;
 pub mod volume;
+pub mod write;
 pub mod xattr;

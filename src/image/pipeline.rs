@@ -29,6 +29,7 @@ use super::undo::Made;
 use super::unpack::{Unpacker, of_reader};
 use crate::dm::room::is_watched;
 use crate::error::{Context, Error, Kind, Result, undone};
+use crate::ext4::write::Filled;
 use crate::snapshot::{Access, Gauge, Mounted, NewLayer, Snapshotter};
 
 const CHUNK: usize = 256 << 10;
@@ -78,6 +79,51 @@ impl Loader<'_> {
             .map_err(|cause| undone(named(&title, cause), self.snapshotter.remove(&key)))
     }
 
+    /// Has what came unpacked into the snapshot: straight onto its device where it stands on nothing, else through a
+    /// mount. What is no layer for the device goes through a mount after all, from the copy that was kept.
+    fn fill(&self, key: &str, intent: &Intent, incoming: Incoming<'_>, writer: BlobWriter) -> Result<Passed> {
+        let shown = incoming.shown;
+        let device = match is_mounted_always() {
+            true => None,
+            false => self.snapshotter.device(key)?,
+        };
+        let Some(device) = device else {
+            let mounted = self.snapshotter.mount(key, Access::Fill)?;
+            let passed = one_pass(incoming, writer, self.progress, self.budget, &mut |tar| {
+                self.unpack(&mounted, tar, shown)
+            })?;
+            mounted.close()?;
+            return Ok(passed);
+        };
+        let mut declined = None;
+        let mut passed = one_pass(incoming, writer, self.progress, self.budget, &mut |tar| {
+            let sync = || device.sync();
+            let mut metered = Metered::new(tar, self.snapshotter.gauge(), &sync);
+            if let Filled::Declined(why) = self.unpacker.fill(&device, &mut metered, shown)? {
+                declined = Some(why);
+                io::copy(tar, &mut io::sink()).map_err(of_reader)?;
+            }
+            Ok(())
+        })?;
+        device.close()?;
+        if let Some(why) = declined {
+            tracing::debug!(key, "the layer is applied to a mounted volume, as it has {why}");
+            self.snapshotter.remove(key)?;
+            self.snapshotter.prepare(key, None, Some(intent))?;
+            let mounted = self.snapshotter.mount(key, Access::Fill)?;
+            let (_, mut tar) = compress::decoder(Box::new(passed.writer.written()?))?;
+            self.unpack(&mounted, &mut tar, shown)?;
+            mounted.close()?;
+        }
+        Ok(passed)
+    }
+
+    fn unpack(&self, mounted: &Mounted, tar: &mut dyn Read, shown: &Path) -> Result<()> {
+        let sync = || rustix::fs::syncfs(mounted.dir()).context("sync", mounted.path());
+        let mut tar = Metered::new(tar, self.snapshotter.gauge(), &sync);
+        self.unpacker.unpack(mounted, &mut tar, shown).map(drop)
+    }
+
     fn fill_and_commit(
         &self,
         key: &str,
@@ -86,15 +132,10 @@ impl Loader<'_> {
         made: &mut Made,
     ) -> Result<LayerRecord> {
         let (expected_blob, expected_diff) = (incoming.blob, incoming.diff_id);
-        let mounted = self.snapshotter.mount(key, Access::Fill)?;
-        let shown = incoming.shown;
         let writer = self.store.blobs.writer()?;
         self.progress
             .begin(&format!("importing {}", incoming.title), incoming.size);
-        let passed = one_pass(incoming, writer, self.progress, self.budget, &mut |tar| {
-            let mut tar = Metered::new(tar, self.snapshotter.gauge(), &mounted);
-            self.unpacker.unpack(&mounted, &mut tar, shown).map(drop)
-        });
+        let passed = self.fill(key, intent, incoming, writer);
         self.progress.end();
         let Passed {
             writer,
@@ -107,7 +148,6 @@ impl Loader<'_> {
                 "layer {expected} came as {diff_id}: its content is not what the config says"
             )));
         }
-        mounted.close()?;
         let expected = expected_blob.as_ref().map(|(digest, size)| (digest, *size));
         let stored = made.blob(writer, intent, expected)?;
         let blob = Descriptor {
@@ -303,17 +343,18 @@ impl Read for ChannelReader {
 struct Metered<'a> {
     tar: &'a mut dyn Read,
     gauge: Option<Box<dyn Gauge>>,
-    mounted: &'a Mounted,
+    /// Brings what was written so far to the pool.
+    sync: &'a dyn Fn() -> Result<()>,
     /// Bytes that may be read before it is looked again how much room there is.
     may_read: u64,
 }
 
 impl<'a> Metered<'a> {
-    fn new(tar: &'a mut dyn Read, gauge: Option<Box<dyn Gauge>>, mounted: &'a Mounted) -> Self {
+    fn new(tar: &'a mut dyn Read, gauge: Option<Box<dyn Gauge>>, sync: &'a dyn Fn() -> Result<()>) -> Self {
         Self {
             tar,
             gauge,
-            mounted,
+            sync,
             may_read: 0,
         }
     }
@@ -326,7 +367,7 @@ impl<'a> Metered<'a> {
         };
         let mut room = gauge.look()?;
         if room.free.saturating_sub(room.floor) < self.may_read.max(METERED_AT) {
-            rustix::fs::syncfs(self.mounted.dir()).context("sync", self.mounted.path())?;
+            (self.sync)()?;
             room = gauge.look()?;
         }
         if let Err(error) = room.require(METERED_LEAST) {
@@ -350,6 +391,11 @@ impl Read for Metered<'_> {
         self.may_read = self.may_read.saturating_sub(count as u64);
         Ok(count)
     }
+}
+
+/// Whether base layers, too, are applied to a mounted volume: for those who want to compare, or who distrust.
+fn is_mounted_always() -> bool {
+    std::env::var_os("PLYWOOD_BASE_LAYER").is_some_and(|way| way == "mounted")
 }
 
 /// A key for a leased snapshot.

@@ -7,11 +7,15 @@
 //!   a panic's last words <── pipe, fd 2
 //! ```
 //!
+//! A base layer can be written onto the device of an empty snapshot instead, without a mount:
+//! `__fill LIMITS DEVICE`. That child has one more descriptor, and can reach no file at all.
+//!
 //! The snapshot's root is handed over as the working directory, by handle. The
 //! parent hashes while it feeds; it believes nothing of the child's but
 //! success or failure. A parent that dies closes the pipe: the tar ends too
 //! early, and the child fails by itself.
 
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -24,10 +28,15 @@ use serde::{Deserialize, Serialize};
 use super::confine;
 use crate::error::{Context, Error, Kind, Result};
 use crate::explain;
-use crate::snapshot::Mounted;
+use crate::ext4::write::Filled;
+use crate::snapshot::{Device, Mounted};
 
 /// The hidden first argument that makes a plywood process the confined child.
 pub const CHILD_ARGUMENT: &str = "__apply";
+/// The same for one that writes onto a device, which is its third argument.
+pub const DEVICE_CHILD_ARGUMENT: &str = "__fill";
+/// A folder that every machine has: the child of a device needs none, and puts an empty one over it.
+pub(super) const ANY_FOLDER: &str = "/proc";
 /// Bytes of a pipe between parent and child: a child that waits for a disk should not stop the inflating at once.
 const PIPE_BYTES: usize = 1 << 20;
 /// Bytes that a report may have: a child that was taken over could send without end.
@@ -65,12 +74,34 @@ impl Unpacker {
                 explain::quote(mounted.path())
             )
         });
-        let mut running = Running::start(self, mounted)?;
-        let fed = running.feed(tar);
-        if let Fed::TarFailed(cause) = fed {
-            return Err(cause);
+        let mut limits = self.limits.clone();
+        limits.null_devices &= !mounted.is_bare();
+        // Resolved by the child between fork and exec, while it still has the handle.
+        let folder = format!("/proc/self/fd/{}", mounted.dir().as_raw_fd());
+        let running = Running::start(self, &limits, &[CHILD_ARGUMENT.as_ref()], folder.as_ref())?;
+        match running.run(tar)? {
+            Filled::Whole(applied) => Ok(applied),
+            Filled::Declined(why) => Err(Error::corrupt(format!(
+                "the confined child does not want the layer: {why}"
+            ))),
         }
-        running.outcome(matches!(fed, Fed::ChildStopped))
+    }
+
+    /// Writes the uncompressed base layer straight onto the device of an empty snapshot. Where it is declined, the
+    /// tar is not read to its end, and the snapshot is good for nothing.
+    ///
+    /// # Errors
+    /// As for [`Unpacker::unpack`].
+    pub fn fill(&self, device: &Device, tar: &mut dyn Read, shown: &Path) -> Result<Filled> {
+        explain::step(|| {
+            format!(
+                "m=$(mktemp -d) && mount -t ext4 -o nodev,noatime {} $m && tar --delay-directory-restore --xattrs --xattrs-include='*' --acls --numeric-owner -xpf {} -C $m && umount $m && rmdir $m    # plywood writes the same onto the device itself, without the mount",
+                explain::quote(device.path()),
+                explain::quote(shown)
+            )
+        });
+        let words = [DEVICE_CHILD_ARGUMENT.as_ref(), device.path().as_os_str()];
+        Running::start(self, &self.limits, &words, ANY_FOLDER.as_ref())?.run(tar)
     }
 }
 
@@ -94,15 +125,16 @@ struct Running {
 }
 
 impl Running {
-    fn start(unpacker: &Unpacker, mounted: &Mounted) -> Result<Self> {
-        let mut limits = unpacker.limits.clone();
-        limits.null_devices &= !mounted.is_bare();
-        let limits = serde_json::to_string(&Wire::from(&limits))
+    /// `words` are what it is to do, and where; the limits come between.
+    fn start(unpacker: &Unpacker, limits: &Limits, words: &[&OsStr], folder: &Path) -> Result<Self> {
+        let limits = serde_json::to_string(&Wire::from(limits))
             .map_err(|cause| Error::new(Kind::Io, "cannot write the limits as JSON").caused_by(cause))?;
+        let (first, rest) = words.split_at(1.min(words.len()));
         let child = Command::new(&unpacker.program)
-            .args([CHILD_ARGUMENT, &limits])
-            // Resolved by the child between fork and exec, while it still has the handle.
-            .current_dir(format!("/proc/self/fd/{}", mounted.dir().as_raw_fd()))
+            .args(first)
+            .arg(limits)
+            .args(rest)
+            .current_dir(folder)
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -110,6 +142,15 @@ impl Running {
             .spawn()
             .context("start the confined child", &unpacker.program)?;
         Ok(Self { child })
+    }
+
+    /// Gives it the tar, and waits for its report.
+    fn run(mut self, tar: &mut dyn Read) -> Result<Filled> {
+        let fed = self.feed(tar);
+        if let Fed::TarFailed(cause) = fed {
+            return Err(cause);
+        }
+        self.outcome(matches!(fed, Fed::ChildStopped))
     }
 
     /// Feeds the tar to its end, or until the child stops reading.
@@ -134,7 +175,7 @@ impl Running {
     }
 
     /// What the child reports, or how it died.
-    fn outcome(mut self, stopped_early: bool) -> Result<Applied> {
+    fn outcome(mut self, stopped_early: bool) -> Result<Filled> {
         let mut report = Vec::new();
         if let Some(pipe) = self.child.stdout.take() {
             pipe.take(REPORT_MAX)
@@ -149,7 +190,8 @@ impl Running {
         }
         let status = self.child.wait().context("wait for", "the confined child")?;
         match serde_json::from_slice::<Report>(&report) {
-            Ok(Report::Applied(applied)) if status.success() && !stopped_early => Ok(applied),
+            Ok(Report::Applied(applied)) if status.success() && !stopped_early => Ok(Filled::Whole(applied)),
+            Ok(Report::Declined(why)) if status.success() => Ok(Filled::Declined(why)),
             Ok(Report::Refused(refusal)) => Err(refusal.into()),
             _ => Err(death(status, &last_words)),
         }
@@ -200,6 +242,8 @@ fn death(status: ExitStatus, last_words: &[u8]) -> Error {
 pub(super) enum Report {
     /// It is done.
     Applied(Applied),
+    /// It is none for this way, for this reason.
+    Declined(String),
     /// It is not, and nothing of it may be used.
     Refused(Refusal),
 }
@@ -331,16 +375,23 @@ impl From<Wire> for Limits {
     }
 }
 
-/// The confined child's whole life. Call it first thing in `main`, before any thread, when the first argument is [`CHILD_ARGUMENT`].
+/// The confined child's whole life. Call it first thing in `main`, before any thread, when the first argument is
+/// [`CHILD_ARGUMENT`] or [`DEVICE_CHILD_ARGUMENT`].
 pub fn child_main() -> std::process::ExitCode {
-    let report = match confine::child(std::env::args().nth(2).as_deref()) {
-        Ok(applied) => Report::Applied(applied),
+    let limits = std::env::args().nth(2);
+    let done = match std::env::args_os().nth(3) {
+        Some(device) => confine::device_child(limits.as_deref(), device.as_ref()),
+        None => confine::child(limits.as_deref()).map(Filled::Whole),
+    };
+    let report = match done {
+        Ok(Filled::Whole(applied)) => Report::Applied(applied),
+        Ok(Filled::Declined(why)) => Report::Declined(why),
         Err(error) => Report::Refused(Refusal::from(&error)),
     };
     // Standard output is the pipe to the parent; who does not read it does not need an answer.
     let sent = serde_json::to_vec(&report).is_ok_and(|bytes| std::io::stdout().write_all(&bytes).is_ok());
     match (sent, report) {
-        (true, Report::Applied(_)) => std::process::ExitCode::SUCCESS,
+        (true, Report::Applied(_) | Report::Declined(_)) => std::process::ExitCode::SUCCESS,
         _ => std::process::ExitCode::FAILURE,
     }
 }

@@ -36,7 +36,8 @@ pub use self::shown::point;
 pub use crate::dm::room::{Gauge, Room};
 
 use crate::dm::classic::Status;
-use crate::error::{Result, both};
+use crate::dm::volume::VolumeDevice;
+use crate::error::{Context, Result, both};
 
 /// What a snapshot is to become.
 #[derive(Debug, Clone)]
@@ -167,6 +168,12 @@ pub trait Snapshotter {
 
     /// Mounts a snapshot in this process's own mount namespace.
     fn mount(&self, key: &str, access: Access) -> Result<Mounted>;
+
+    /// Hands out the device of the active snapshot `key`, which nothing was ever written to and which stands on
+    /// nothing, so that a layer is written onto it as a whole; none where there is no such device.
+    fn device(&self, _key: &str) -> Result<Option<Device>> {
+        Ok(None)
+    }
 
     /// Mounts the active snapshot `key` for writing by a container with users of its own: with its owners shown as
     /// them ([`Mounted::is_mapped`]), or as it is where a mount of it can be made to show them.
@@ -329,6 +336,40 @@ impl Drop for Mounted {
         if let Err(error) = self.undo() {
             tracing::warn!(path = %self.path.display(), "cannot unmount: {error}");
         }
+    }
+}
+
+/// An empty snapshot as a device. [`Device::close`] makes it durable and reports; dropping it only logs.
+#[derive(Debug)]
+pub struct Device(VolumeDevice);
+
+impl Device {
+    /// A volume's.
+    pub fn new(volume: VolumeDevice) -> Self {
+        Self(volume)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Brings what was written so far to the disk.
+    ///
+    /// # Errors
+    /// A failed write, of whoever has the device open.
+    pub fn sync(&self) -> Result<()> {
+        self.0.file.sync_data().context("sync", &self.0.path)
+    }
+
+    /// Makes what was written durable, deactivates.
+    ///
+    /// # Errors
+    /// Any failure to write back: then nothing that was written may be trusted.
+    pub fn close(self) -> Result<()> {
+        let VolumeDevice { file, undo, .. } = self.0;
+        drop(file);
+        undo.close()
     }
 }
 

@@ -37,8 +37,8 @@ use crate::dm::pool::ThinId;
 use crate::dm::volume::{Content, Part, Pool, lost};
 use crate::error::{Error, Kind, Result, both};
 use crate::snapshot::{
-    Access, Comparison, Differ, Found, Gauge, HeldBack, Mounted, NewLayer, Side, Snapshotter, StackItem, Usage, User,
-    shown,
+    Access, Comparison, Device, Differ, Found, Gauge, HeldBack, Mounted, NewLayer, Side, Snapshotter, StackItem, Usage,
+    User, shown,
 };
 
 use self::blocks::ByBlocks;
@@ -297,6 +297,19 @@ impl Snapshotter for Thin {
         let mounted = self.mount_volume(&snapshot.place, self.content_of(&snapshot)?, access)?;
         self.require_still(&snapshot)?;
         Ok(mounted)
+    }
+
+    fn device(&self, key: &str) -> Result<Option<Device>> {
+        let snapshot = self.snapshot(key)?;
+        if snapshot.read_only || snapshot.parent.is_some() || !matches!(snapshot.place, Place::Thin(_)) {
+            return Ok(None);
+        }
+        let lock = self.store.exclusive()?;
+        self.pool.ensure_room()?;
+        lock.done()?;
+        let device = self.pool.device(id_of(&snapshot.place)?)?;
+        self.require_still(&snapshot)?;
+        Ok(device.map(Device::new))
     }
 
     fn mount_at(&self, key: &str, target: &Path) -> Result<()> {

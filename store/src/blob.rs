@@ -229,6 +229,16 @@ impl BlobWriter {
         Ok((self.hasher.clone().digest(), self.hasher.bytes()))
     }
 
+    /// What was written so far, to be read beside this writer.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn written(&mut self) -> Result<File> {
+        let path = self.temporary.path().to_owned();
+        self.write_out().context("write", &path)?;
+        File::open(&path).context("read again", path)
+    }
+
     /// What was written, from its beginning, and no blob: it goes when the handle is closed.
     ///
     /// # Errors

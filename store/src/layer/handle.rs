@@ -426,7 +426,7 @@ pub(super) fn open_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Er
 }
 
 /// Whether `name` begins like a whiteout.
-pub(super) fn is_whiteout(name: &OsStr) -> bool {
+pub fn is_whiteout(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b".wh.")
 }
 

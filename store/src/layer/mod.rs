@@ -26,7 +26,8 @@ mod whiteout;
 mod write;
 
 pub use entry::{Device, Time};
-pub use handle::{Node, NodeKind, Xattrs, carried, empty_tree, remove_tree};
+pub use handle::{Node, NodeKind, Xattrs, carried, empty_tree, is_whiteout, remove_tree};
+pub use whiteout::is_foreign_mark;
 
 /// Directories that may lie within each other.
 const DEPTH: usize = 1024;

@@ -102,7 +102,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What was left out on purpose since the last call.
-    pub(super) fn take_notes(&mut self) -> Vec<String> {
+    pub fn take_notes(&mut self) -> Vec<String> {
         std::mem::take(&mut self.notes)
     }
 

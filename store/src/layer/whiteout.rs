@@ -18,7 +18,7 @@ use crate::{Error, Result};
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// Whether an entry is a mark of aufs, as old Docker layers have them: no file, and no whiteout.
-pub(super) fn is_foreign_mark(parent: &Path, name: &OsStr) -> bool {
+pub fn is_foreign_mark(parent: &Path, name: &OsStr) -> bool {
     let special = |name: &OsStr| name.as_bytes().starts_with(b".wh..wh.");
     parent.iter().any(special) || special(name) && name.as_bytes() != OPAQUE
 }
