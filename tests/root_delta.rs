@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 
+use common::as_many;
 use common::edits::Dice;
 use rustix::fs::{CWD, RenameFlags, SeekFrom, XattrFlags, renameat_with, setxattr};
 
@@ -280,7 +281,7 @@ fn root_random_edits_give_the_same_layer_by_blocks_and_by_a_walk() {
     if let Ok(seed) = std::env::var("PLYWOOD_TEST_SEED") {
         return play(&pair, seed.parse().unwrap());
     }
-    let rounds = std::env::var("PLYWOOD_TEST_ROUNDS").map_or(60, |rounds| rounds.parse().unwrap());
+    let rounds = std::env::var("PLYWOOD_TEST_ROUNDS").map_or(as_many(60, 12), |rounds| rounds.parse().unwrap());
     let first: u64 = std::env::var("PLYWOOD_TEST_FIRST").map_or(1, |first| first.parse().unwrap());
     for seed in first..first + rounds {
         // What came before decides what an edit does, so a seed is the first of its own filesystem now and then.
@@ -474,7 +475,7 @@ fn cost(files: usize) -> (u64, u64) {
 /// `PLYWOOD_TEST_FILES=1000000` for as many as that.
 #[test]
 fn root_one_changed_file_costs_the_same_in_a_large_tree() {
-    let many = std::env::var("PLYWOOD_TEST_FILES").map_or(50_000, |files| files.parse().unwrap());
+    let many = std::env::var("PLYWOOD_TEST_FILES").map_or(as_many(50_000, 5_000), |files| files.parse().unwrap());
     let (few, many) = (cost(1000), cost(many));
     println!("(reads, blocks) in 1000 files: {few:?}, in many: {many:?}");
     assert!(many.0 <= 2 * few.0 && many.1 <= 2 * few.1, "{few:?} {many:?}");

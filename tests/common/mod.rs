@@ -323,6 +323,14 @@ pub fn heard(address: (Ipv4Addr, u16)) -> String {
     text
 }
 
+/// How many of something: the guest's system calls take many times as long.
+pub fn as_many<T>(here: T, in_guest: T) -> T {
+    match std::env::var_os("PLYWOOD_IN_GUEST") {
+        Some(_) => in_guest,
+        None => here,
+    }
+}
+
 /// Whether this kernel translates IPv4 addresses: the guest's has no nftables for it.
 pub fn translates() -> bool {
     std::env::var_os("PLYWOOD_IN_GUEST").is_none()

@@ -185,7 +185,21 @@ impl Tree {
 
     fn release(&mut self) {
         if self.dir.take().is_some() {
-            ok(Command::new("umount").arg(&self.at));
+            // A program that another test starts has the handle until it has been executed.
+            let unmount = || {
+                Command::new("umount")
+                    .arg(&self.at)
+                    .status()
+                    .is_ok_and(|status| status.success())
+            };
+            let tries = 100;
+            let unmounted = (0..tries).any(|_| {
+                unmount() || {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                    false
+                }
+            });
+            assert!(unmounted, "{} stays busy", self.at.display());
         }
     }
 }
