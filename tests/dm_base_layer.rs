@@ -131,7 +131,16 @@ fn dm_an_import_into_a_full_pool_says_so() {
             true => Plywood::new("thin"),
             false => Plywood::new("thin").unwatched(),
         };
-        plywood.ok(["pool", "init", "--data-size", "128M", "--volume-size", "512M"]);
+        plywood.ok([
+            "pool",
+            "init",
+            "--data-size",
+            "128M",
+            "--limit",
+            "128M",
+            "--volume-size",
+            "512M",
+        ]);
         let path = plywood.beside("large.tar");
         let mut dice = common::edits::Dice::new(1);
         let content: Vec<u8> = std::iter::repeat_with(|| u8::try_from(dice.below(255) + 1).unwrap_or(1))
