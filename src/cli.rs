@@ -206,7 +206,9 @@ pub enum Verb {
     #[command(after_help = "Example:\n  plywood check --data    read every blob and compare it with its digest")]
     Check(CheckArgs),
     /// Show where the space went
-    #[command(after_help = "Example:\n  plywood df")]
+    #[command(
+        after_help = "A layer's or container's SIZE is SHARED, what others have too, and EXCLUSIVE, what its removal frees.\nOWN is what the layer below does not have: its own change. On thin all of it is exact, by the pool's\nmetadata. Of the kinds each has what none above it has.\n\nExample:\n  plywood df"
+    )]
     Df,
     /// Tell what this kernel offers, what is missing, and what to do about it
     #[command(after_help = "Example:\n  plywood doctor")]
@@ -336,7 +338,7 @@ pub struct RmiArgs {
     /// Remove all names of an image given by id, and do not fail on a missing one
     #[arg(short, long)]
     pub force: bool,
-    /// Only tell what would go and what it would free
+    /// Only tell what would go and what it would free: blobs, and of layers what nothing else has
     #[arg(long)]
     pub dry_run: bool,
     /// Names or ids

@@ -11,6 +11,8 @@
 mod blocks;
 #[path = "../fuzz/bodies/replay.rs"]
 mod replay;
+#[path = "../fuzz/bodies/volumes.rs"]
+mod volumes;
 
 use replay::replay;
 
@@ -22,4 +24,9 @@ fn thin_metadata() {
 #[test]
 fn exception_stores() {
     replay("exception_store", 300, blocks::exception_store);
+}
+
+#[test]
+fn ext4() {
+    replay("ext4", 60, volumes::ext4);
 }

@@ -78,10 +78,7 @@ fn dm_a_volume_is_made_snapshotted_written_and_deleted() {
     pool.create_thin(id(1)).unwrap();
     assert_eq!(pool.create_thin(id(1)).unwrap_err().kind(), Kind::Exists);
     pool.format(id(1)).unwrap();
-    println!(
-        "an empty volume maps {} KiB",
-        pool.mapped(id(1), Content::Active).unwrap() / 1024
-    );
+    println!("an empty volume maps {} KiB", pool.mapped(id(1)).unwrap() / 1024);
     pool.create_snap(id(2), id(1)).unwrap();
     assert_eq!(pool.create_snap(id(3), id(9)).unwrap_err().kind(), Kind::NotFound);
 
@@ -108,7 +105,7 @@ fn dm_a_volume_is_made_snapshotted_written_and_deleted() {
     pool.set_transaction_id(0, 1).unwrap();
     assert!(pool.set_transaction_id(0, 1).is_err());
     assert_eq!(pool.status().unwrap().transaction_id, 1);
-    assert_eq!(pool.ids().unwrap(), Some(vec![id(1), id(2)]));
+    assert_eq!(pool.ids().unwrap(), vec![id(1), id(2)]);
 
     let data = root.store.root().join("pool/data");
     let full = allocated(&data);
@@ -144,7 +141,7 @@ fn dm_a_pool_is_put_together_again_and_never_made_twice() {
     assembly::check(&root.store, &root.store.exclusive().unwrap()).unwrap();
 
     let pool = root.open().unwrap();
-    assert!(pool.mapped(id(1), Content::Active).unwrap() > 0);
+    assert!(pool.mapped(id(1)).unwrap() > 0);
     drop(pool);
     root.detach().unwrap();
     std::fs::write(root.store.root().join("pool/metadata"), vec![0; 16 << 20]).unwrap();

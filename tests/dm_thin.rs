@@ -24,7 +24,7 @@ use plywood::dm::assembly::{self, Options};
 use plywood::dm::status::PoolMode;
 use plywood::error::Kind;
 use plywood::snapshot::thin::Thin;
-use plywood::snapshot::{Access, Snapshotter};
+use plywood::snapshot::{Access, Group, Snapshotter};
 use plywood_store::Store;
 use plywood_store::intent::Plan;
 use plywood_store::record::Place;
@@ -176,7 +176,11 @@ fn dm_a_layer_is_branched_while_others_measure_it() {
         let measuring = threads.spawn(|| {
             let driver = root.open();
             for _ in 0..40 {
-                assert!(driver.layer_usage(&base.chain_id).unwrap().bytes > 0);
+                let group = Group {
+                    layers: vec![base.clone()],
+                    ..Group::default()
+                };
+                assert!(driver.space(&[group]).unwrap().layers[&base.chain_id].bytes > 0);
                 let resumed = driver.recover().unwrap();
                 assert_eq!(resumed, Vec::<String>::new(), "what is quiet on purpose stays quiet");
             }

@@ -177,13 +177,7 @@ fn check_after(root: &Root, acknowledged: &[(LayerRecord, &'static str)], is_cra
         .flat_map(|place| place.volumes())
         .chain(golden)
         .collect();
-    let there: BTreeSet<u32> = pool
-        .ids()
-        .expect("ids")
-        .unwrap_or_default()
-        .into_iter()
-        .map(|id| id.get())
-        .collect();
+    let there: BTreeSet<u32> = pool.ids().expect("ids").into_iter().map(|id| id.get()).collect();
     assert_eq!(owned, there, "{what}: the pool has what the records say");
     let locks = std::fs::read_dir(root.folder.path().join("sim/locks")).expect("the locks");
     let locks = locks.map(|lock| lock.expect("a lock").file_name().to_string_lossy().into_owned());

@@ -1,46 +1,77 @@
 //! `plywood df`: where the space went.
 //!
-//! What a layer or container takes *by itself* is what it has beyond the layer
-//! below. On thin that is the blocks it maps less the blocks that the layer
-//! below maps: a lower bound, for a block that was overwritten counts as shared.
-//! Of a `--cow` container that is in use the kernel says how full its store is.
+//! Of each layer and container: all that it has; of that, what others have too and what nothing else has, which its
+//! removal frees; and what the layer below does not have, which is its own change. On thin all of it comes from one
+//! look at the pool's metadata, to the block. A kind has what is in none of the kinds above it, so together they are
+//! the pool's data. Of a `--cow` container that is in use the kernel says how full its store is.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use plywood_store::gc::Garbage;
-use plywood_store::record::{LayerRecord, Phase, Record};
-use plywood_store::{ChainId, Driver, Store};
+use plywood_store::record::{LayerRecord, SnapshotRecord};
+use plywood_store::{Driver, Store};
 use serde::Serialize;
 
 use crate::commands::{Host, Session, exceptions, images, pool};
 use crate::dm::classic::Status;
-use crate::error::{Kind, Result};
+use crate::error::Result;
 use crate::failure::{OK, Outcome};
 use crate::output::{self, Output};
-use crate::snapshot::{Usage, base_first};
+use crate::snapshot::{Group, Space, Usage, base_first};
 
 /// One kind of object, as `--json` shows it.
 #[derive(Debug, Default, Serialize)]
 struct Row {
     kind: &'static str,
     count: usize,
-    /// Bytes that it takes by itself.
+    /// Bytes that it takes, and none of the kinds before it.
     bytes: u64,
     /// Of these, bytes that `gc` would free.
     reclaimable: u64,
+}
+
+/// What something takes, as `--json` shows it.
+#[derive(Debug, Default, Serialize)]
+struct Taken {
+    /// Bytes with all that it shares.
+    bytes: u64,
+    /// Of these, bytes that others have too.
+    shared: u64,
+    /// Of these, bytes that nothing else has.
+    exclusive: u64,
+    /// Bytes beyond the layer below.
+    own: u64,
+}
+
+impl From<Usage> for Taken {
+    fn from(usage: Usage) -> Self {
+        Self {
+            bytes: usage.bytes,
+            shared: usage.bytes.saturating_sub(usage.exclusive),
+            exclusive: usage.exclusive,
+            own: usage.own,
+        }
+    }
 }
 
 /// One layer, as `--json` shows it.
 #[derive(Debug, Serialize)]
 struct LayerRow {
     chain_id: String,
-    /// Bytes with all that it shares.
-    bytes: u64,
-    /// Bytes beyond the layer below.
-    own: u64,
+    #[serde(flatten)]
+    taken: Taken,
     /// Bytes of its tar as stored.
     stored_size: u64,
     images: Vec<String>,
+}
+
+/// One container, as `--json` shows it.
+#[derive(Debug, Serialize)]
+struct ContainerRow {
+    id: String,
+    name: String,
+    #[serde(flatten)]
+    taken: Taken,
 }
 
 /// The exception store of a `--cow` container that is in use, as `--json` shows it.
@@ -56,9 +87,10 @@ struct StoreRow {
 
 /// Everything, as `--json` shows it.
 #[derive(Debug, Default, Serialize)]
-struct Space {
+struct Report {
     kinds: Vec<Row>,
     layers: Vec<LayerRow>,
+    containers: Vec<ContainerRow>,
     stores: Vec<StoreRow>,
 }
 
@@ -67,48 +99,131 @@ struct Space {
 /// # Errors
 /// A damaged record, or a driver that cannot measure.
 pub fn run(session: &Session) -> Outcome {
-    let space = match session.store()? {
+    let report = match session.store()? {
         Some(_) => measure(&session.host()?)?,
-        None => Space::default(),
+        None => Report::default(),
     };
-    tell(&space, session)?;
+    tell(&report, session)?;
     Ok(OK)
 }
 
-fn measure(host: &Host) -> Result<Space> {
+fn measure(host: &Host) -> Result<Report> {
     let store = &host.store;
     // The driver takes locks of its own: ours ends before it is asked.
-    let (garbage, records) = {
+    let (garbage, mut records, snapshots, containers) = {
         let _lock = store.shared()?;
-        (plywood_store::gc::mark(store)?, base_first(store.layers.list()?))
+        (
+            plywood_store::gc::mark(store)?,
+            base_first(store.layers.list()?),
+            store.snapshots.list()?,
+            store.containers.list()?,
+        )
     };
-    let mut usages = BTreeMap::new();
-    for layer in &records {
-        let usage = host.snapshotter.layer_usage(&layer.chain_id);
-        if let Some(usage) = measured(usage, || store.layers.get(&layer.key()), |layer| layer.phase)? {
-            usages.insert(layer.chain_id, usage);
-        }
+    let mut groups = Groups::of(&garbage, &records);
+    for snapshot in snapshots {
+        let going = garbage.snapshots.iter().any(|other| other.key == snapshot.key);
+        let is_container = containers.iter().any(|container| container.id == snapshot.key);
+        groups.add(snapshot, is_container, going);
     }
-    let records: Vec<_> = records
-        .into_iter()
-        .filter(|layer| usages.contains_key(&layer.chain_id))
-        .collect();
-    let layers = layer_rows(host, &records, &usages)?;
-    let mut kinds = vec![blobs(host, &garbage)?, all_layers(&records, &layers, &garbage)];
-    kinds.extend(snapshots(host, &usages)?);
-    if host.snapshotter.driver() == Driver::Thin
-        && let Some(bytes) = pool::data_used(store)?
-    {
-        // Volumes share blocks: this is what all of them together really take.
+    let space = host.snapshotter.space(&groups.0)?;
+    records.retain(|layer| space.layers.contains_key(&layer.chain_id));
+    let mut kinds = vec![blobs(host, &garbage)?];
+    kinds.extend(groups.rows(&space));
+    if host.snapshotter.driver() == Driver::Thin {
         kinds.push(Row {
+            kind: "empty volume",
+            count: 1,
+            bytes: space.others,
+            reclaimable: 0,
+        });
+        kinds.extend(pool::data_used(store)?.map(|bytes| Row {
             kind: "pool data",
             count: 1,
             bytes,
             reclaimable: 0,
-        });
+        }));
     }
-    let stores = stores(store)?;
-    Ok(Space { kinds, layers, stores })
+    let usages = containers
+        .into_iter()
+        .map(|one| (space.snapshots.get(&one.id).copied(), one));
+    Ok(Report {
+        kinds,
+        layers: layer_rows(host, &records, &space)?,
+        containers: usages
+            .filter_map(|(usage, one)| {
+                Some(ContainerRow {
+                    taken: usage?.into(),
+                    id: one.id,
+                    name: one.name,
+                })
+            })
+            .collect(),
+        stores: stores(store)?,
+    })
+}
+
+/// What is counted together, in this order: what is in two of them stays as long as the first. What `gc` removes comes
+/// last.
+struct Groups([Group; 5]);
+
+const LAYERS: usize = 0;
+const CONTAINERS: usize = 1;
+const WORK: usize = 2;
+const GOING_WORK: usize = 3;
+const GOING_LAYERS: usize = 4;
+
+impl Groups {
+    fn of(garbage: &Garbage, layers: &[LayerRecord]) -> Self {
+        let going: BTreeSet<_> = garbage.layers.iter().map(|layer| layer.chain_id).collect();
+        let mut groups: [Group; 5] = Default::default();
+        for layer in layers {
+            let group = if going.contains(&layer.chain_id) {
+                GOING_LAYERS
+            } else {
+                LAYERS
+            };
+            groups[group].layers.push(layer.clone());
+        }
+        Self(groups)
+    }
+
+    fn add(&mut self, snapshot: SnapshotRecord, is_container: bool, going: bool) {
+        let group = match (going, is_container) {
+            (true, _) => GOING_WORK,
+            (false, true) => CONTAINERS,
+            (false, false) => WORK,
+        };
+        self.0[group].snapshots.push(snapshot);
+    }
+
+    /// The layers, the containers; what commands at work have made besides.
+    fn rows(&self, space: &Space) -> Vec<Row> {
+        let count = |group: usize| {
+            let Group { layers, snapshots } = &self.0[group];
+            layers
+                .iter()
+                .filter(|one| space.layers.contains_key(&one.chain_id))
+                .count()
+                + snapshots
+                    .iter()
+                    .filter(|one| space.snapshots.contains_key(&one.key))
+                    .count()
+        };
+        let bytes = |group: usize| space.groups.get(group).copied().unwrap_or(0);
+        let row = |kind, staying: usize, going: Option<usize>| Row {
+            kind,
+            count: count(staying) + going.map_or(0, count),
+            bytes: bytes(staying) + going.map_or(0, bytes),
+            reclaimable: going.map_or(0, bytes),
+        };
+        let work = row("work", WORK, Some(GOING_WORK));
+        let mut rows = vec![
+            row("layers", LAYERS, Some(GOING_LAYERS)),
+            row("containers", CONTAINERS, None),
+        ];
+        rows.extend(Some(work).filter(|work| work.count > 0));
+        rows
+    }
 }
 
 fn stores(store: &Store) -> Result<Vec<StoreRow>> {
@@ -125,26 +240,11 @@ fn stores(store: &Store) -> Result<Vec<StoreRow>> {
     Ok(rows)
 }
 
-/// None for what another command removes meanwhile: it takes no space of its own any more.
-fn measured<T>(
-    usage: Result<Usage>,
-    record: impl FnOnce() -> Result<Option<T>>,
-    phase: impl FnOnce(T) -> Phase,
-) -> Result<Option<Usage>> {
-    match usage {
-        Ok(usage) => Ok(Some(usage)),
-        // A volume that the pool has lost takes no space.
-        Err(error) if error.kind() == Kind::NotFound => Ok(None),
-        Err(_) if record()?.map(phase) != Some(Phase::Ready) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn layer_rows(host: &Host, records: &[LayerRecord], usages: &BTreeMap<ChainId, Usage>) -> Result<Vec<LayerRow>> {
+fn layer_rows(host: &Host, records: &[LayerRecord], space: &Space) -> Result<Vec<LayerRow>> {
     let names = images::names(&host.store)?;
     let all = host.store.images.list()?;
     let row = |layer: &LayerRecord| {
-        let usage = usages.get(&layer.chain_id).copied().unwrap_or_default();
+        let usage = space.layers.get(&layer.chain_id).copied().unwrap_or_default();
         let users = all.iter().filter(|image| image.layers.contains(&layer.chain_id));
         let name = |image: &plywood_store::record::ImageRecord| {
             let first = names.get(&image.id).and_then(|names| names.first());
@@ -152,21 +252,12 @@ fn layer_rows(host: &Host, records: &[LayerRecord], usages: &BTreeMap<ChainId, U
         };
         LayerRow {
             chain_id: layer.chain_id.to_string(),
-            bytes: usage.bytes,
-            own: own(usage, layer.parent.as_ref(), usages),
+            taken: usage.into(),
             stored_size: layer.blob.size,
             images: users.map(name).collect(),
         }
     };
     Ok(records.iter().map(row).collect())
-}
-
-/// Bytes beyond the layer below.
-fn own(usage: Usage, parent: Option<&ChainId>, usages: &BTreeMap<ChainId, Usage>) -> u64 {
-    let below = parent
-        .and_then(|parent| usages.get(parent))
-        .map_or(0, |usage| usage.bytes);
-    usage.exclusive.unwrap_or_else(|| usage.bytes.saturating_sub(below))
 }
 
 fn blobs(host: &Host, garbage: &Garbage) -> Result<Row> {
@@ -179,47 +270,10 @@ fn blobs(host: &Host, garbage: &Garbage) -> Result<Row> {
     })
 }
 
-fn all_layers(records: &[LayerRecord], rows: &[LayerRow], garbage: &Garbage) -> Row {
-    let is_garbage = |layer: &LayerRecord| garbage.layers.iter().any(|other| other.chain_id == layer.chain_id);
-    let reclaimable = records
-        .iter()
-        .zip(rows)
-        .filter(|(layer, _)| is_garbage(layer))
-        .map(|(_, row)| row.own)
-        .sum();
-    Row {
-        kind: "layers",
-        count: rows.len(),
-        bytes: rows.iter().map(|row| row.own).sum(),
-        reclaimable,
-    }
-}
-
-/// The containers; what commands at work have made besides; views take nothing.
-fn snapshots(host: &Host, usages: &BTreeMap<ChainId, Usage>) -> Result<Vec<Row>> {
-    let [mut containers, mut work] = ["containers", "work"].map(|kind| Row { kind, ..Row::default() });
-    for snapshot in host.store.snapshots.list()?.iter().filter(|one| !one.read_only) {
-        let record = || host.store.snapshots.get(&snapshot.key);
-        let Some(usage) = measured(host.snapshotter.usage(&snapshot.key), record, |one| one.phase)? else {
-            continue;
-        };
-        let row = match host.store.containers.get(&snapshot.key)? {
-            Some(_) => &mut containers,
-            None => &mut work,
-        };
-        row.count += 1;
-        row.bytes += own(usage, snapshot.parent.as_ref(), usages);
-    }
-    Ok([containers, work]
-        .into_iter()
-        .filter(|row| row.kind == "containers" || row.count > 0)
-        .collect())
-}
-
-fn tell(space: &Space, session: &Session) -> Result<()> {
+fn tell(report: &Report, session: &Session) -> Result<()> {
     let output = &session.output;
     if output.is_json() {
-        return output.json(space);
+        return output.json(report);
     }
     let kind = |row: &Row| {
         vec![
@@ -231,36 +285,42 @@ fn tell(space: &Space, session: &Session) -> Result<()> {
     };
     output.table(
         &["KIND", ">COUNT", ">SIZE", ">RECLAIMABLE"],
-        space.kinds.iter().map(kind).collect(),
+        report.kinds.iter().map(kind).collect(),
     )?;
-    tell_layers(space, output)?;
-    if space.stores.is_empty() {
+    let layer = |row: &LayerRow| {
+        let ends = [output::bytes(row.stored_size), row.images.join(", ")];
+        cells(images::short(&row.chain_id), &row.taken, ends)
+    };
+    tell_each(
+        output,
+        "LAYER",
+        &[">BLOB", "IN IMAGES"],
+        report.layers.iter().map(layer),
+    )?;
+    let container = |row: &ContainerRow| cells(row.name.clone(), &row.taken, []);
+    tell_each(output, "CONTAINER", &[], report.containers.iter().map(container))?;
+    if report.stores.is_empty() {
         return Ok(());
     }
     output.line("")?;
     let store = |row: &StoreRow| vec![row.name.clone(), exceptions::told(row.status)];
     output.table(
         &["CONTAINER", "EXCEPTION STORE"],
-        space.stores.iter().map(store).collect(),
+        report.stores.iter().map(store).collect(),
     )
 }
 
-fn tell_layers(space: &Space, output: &Output) -> Result<()> {
-    if space.layers.is_empty() {
+fn cells<const N: usize>(name: String, taken: &Taken, ends: [String; N]) -> Vec<String> {
+    let sizes = [taken.bytes, taken.shared, taken.exclusive, taken.own];
+    [name].into_iter().chain(sizes.map(output::bytes)).chain(ends).collect()
+}
+
+fn tell_each(output: &Output, what: &str, ends: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<()> {
+    let rows: Vec<_> = rows.collect();
+    if rows.is_empty() {
         return Ok(());
     }
     output.line("")?;
-    let layer = |row: &LayerRow| {
-        vec![
-            images::short(&row.chain_id),
-            output::bytes(row.bytes),
-            output::bytes(row.own),
-            output::bytes(row.stored_size),
-            row.images.join(", "),
-        ]
-    };
-    output.table(
-        &["LAYER", ">WITH SHARED", ">OWN", ">BLOB", "IN IMAGES"],
-        space.layers.iter().map(layer).collect(),
-    )
+    let head = [&[what, ">SIZE", ">SHARED", ">EXCLUSIVE", ">OWN"], ends].concat();
+    output.table(&head, rows)
 }

@@ -1,11 +1,11 @@
 //! `plywood rmi`: removes names, and images that have none left.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use plywood_store::error::Kind;
 use plywood_store::gc::{self, Garbage};
-use plywood_store::record::{ImageRecord, Phase, name_key};
-use plywood_store::{ChainId, Driver, ImageId, Reference, Store};
+use plywood_store::record::{ImageRecord, name_key};
+use plywood_store::{ImageId, Reference, Store};
 use serde::Serialize;
 
 use crate::cli::RmiArgs;
@@ -13,6 +13,7 @@ use crate::commands::{Host, Session, collect, tag};
 use crate::error::{Error, Result};
 use crate::failure::{Each, Outcome};
 use crate::output;
+use crate::snapshot::Group;
 
 /// What became of one argument, as `--json` shows it.
 #[derive(Debug, Default, Serialize)]
@@ -20,10 +21,12 @@ struct Removed {
     untagged: Vec<String>,
     deleted: Vec<String>,
     layers: Vec<String>,
-    /// Bytes of blobs, and of layers' content where the driver can tell.
+    /// Bytes of both that follow.
     freed_bytes: u64,
-    /// Whether it can. On thin, the blocks that only these layers map come on top.
-    counts_layers: bool,
+    /// Bytes of blobs.
+    blob_bytes: u64,
+    /// Bytes of layers' content, and of what dead commands have left.
+    layer_bytes: u64,
     #[serde(skip)]
     images: BTreeSet<ImageId>,
 }
@@ -58,25 +61,36 @@ pub fn run(args: &RmiArgs, session: &Session) -> Outcome {
     each.outcome()
 }
 
-/// Frees what only the deleted images needed, or with `dry_run` says what that would be. Sizes cost a
-/// walk on some drivers: they are `measured` where somebody asks.
+/// Frees what only the deleted images needed, or with `dry_run` says what that would be. What layers take costs a look
+/// at all of it: it is `measured` where somebody asks.
 fn free(host: &Host, dry_run: bool, measured: bool, removed: &mut Removed) -> Result<()> {
-    removed.counts_layers = host.snapshotter.driver() == Driver::Overlay;
     if removed.deleted.is_empty() {
         return Ok(());
     }
-    let (garbage, sizes) = if dry_run || measured {
-        measure(host, removed)?
-    } else {
-        Default::default()
-    };
-    let garbage = if dry_run { garbage } else { collect::sweep(host)? };
-    removed.freed_bytes = garbage.blobs.iter().map(|(_, size)| size).sum();
-    for layer in &garbage.layers {
-        removed.layers.push(layer.chain_id.to_string());
-        removed.freed_bytes += sizes.get(&layer.chain_id).copied().unwrap_or(0);
+    if dry_run || measured {
+        let garbage = {
+            let _lock = host.store.shared()?;
+            gc::mark_without(&host.store, &removed.images)?
+        };
+        let going = Group {
+            layers: garbage.layers.clone(),
+            snapshots: garbage.snapshots.clone(),
+        };
+        removed.layer_bytes = host.snapshotter.space(&[going])?.groups.iter().sum();
+        removed.went(&garbage);
+    }
+    if !dry_run {
+        removed.went(&collect::sweep(host)?);
     }
     Ok(())
+}
+
+impl Removed {
+    fn went(&mut self, garbage: &Garbage) {
+        self.layers = garbage.layers.iter().map(|layer| layer.chain_id.to_string()).collect();
+        self.blob_bytes = garbage.blobs.iter().map(|(_, size)| size).sum();
+        self.freed_bytes = self.blob_bytes + self.layer_bytes;
+    }
 }
 
 /// Removes one name, or all of an image's when it was given by id.
@@ -141,20 +155,6 @@ fn refuse_if_used(store: &Store, image: &ImageRecord) -> Result<()> {
     .hinted(format!("plywood rm {} first", users.join(" "))))
 }
 
-/// What the deletions leave to collect, and what each layer of it takes by itself, where the driver can tell.
-fn measure(host: &Host, removed: &Removed) -> Result<(Garbage, BTreeMap<ChainId, u64>)> {
-    let garbage = {
-        let _lock = host.store.shared()?;
-        gc::mark_without(&host.store, &removed.images)?
-    };
-    let mut sizes = BTreeMap::new();
-    for layer in garbage.layers.iter().filter(|layer| layer.phase == Phase::Ready) {
-        let usage = host.snapshotter.layer_usage(&layer.chain_id)?;
-        sizes.insert(layer.chain_id, usage.exclusive.unwrap_or(0));
-    }
-    Ok((garbage, sizes))
-}
-
 fn tell(removed: &Removed, dry_run: bool, session: &Session) -> Result<()> {
     if session.output.is_json() {
         return session.output.json(removed);
@@ -169,11 +169,12 @@ fn tell(removed: &Removed, dry_run: bool, session: &Session) -> Result<()> {
         }
     }
     if dry_run {
-        let bytes = output::bytes(removed.freed_bytes);
-        session.output.line(match removed.counts_layers {
-            true => format!("Would free: {bytes}"),
-            false => format!("Would free: {bytes} of blobs, and the pool's blocks that only these layers map"),
-        })?;
+        session.output.line(format!(
+            "Would free: {}, {} of blobs and {} of layers",
+            output::bytes(removed.freed_bytes),
+            output::bytes(removed.blob_bytes),
+            output::bytes(removed.layer_bytes)
+        ))?;
     }
     Ok(())
 }

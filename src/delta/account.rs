@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ext4::inode::Inode;
 use crate::ext4::layout::INODE;
 use crate::ext4::volume::Volume;
@@ -33,7 +33,7 @@ struct Places {
 
 #[derive(Debug, Clone, Copy)]
 enum Table {
-    /// A bitmap or the journal: says nothing that an inode does not say too.
+    /// A descriptor, a bitmap or the journal: says nothing that an inode does not say too.
     Own,
     /// This group's inodes.
     Inodes(usize),
@@ -42,7 +42,8 @@ enum Table {
 impl Places {
     fn of(volume: &Volume) -> Result<Self> {
         let length = volume.geometry().table_blocks();
-        let mut tables = Vec::new();
+        let headers = volume.geometry().headers();
+        let mut tables: Vec<_> = headers.map(|header| (header, Table::Own)).collect();
         for (index, group) in volume.groups().enumerate() {
             tables.push((group.block_bitmap..group.block_bitmap + 1, Table::Own));
             tables.push((group.inode_bitmap..group.inode_bitmap + 1, Table::Own));
@@ -53,7 +54,11 @@ impl Places {
         tables.extend(extents.map(|extent| (extent.physical..extent.physical + extent.length, Table::Own)));
         tables.extend(journal.nodes.iter().map(|node| (*node..*node + 1, Table::Own)));
         tables.sort_by_key(|(range, _)| range.start);
-        Ok(Self { tables })
+        // Else a block of inodes could pass for the journal's.
+        match tables.is_sorted_by(|(before, _), (after, _)| before.end <= after.start) {
+            true => Ok(Self { tables }),
+            false => Err(Error::corrupt("the tables of the ext4 filesystem overlap")),
+        }
     }
 
     fn find(&self, block: u64) -> Option<(u64, Table)> {
@@ -68,12 +73,14 @@ impl Places {
 /// # Errors
 /// Corrupt where the structures of either do not fit together; what reading fails with.
 pub fn account(parent: &Volume, child: &Volume, changed: &[u64]) -> Result<Account> {
+    if parent.journal()? != child.journal()? {
+        return Err(Error::corrupt("the journal of the ext4 filesystem has moved"));
+    }
     let places = Places::of(child)?;
     let mut inodes = Inodes::new();
     let mut rest = BTreeSet::new();
     for &block in changed {
         match places.find(block) {
-            _ if child.geometry().is_header(block) => {}
             Some((_, Table::Own)) => {}
             Some((at, Table::Inodes(group))) => {
                 let (before, now) = (parent.block(block)?, child.block(block)?);

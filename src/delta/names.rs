@@ -17,6 +17,10 @@ use crate::ext4::volume::Volume;
 
 /// Directories within each other.
 const DEPTH: usize = 2048;
+/// Bytes of a path; the walk refuses longer ones too.
+const PATH_BYTES: usize = 4095;
+/// Paths that are kept.
+const PATHS: usize = 1 << 14;
 /// Names that are kept, of all directories together.
 const KEPT: usize = 1 << 18;
 
@@ -108,7 +112,14 @@ impl Names {
             let listing = self.listing(at)?;
             let name = listing.names.get(&below).and_then(|names| names.first());
             path.push(name.ok_or_else(|| Error::corrupt(format!("directory {at} has no name for its own {below}")))?);
-            self.paths.borrow_mut().insert(below, path.clone());
+            if path.as_os_str().len() > PATH_BYTES {
+                return Err(Error::corrupt(format!("the path of directory {directory} is too long")));
+            }
+            let mut paths = self.paths.borrow_mut();
+            if paths.len() >= PATHS {
+                paths.clear();
+            }
+            paths.insert(below, path.clone());
             at = below;
         }
         Ok(path)

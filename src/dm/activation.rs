@@ -5,7 +5,6 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode as FileMode, OFlags};
 
@@ -19,14 +18,10 @@ use crate::dm::name;
 use crate::dm::pool::{ThinId, ThinPool};
 use crate::dm::room::Gauge;
 use crate::dm::salvage;
-use crate::dm::status::{Need, ThinStatus};
+use crate::dm::status::Need;
 use crate::dm::volume::{Claim, Content, Guard, Mode, OpenVolume, Part, VolumeDevice, VolumeMount, Volumes, lost};
 use crate::error::{Context, Error, Kind, Result, both};
 use crate::explain::{quote, step};
-
-/// How long a volume that somebody has alone is waited for, to be measured.
-const PATIENCE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Tells this process's mount points apart.
 static MOUNTS: AtomicU32 = AtomicU32::new(0);
@@ -46,37 +41,6 @@ impl KernelPool {
                 }
                 Ok((device, lock))
             }
-        }
-    }
-
-    /// What [`Volumes::mapped`] gives, or none where somebody has the volume alone and its device is not
-    /// there just now. All of it inside the gate: nobody finds the volume in use because it is measured.
-    fn measure(&self, id: ThinId, content: Content) -> Result<Option<u64>> {
-        let gate = self.inner.locks.gate()?;
-        let taken = match self.inner.locks.take(&gate, id, true) {
-            Err(error) if error.kind() == Kind::InUse => None,
-            taken => Some(taken?),
-        };
-        let name = self.inner.names.thin(id);
-        let was_there = self.control().info(&name)?.is_some();
-        match (was_there, &taken) {
-            (true, _) => {}
-            (false, Some(_)) => drop(self.make_thin(id, content)?),
-            (false, None) => return Ok(None),
-        }
-        let status = self.control().status(&name).and_then(|line| line.parse());
-        if !was_there {
-            self.control().remove(&name)?;
-        }
-        match status {
-            Ok(ThinStatus::Working { mapped, .. }) => Ok(Some(mapped.saturating_mul(512))),
-            Ok(ThinStatus::Failed) => Err(Error::corrupt(format!(
-                "the volume {id} has failed with its pool {}",
-                self.name()
-            ))),
-            // Whoever has it alone removes its device outside the gate.
-            Err(_) if taken.is_none() && self.control().info(&name)?.is_none() => Ok(None),
-            Err(error) => Err(error),
         }
     }
 
@@ -366,20 +330,13 @@ impl Volumes for KernelPool {
         }
     }
 
-    fn mapped(&self, id: ThinId, content: Content) -> Result<u64> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match self.measure(id, content)? {
-                Some(bytes) => return Ok(bytes),
-                None if Instant::now() < deadline => std::thread::sleep(PAUSE),
-                None => {
-                    return Err(Error::new(
-                        Kind::InUse,
-                        format!("the volume {id} is in use by another plywood process"),
-                    ));
-                }
-            }
-        }
+    fn mapped(&self, id: ThinId) -> Result<u64> {
+        let held = self.hold()?;
+        let bytes = held.metadata().and_then(|metadata| {
+            let details = metadata.details_of(id.get())?;
+            Ok(details.map(|details| details.mapped_blocks.saturating_mul(metadata.block_size())))
+        });
+        both(bytes, held.close())?.ok_or_else(|| Error::not_found(format!("the pool has no volume {id}")))
     }
 
     fn describe(&self, id: ThinId, content: Content) -> Result<Vec<Part>> {
@@ -461,13 +418,12 @@ impl Volumes for KernelPool {
         Some(Box::new(self.clone()))
     }
 
-    fn ids(&self) -> Result<Option<Vec<ThinId>>> {
+    fn ids(&self) -> Result<Vec<ThinId>> {
         let held = self.hold()?;
+        held.explain("thin_ls --no-headers --format DEV");
         let volumes = held.metadata().and_then(|metadata| metadata.volumes());
-        held.close()?;
-        Ok(Some(
-            volumes?.into_iter().filter_map(|(id, _)| ThinId::new(id)).collect(),
-        ))
+        let volumes = both(volumes, held.close())?.into_iter();
+        Ok(volumes.filter_map(|(id, _)| ThinId::new(id)).collect())
     }
 
     fn hold_metadata(&self) -> Result<Option<Held<'_>>> {

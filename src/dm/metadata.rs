@@ -12,12 +12,14 @@ use crate::dm::kernel::KernelPool;
 use crate::dm::pool::ThinPool;
 use crate::dm::volume::Guard;
 use crate::error::Result;
+use crate::explain::step;
 
 /// A pool's metadata snapshot, ours until this is dropped.
 #[derive(Debug)]
 #[must_use = "dropping it releases the metadata snapshot"]
 pub struct Held<'a> {
     device: Direct,
+    word: String,
     superblock: u64,
     data_blocks: u64,
     // Released before the lock is.
@@ -32,6 +34,11 @@ impl Held<'_> {
     /// Corrupt; what reading fails with.
     pub fn metadata(&self) -> Result<Metadata<'_>> {
         Metadata::open(&self.device, self.superblock)
+    }
+
+    /// Prints the command, of a program that reads thin metadata, that tells the same as what is read next.
+    pub fn explain(&self, command: impl std::fmt::Display) {
+        step(|| format!("{command} --metadata-snap {}", self.word));
     }
 
     /// Data blocks that the pool has, used or free.
@@ -68,6 +75,7 @@ impl KernelPool {
         let release = Guard::new("release the metadata snapshot", || self.release_metadata_snap());
         Ok(Held {
             device: Direct::open(&device)?,
+            word: self.inner.underlay.metadata_word(),
             superblock,
             data_blocks: self.status()?.data_total,
             release,

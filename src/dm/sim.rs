@@ -419,7 +419,7 @@ impl Volumes for SimPool {
         })
     }
 
-    fn mapped(&self, id: ThinId, _content: Content) -> Result<u64> {
+    fn mapped(&self, id: ThinId) -> Result<u64> {
         fn blocks(folder: &Path) -> std::io::Result<u64> {
             let mut sum = 0;
             for entry in fs::read_dir(folder)? {
@@ -472,7 +472,7 @@ impl Volumes for SimPool {
         None
     }
 
-    fn ids(&self) -> Result<Option<Vec<ThinId>>> {
+    fn ids(&self) -> Result<Vec<ThinId>> {
         let folder = self.base.join("volumes");
         let mut ids = Vec::new();
         for entry in fs::read_dir(&folder).context("list", &folder)?.flatten() {
@@ -485,7 +485,7 @@ impl Volumes for SimPool {
             );
         }
         ids.sort();
-        Ok(Some(ids))
+        Ok(ids)
     }
 
     fn hold_metadata(&self) -> Result<Option<Held<'_>>> {

@@ -230,6 +230,17 @@ impl Underlay {
         device.ok_or_else(|| Error::not_found(format!("{} is not attached", path.display())))
     }
 
+    /// The same as a shell finds it.
+    pub(super) fn metadata_word(&self) -> String {
+        let path = self.metadata_path();
+        match &self.devices {
+            PoolDevices::LoopFiles { .. } => {
+                format!("$(losetup --noheadings --output NAME --associated {})", quote(&path))
+            }
+            PoolDevices::Block { .. } => quote(&path),
+        }
+    }
+
     /// The volumes in metadata that are at rest.
     pub(super) fn volumes_of(metadata: &Path) -> Result<Vec<ThinId>> {
         let words: [&std::ffi::OsStr; 4] = [

@@ -142,7 +142,7 @@ pub trait Volumes {
     ///
     /// # Errors
     /// The kernel's; not found where the pool has no such volume.
-    fn mapped(&self, id: ThinId, content: Content) -> Result<u64>;
+    fn mapped(&self, id: ThinId) -> Result<u64>;
 
     /// What a volume lies on, from its device down.
     ///
@@ -189,11 +189,11 @@ pub trait Volumes {
     /// I/O.
     fn forgive(&self, claim: &Claim) -> Result<()>;
 
-    /// Every volume that the pool has, where that can be told.
+    /// Every volume that the pool has, ascending.
     ///
     /// # Errors
     /// The kernel's.
-    fn ids(&self) -> Result<Option<Vec<ThinId>>>;
+    fn ids(&self) -> Result<Vec<ThinId>>;
 
     /// Holds the pool's metadata still, to read which blocks its volumes have; waits for others that do. Never asked
     /// for by who has the gate. None of a pool that has none.

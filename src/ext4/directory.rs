@@ -10,11 +10,15 @@ use super::extents::blocks_of;
 use super::fields::{u16_at, u32_at};
 use super::inode::Inode;
 use super::layout::{BLOCK, CHECKSUM_ENTRY};
+use super::superblock::Geometry;
 use super::volume::Volume;
 use crate::error::{Error, Result};
 
 /// Bytes that one directory may have to be read here: a million long names.
 const LARGEST: u64 = 512 << 20;
+
+/// Names that one directory may have to be read here.
+const MOST: usize = 1 << 22;
 
 /// The type of an entry that names a directory.
 const DIRECTORY: u8 = 2;
@@ -38,6 +42,12 @@ pub fn entries(volume: &Volume, directory: &Inode) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for (_, block) in blocks(volume, directory)? {
         entries_of(volume, directory.number(), block, &mut entries)?;
+        if entries.len() > MOST {
+            return Err(Error::corrupt(format!(
+                "directory {} has more than {MOST} names",
+                directory.number()
+            )));
+        }
     }
     Ok(entries)
 }
@@ -67,7 +77,7 @@ pub fn blocks(volume: &Volume, directory: &Inode) -> Result<Vec<(u64, u64)>> {
 /// As for [`entries`].
 pub fn entries_of(volume: &Volume, directory: u32, block: u64, entries: &mut Vec<Entry>) -> Result<()> {
     let bytes = volume.block(block)?;
-    parse(bytes.as_ref(), volume.geometry().inodes, &mut |name, inode, kind| {
+    parse(bytes.as_ref(), volume.geometry(), &mut |name, inode, kind| {
         entries.push(Entry {
             name: name.to_owned(),
             inode,
@@ -78,7 +88,7 @@ pub fn entries_of(volume: &Volume, directory: u32, block: u64, entries: &mut Vec
 }
 
 /// Tells each name of a block; none where it is no list.
-fn parse(block: &[u8; BLOCK], inodes: u32, each: &mut dyn FnMut(&OsStr, u32, u8)) -> Option<()> {
+fn parse(block: &[u8; BLOCK], geometry: &Geometry, each: &mut dyn FnMut(&OsStr, u32, u8)) -> Option<()> {
     let mut at = 0;
     while at < BLOCK {
         let entry = block.get(at..)?;
@@ -87,9 +97,10 @@ fn parse(block: &[u8; BLOCK], inodes: u32, each: &mut dyn FnMut(&OsStr, u32, u8)
         if length < 8 || length % 4 != 0 || length > entry.len() || name_length + 8 > length {
             return None;
         }
-        if inode != 0 && kind != CHECKSUM_ENTRY {
+        if inode != 0 {
             let name = entry.get(8..8 + name_length)?;
-            if inode > inodes || name.is_empty() || name.contains(&b'/') || name.contains(&0) {
+            let is_name = !name.is_empty() && !name.contains(&b'/') && !name.contains(&0);
+            if inode > geometry.inodes || geometry.is_reserved(inode) || !is_name || kind == CHECKSUM_ENTRY {
                 return None;
             }
             each(OsStr::from_bytes(name), inode, kind);

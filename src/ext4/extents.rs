@@ -45,8 +45,21 @@ impl Mapping {
                 mapping: &mut mapping,
             };
             walk.node(inode.payload(), None, (0, 1 << 32))?;
+            if !mapping.is_apart() {
+                return Err(corrupt(inode.number(), "a block of it is in two places"));
+            }
         }
         Ok(mapping)
+    }
+
+    /// Whether no block is in it twice: a small disk would look like a large file.
+    fn is_apart(&self) -> bool {
+        let nodes = self.nodes.iter().map(|node| (*node, *node + 1));
+        let extents = self.extents.iter();
+        let extents = extents.map(|extent| (extent.physical, extent.physical + extent.length));
+        let mut runs: Vec<(u64, u64)> = nodes.chain(extents).collect();
+        runs.sort_unstable();
+        runs.is_sorted_by(|before, after| before.1 <= after.0)
     }
 
     /// The extent that has a block of the file.
@@ -140,8 +153,12 @@ impl Walk<'_> {
     }
 
     fn corrupt(&self, what: &str) -> Error {
-        Error::corrupt(format!("inode {}: {what}", self.inode))
+        corrupt(self.inode, what)
     }
+}
+
+fn corrupt(inode: u32, what: &str) -> Error {
+    Error::corrupt(format!("inode {inode}: {what}"))
 }
 
 /// Blocks that a file of this size has.

@@ -1,10 +1,14 @@
 //! The superblock and the group descriptors: what a volume is, and where its tables are.
 
+use std::ops::Range;
+
 use super::fields::{joined, u16_at, u32_at};
 use super::layout::{self, BLOCK, DESCRIPTOR, INODE, INODES_PER_BLOCK, MAGIC, group, incompat, ro_compat};
 use crate::error::{Error, Result};
 
 const BLOCK_NUMBER: u64 = BLOCK as u64;
+/// The first inode number of a file, as every formatter has it.
+const FIRST_INODE: u32 = 11;
 /// Groups of a volume of 128 TiB.
 const GROUPS: u64 = 1 << 20;
 
@@ -53,6 +57,7 @@ impl Geometry {
         };
         let per_group = u64::from(geometry.inodes_per_group);
         let fits = u32_at(bytes, 0x14) == 0
+            && geometry.first_inode == FIRST_INODE
             && geometry.blocks_per_group as usize == 8 * BLOCK
             && (1..=8 * BLOCK as u64).contains(&per_group)
             && per_group.is_multiple_of(INODES_PER_BLOCK)
@@ -94,10 +99,13 @@ impl Geometry {
         inode < self.first_inode && inode != layout::ROOT
     }
 
-    /// Whether a block holds the superblock, a descriptor, or a copy of one.
-    pub fn is_header(&self, block: u64) -> bool {
-        let per_group = u64::from(self.blocks_per_group);
-        block % per_group <= self.descriptor_blocks && has_superblock(block / per_group)
+    /// The blocks that hold the superblock and the descriptors, and copies of them.
+    pub fn headers(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let groups = (0..self.groups()).filter(|group| has_superblock(*group));
+        groups.map(|group| {
+            let first = group * u64::from(self.blocks_per_group);
+            first..first + 1 + self.descriptor_blocks
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! A volume as a tree that a walker reads like a mounted one.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -28,7 +28,17 @@ pub struct Directory {
     volume: Rc<Volume>,
     inode: Inode,
     /// Read when the first name is asked for.
-    names: OnceCell<BTreeMap<OsString, u32>>,
+    list: OnceCell<List>,
+}
+
+/// What is in a directory.
+#[derive(Debug, Default)]
+struct List {
+    names: BTreeMap<OsString, u32>,
+    /// Numbers that more than one of the names have.
+    linked: BTreeSet<u32>,
+    /// `..`.
+    above: Option<u32>,
 }
 
 impl Directory {
@@ -48,22 +58,50 @@ impl Directory {
         Ok(Self {
             volume: Rc::clone(volume),
             inode,
-            names: OnceCell::new(),
+            list: OnceCell::new(),
         })
     }
 
-    fn listed(&self) -> Result<&BTreeMap<OsString, u32>> {
-        if let Some(names) = self.names.get() {
-            return Ok(names);
+    /// The directory that one of the names is. It has no other name: else a tree would have no end, or one would have
+    /// to go through a part of it once for each.
+    fn open_child(&self, name: &OsStr) -> Result<Self> {
+        let missing = || Error::not_found(format!("directory {} has no {name:?}", self.inode.number()));
+        let list = self.listed()?;
+        let number = *list.names.get(name).ok_or_else(missing)?;
+        let child = Self::open(&self.volume, number)?;
+        let is_below = child.listed()?.above == Some(self.inode.number());
+        if number == ROOT || !is_below || list.linked.contains(&number) {
+            return Err(Error::corrupt(format!("directory {number} has more than one name")));
         }
-        let entries = directory::entries(&self.volume, &self.inode)?;
-        let entries = entries.into_iter().filter(|entry| !is_dots(&entry.name));
-        let names = entries.map(|entry| (entry.name, entry.inode)).collect();
-        Ok(self.names.get_or_init(|| names))
+        Ok(child)
+    }
+
+    fn listed(&self) -> Result<&List> {
+        if let Some(list) = self.list.get() {
+            return Ok(list);
+        }
+        let mut list = List::default();
+        let mut seen = BTreeSet::new();
+        for entry in directory::entries(&self.volume, &self.inode)? {
+            if is_dots(&entry.name) {
+                list.above = list.above.or((entry.name == "..").then_some(entry.inode));
+                continue;
+            }
+            if !seen.insert(entry.inode) {
+                list.linked.insert(entry.inode);
+            }
+            if list.names.insert(entry.name, entry.inode).is_some() {
+                return Err(Error::corrupt(format!(
+                    "directory {} has one name twice",
+                    self.inode.number()
+                )));
+            }
+        }
+        Ok(self.list.get_or_init(|| list))
     }
 
     fn find(&self, name: &OsStr) -> Result<Option<Inode>> {
-        let number = self.listed()?.get(name).copied();
+        let number = self.listed()?.names.get(name).copied();
         number.map(|number| live(&self.volume, number)).transpose()
     }
 
@@ -118,7 +156,7 @@ pub fn link_target(volume: &Rc<Volume>, inode: &Inode) -> Result<Vec<u8>> {
 
 impl Folder for Directory {
     fn names(&self) -> io::Result<Vec<OsString>> {
-        Ok(self.listed().map_err(wrapped)?.keys().cloned().collect())
+        Ok(self.listed().map_err(wrapped)?.names.keys().cloned().collect())
     }
 
     fn look(&self, name: &OsStr) -> io::Result<Option<Node>> {
@@ -148,8 +186,8 @@ impl Folder for Directory {
     }
 
     fn child(&self, name: &OsStr) -> io::Result<Box<dyn Folder>> {
-        let inode = self.found(name)?;
-        Ok(Box::new(Self::open(&self.volume, inode.number()).map_err(wrapped)?))
+        self.found(name)?;
+        Ok(Box::new(self.open_child(name).map_err(wrapped)?))
     }
 
     fn below(&self, path: &Path) -> io::Result<Box<dyn Folder>> {
@@ -158,8 +196,8 @@ impl Folder for Directory {
             if name.as_bytes() == b".." {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
-            let inode = here.found(name)?;
-            here = Self::open(&self.volume, inode.number()).map_err(wrapped)?;
+            here.found(name)?;
+            here = here.open_child(name).map_err(wrapped)?;
         }
         Ok(Box::new(here))
     }

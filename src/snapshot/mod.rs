@@ -19,6 +19,7 @@
 
 pub mod overlay;
 mod shown;
+mod space;
 pub mod thin;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ use plywood_store::record::{LayerRecord, SnapshotRecord};
 use plywood_store::{ChainId, DiffId, Driver};
 
 pub use self::shown::point;
+pub use self::space::{Group, Space, Usage};
 pub use crate::dm::room::{Gauge, Room};
 
 use crate::dm::classic::Status;
@@ -48,15 +50,6 @@ pub struct NewLayer {
     pub blob: Descriptor,
     /// The uncompressed tar's length in bytes.
     pub size: u64,
-}
-
-/// Space that a snapshot or layer takes by itself.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes on the disk or in the pool. On thin: blocks mapped, shared ones included.
-    pub bytes: u64,
-    /// Bytes that nothing else shares, where the driver can tell.
-    pub exclusive: Option<u64>,
 }
 
 /// Whether a mount may write.
@@ -207,11 +200,8 @@ pub trait Snapshotter {
     /// Removes a layer that nothing stands on. Not there: a success.
     fn remove_layer(&self, chain: &ChainId) -> Result<()>;
 
-    /// Space that a snapshot takes.
-    fn usage(&self, key: &str) -> Result<Usage>;
-
-    /// Space that a layer takes.
-    fn layer_usage(&self, chain: &ChainId) -> Result<Usage>;
+    /// Space that these take, all at one moment. What has gone meanwhile is left out.
+    fn space(&self, groups: &[Group]) -> Result<Space>;
 
     /// Mount point to disk, for `inspect`: one line per thing (`overlay /…`, `thin 7`, `dm plywood-…`, `loop0`, file).
     fn stack(&self, key: &str) -> Result<Vec<StackItem>>;

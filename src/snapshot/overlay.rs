@@ -49,7 +49,9 @@ pub use self::probe::{probe, require_fit};
 
 use self::folders::Folders;
 use self::stack::{MAX_LAYERS, Stack};
-use super::{Access, Comparison, Differ, Gauge, Mounted, NewLayer, Snapshotter, StackItem, Usage, User, Users, shown};
+use super::{
+    Access, Comparison, Differ, Gauge, Group, Mounted, NewLayer, Snapshotter, Space, StackItem, User, Users, shown,
+};
 use crate::dm::classic::Status;
 use crate::error::{Error, Kind, Result};
 use crate::explain::{quote, step};
@@ -509,19 +511,8 @@ impl Snapshotter for Overlay {
         self.delete_folder(&name)
     }
 
-    fn usage(&self, key: &str) -> Result<Usage> {
-        let record = self.snapshot(key)?;
-        match Upper::of(&record)?.name() {
-            None => Ok(Usage {
-                bytes: 0,
-                exclusive: Some(0),
-            }),
-            Some(name) => self.space(name, &format!("snapshot {key}")),
-        }
-    }
-
-    fn layer_usage(&self, chain: &ChainId) -> Result<Usage> {
-        self.space(folder(&self.layer(chain)?.place)?, &format!("layer {chain}"))
+    fn space(&self, groups: &[Group]) -> Result<Space> {
+        self.measure(groups)
     }
 
     fn stack(&self, key: &str) -> Result<Vec<StackItem>> {

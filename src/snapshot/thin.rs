@@ -17,6 +17,7 @@ mod rebuild;
 mod recovery;
 mod removal;
 pub mod repair;
+mod space;
 mod transaction;
 
 use std::cell::RefCell;
@@ -37,8 +38,8 @@ use crate::dm::pool::ThinId;
 use crate::dm::volume::{Content, Part, Pool, lost};
 use crate::error::{Error, Kind, Result, both};
 use crate::snapshot::{
-    Access, Comparison, Device, Differ, Found, Gauge, HeldBack, Mounted, NewLayer, Side, Snapshotter, StackItem, Usage,
-    User, shown,
+    Access, Comparison, Device, Differ, Found, Gauge, Group, HeldBack, Mounted, NewLayer, Side, Snapshotter, Space,
+    StackItem, User, shown,
 };
 
 use self::blocks::ByBlocks;
@@ -440,15 +441,8 @@ impl Snapshotter for Thin {
         self.remove_layer_of(chain)
     }
 
-    fn usage(&self, key: &str) -> Result<Usage> {
-        let snapshot = self.snapshot(key)?;
-        let bytes = self.pool.mapped(id_of(&snapshot.place)?, self.content_of(&snapshot)?)?;
-        Ok(Usage { bytes, exclusive: None })
-    }
-
-    fn layer_usage(&self, chain: &ChainId) -> Result<Usage> {
-        let bytes = self.pool.mapped(id_of(&self.layer(chain)?.place)?, Content::Layer)?;
-        Ok(Usage { bytes, exclusive: None })
+    fn space(&self, groups: &[Group]) -> Result<Space> {
+        self.measure(groups)
     }
 
     fn stack(&self, key: &str) -> Result<Vec<StackItem>> {

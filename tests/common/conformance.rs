@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plywood::error::Kind;
-use plywood::snapshot::{Access, Differ, NewLayer, Snapshotter};
+use plywood::snapshot::{Access, Differ, Group, NewLayer, Snapshotter};
 use plywood_store::blob::Descriptor;
 use plywood_store::intent::{Intent, Plan};
 use plywood_store::layer::folder::Folder;
@@ -457,7 +457,6 @@ fn keys(subject: &Subject) {
             .kind(),
         Kind::NotFound
     );
-    assert_eq!(subject.driver.usage("none").unwrap_err().kind(), Kind::NotFound);
     assert_eq!(subject.store.snapshots.list().unwrap().len(), 1);
 }
 
@@ -736,12 +735,31 @@ fn usage_and_stack(subject: &Subject) {
     let base = subject.layer(None, "base", |root| {
         fs::write(root.join("file"), vec![1; 1 << 20]).unwrap()
     });
-    assert!(subject.driver.layer_usage(&base.chain_id).unwrap().bytes >= 1 << 20);
     assert!(!subject.driver.layer_stack(&base.chain_id).unwrap().is_empty());
     subject.driver.prepare("a", Some(&base.chain_id), None).unwrap();
     subject.change("a", |root| fs::write(root.join("more"), vec![2; 2 << 20]).unwrap());
-    assert!(subject.driver.usage("a").unwrap().bytes >= 2 << 20);
     assert!(!subject.driver.stack("a").unwrap().is_empty());
+    let layers = Group {
+        layers: vec![base.clone()],
+        ..Group::default()
+    };
+    let snapshots = Group {
+        snapshots: subject.store.snapshots.list().unwrap(),
+        ..Group::default()
+    };
+    let space = subject.driver.space(&[layers, snapshots]).unwrap();
+    let (base, a) = (space.layers[&base.chain_id], space.snapshots["a"]);
+    for (usage, least) in [(base, 1 << 20), (a, 2 << 20)] {
+        assert!(
+            usage.bytes >= least && usage.own >= least && usage.own <= usage.bytes,
+            "{usage:?}"
+        );
+        assert!(usage.exclusive <= usage.bytes, "{usage:?}");
+    }
+    assert!(a.exclusive >= 2 << 20, "{a:?}");
+    assert_eq!(space.groups.len(), 2);
+    assert!(space.groups[0] >= base.exclusive, "{space:?}");
+    assert_eq!(space.groups[1], a.exclusive, "{space:?}");
 }
 
 fn remounted(subject: &Subject) {

@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 
 pub use self::difference::{Change, Difference, Source};
 pub use self::superblock::Superblock;
-pub use self::usage::Usage;
+pub use self::usage::{Count, RANKS, Usage};
 
 /// Blocks that the kernel uses of metadata at most: `DM_SM_METADATA_MAX_BLOCKS`. What the superblock says of
 /// their number is that of the day when the pool was made.

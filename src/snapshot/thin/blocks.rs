@@ -146,6 +146,7 @@ impl Thin {
         let Some(held) = self.pool.hold_metadata()? else {
             return Err(Error::invalid("a simulated pool has no metadata to read"));
         };
+        held.explain(format_args!("thin_delta --snap1 {below} --snap2 {above}"));
         let ranges = (|| {
             let metadata = held.metadata()?;
             let before = metadata.root_of(below.get())?.ok_or_else(|| missing(below))?;

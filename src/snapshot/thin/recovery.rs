@@ -8,7 +8,7 @@ use plywood_store::record::{Phase, Place};
 use super::{Thin, id_of};
 use crate::dm::pool::ThinId;
 use crate::dm::status::Need;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::snapshot::Snapshotter;
 
 impl Thin {
@@ -123,12 +123,9 @@ impl Thin {
                 ));
             }
         }
-        if let Some(mut there) = self.pool.ids()? {
-            there.retain(|id| !passed_over.contains(&id.get()));
-            compare(&owners, &there, &mut findings);
-        } else {
-            findings.extend(self.look_at_each(&owners)?);
-        }
+        let mut there = self.pool.ids()?;
+        there.retain(|id| !passed_over.contains(&id.get()));
+        compare(&owners, &there, &mut findings);
         lock.done()?;
         Ok(findings)
     }
@@ -178,23 +175,6 @@ impl Thin {
             }
         }
         Ok(owners)
-    }
-
-    /// Without a list of the pool's volumes each one that should be there is asked for.
-    fn look_at_each(&self, owners: &BTreeMap<u32, String>) -> Result<Vec<String>> {
-        let mut findings = Vec::new();
-        for (id, owner) in owners {
-            let id = super::thin_id(*id)?;
-            match self.pool.mapped(id, crate::dm::volume::Content::Layer) {
-                Err(error) if error.kind() == Kind::NotFound => findings.push(missing(owner, id.get())),
-                Err(error) if error.kind() == Kind::InUse => {}
-                other => {
-                    let _: u64 =
-                        other.map_err(|error| Error::corrupt(format!("cannot read {owner}")).caused_by(error))?;
-                }
-            }
-        }
-        Ok(findings)
     }
 }
 

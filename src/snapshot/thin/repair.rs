@@ -153,12 +153,7 @@ impl Work<'_> {
             record.transaction_id = pool;
             store.pool.put(&lock, &record)?;
         }
-        let ids = thin.pool.ids()?;
-        let ids = ids.ok_or_else(|| {
-            Error::not_found("the pool's volumes cannot be listed: the program thin_ls is missing")
-                .hinted("apt install thin-provisioning-tools")
-        })?;
-        self.there = ids.iter().map(|id| id.get()).collect();
+        self.there = thin.pool.ids()?.iter().map(|id| id.get()).collect();
         self.settle_views(&lock)?;
         lock.done()?;
         self.strangers()
