@@ -43,7 +43,7 @@ class Inputs:
     def made(path, command):
         """Made by a shell command that ends where the name of its output goes."""
         say(f"making the input: {path.name}")
-        part = path.with_suffix(".part")
+        part = path.with_name(f"{path.name}.part")
         quietly(shell(f"{command}{part}"))
         part.rename(path)
 
