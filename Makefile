@@ -39,10 +39,10 @@ cycles: deps-test ## containers begun and ended in every way, and nothing left: 
 	PLYWOOD_TEST_ROUNDS=$(or $(ROUNDS),1000) scripts/cargo test --locked --test root_cycles -- --nocapture
 	PLYWOOD_TEST_ROUNDS=$$(($(or $(ROUNDS),1000) / 10)) tests/run root_cycles
 
-bench: ## times import, export and others beside tar, umoci and podman: RUNS=3 ONLY=word
+bench: ## times import, commit, export and others beside tar, umoci, podman, containerd: RUNS=3 ONLY=word FULL=1
 	@scripts/deps bench
 	@$(MAKE) --no-print-directory build
-	scripts/bench --runs $(or $(RUNS),3) --only '$(ONLY)'
+	scripts/bench --runs $(or $(RUNS),3) --only '$(ONLY)' $(if $(FULL),--full)
 
 lint: deps ## format and clippy, warnings are errors
 	scripts/cargo fmt --check

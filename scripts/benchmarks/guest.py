@@ -1,0 +1,245 @@
+"""What needs device-mapper: thin volumes beside containerd's devmapper snapshotter, in the guest.
+
+On the host, `run` boots it; inside, this file is the program, and prints a JSON line per result.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import tarfile
+
+from .inputs import GuestInputs, Inputs
+from .measure import MIB, REPO, SCRATCH, TOOL, Case, Growth, Row, Side
+from .measure import place, plywood, quietly, said, say, shell, timed
+from .peers import Containerd, Pool
+
+IMPORT = "guest: import of a Debian root, thin"
+COMMIT = "guest: commit of one changed file, Debian root"
+LARGE_IMPORT = "guest: import of /usr, thin"
+LARGE_COMMIT = "guest: commit of one changed file, /usr"
+GROWTH = "guest: how a commit's cost grows"
+NAMES = [IMPORT, COMMIT, LARGE_IMPORT, LARGE_COMMIT, GROWTH]
+VOLUME = 10 << 30
+
+
+# On the host
+
+
+def make_inputs():
+    GuestInputs().make()
+
+
+def run(runs, only, full):
+    """Rows and growths, measured in one guest."""
+    words = [str(REPO / "tests" / "guest" / "boot"), "--mem", "4G", "--disk-size", "100G", "--",
+             "env", f"PYTHONPATH={REPO / 'scripts'}", f"CARGO_TARGET_DIR={TOOL.parent.parent}",
+             sys.executable, "-B", "-m", "benchmarks.guest", "--runs", str(runs), "--only", only]
+    if full:
+        words.append("--full")
+    rows, growths = [], []
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as guest:
+        for line in guest.stdout:
+            found = json.loads(line)
+            if "points" in found:
+                growths.append(Growth(**found))
+            else:
+                rows.append(Row(**found))
+    if guest.returncode != 0:
+        sys.exit(f"bench: the guest ended with status {guest.returncode}")
+    return rows, growths
+
+
+# In the guest
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--runs", type=int)
+    parser.add_argument("--only")
+    parser.add_argument("--full", action="store_true")
+    options = parser.parse_args()
+    # Looking a host's file up costs each time; touched, it is on the guest's own disk.
+    quietly(shell(f"touch {TOOL} $(command -v containerd ctr tar)"))
+    SCRATCH.mkdir()
+    inputs = GuestInputs()
+    sizes = [Image("debian", inputs.debian, inputs.debian_docker, "etc/debian_version", IMPORT, COMMIT, 1 / 100)]
+    if options.full:
+        usr = Inputs()
+        sizes.append(Image("usr", usr.tar, usr.docker, "lib/os-release", LARGE_IMPORT, LARGE_COMMIT, 1 / 300,
+                           busybox=usr.busybox))
+    for image in sizes:
+        for case in image.cases():
+            if options.only in case.name:
+                tell(case.run(options.runs))
+        forget(image.root)
+    Image.containerd.stop()
+    if options.only in GROWTH:
+        for growth in growths(inputs, options.runs):
+            tell(growth)
+
+
+def tell(result):
+    print(json.dumps(result.__dict__), flush=True)
+
+
+class Image:
+    """One image, in a plywood store and in a containerd, each on a pool of its own."""
+
+    pool, containerd = None, Containerd()
+    numbers = itertools.count()
+
+    def __init__(self, name, tar, docker, changed, import_name, commit_name, goal, busybox=None):
+        self.name, self.tar, self.docker, self.changed, self.busybox = name, tar, docker, changed, busybox
+        self.import_name, self.commit_name, self.goal = import_name, commit_name, goal
+        self.root = None
+
+    def cases(self):
+        yield Case(self.import_name, Side("plywood", self.importing),
+                   [Side("ctr image import, devmapper", self.importing_too, once=True),
+                    Side("tar -x onto a thin volume, sync", self.unpacking)],
+                   [("ctr image import, devmapper", 1 / 20), ("tar -x onto a thin volume, sync", 1.0)],
+                   size=self.tar.stat().st_size, memory=64 * MIB)
+        yield Case(self.commit_name, Side("plywood", lambda: self.committing("block")),
+                   [Side("ctr snapshot diff, devmapper", self.comparing, once=True),
+                    Side("plywood --diff=walk", lambda: self.committing("walk"))],
+                   [("ctr snapshot diff, devmapper", self.goal), ("plywood --diff=walk", None)],
+                   setup=self.both, memory=64 * MIB)
+
+    def importing(self):
+        """Into a store with an empty pool; the last one's goes."""
+        forget(self.root)
+        self.root = new_store()
+        quietly(["cat", str(self.tar)])
+        return thin(self.root, "import", self.tar, self.name)
+
+    def importing_too(self):
+        if not self.containerd.process:
+            self.containerd.start(place(), pool().NAME)
+        quietly(["cat", str(self.docker)])
+        words = self.containerd.ctr("images", "import", "--snapshotter", "devmapper", self.docker)
+        return shell(f"{words}; sync")
+
+    def unpacking(self):
+        device, point = pool().volume(VOLUME), place()
+        point.mkdir()
+        quietly(["mount", "-o", "noatime", device, str(point)])
+        quietly(["cat", str(self.tar)])
+        return shell(f"tar -xf {self.tar} -C {point}; umount {point}; dmsetup remove {device}")
+
+    def both(self):
+        """Both have the image, whether the case before this one ran or not."""
+        if not self.containerd.process:
+            self.containerd.start(place(), pool().NAME)
+        if not self.root:
+            quietly(self.importing())
+        if not said(shell(self.containerd.ctr("images", "list", "-q", f"name~={self.name}"))):
+            quietly(self.importing_too())
+        if self.busybox:
+            quietly(thin(self.root, "import", "--layer", "--parent", self.name, self.busybox, f"{self.name}-run"))
+
+    def committing(self, differ):
+        name = f"c{next(self.numbers)}"
+        image = f"{self.name}-run" if self.busybox else self.name
+        change = f"echo {name} >>/{self.changed}"
+        shell_words = ["busybox", "sh"] if self.busybox else ["sh"]
+        quietly(thin(self.root, "run", "--name", name, "--net", "none", image, *shell_words, "-c", change))
+        return thin(self.root, "commit", "--diff", differ, name, name)
+
+    def comparing(self):
+        snapshots = ["snapshots", "--snapshotter", "devmapper"]
+        key, point = f"c{next(self.numbers)}", place()
+        point.mkdir()
+        mount = said(shell(self.containerd.ctr(*snapshots, "prepare", "-t", point, key, layer_of(self.docker))))
+        # Without options for it, it prints the -o all the same.
+        mount = mount.removesuffix(" -o")
+        quietly(shell(f"{mount}; echo {key} >>{point}/{self.changed}; umount {point}"))
+        return shell(self.containerd.ctr(*snapshots, "diff", "--media-type", "application/vnd.oci.image.layer.v1.tar", key))
+
+
+def pool():
+    """The one that the peers share."""
+    if not Image.pool:
+        Image.pool = Pool(place(), 60 << 30)
+    return Image.pool
+
+
+def layer_of(archive):
+    """The DiffID of the one layer in a docker-archive, which is what containerd calls its snapshot."""
+    with tarfile.open(archive) as tar:
+        manifest = json.load(tar.extractfile("manifest.json"))
+        return json.load(tar.extractfile(manifest[0]["Config"]))["rootfs"]["diff_ids"][0]
+
+
+def thin(root, *words):
+    return plywood(root, *words, driver="thin")
+
+
+def new_store():
+    root = place()
+    quietly(thin(root, "pool", "init", "--data-size", "40G", "--limit", "40G"))
+    return root
+
+
+def forget(root):
+    if root:
+        quietly(thin(root, "pool", "detach"))
+        quietly(["rm", "-rf", str(root)])
+
+
+def growths(inputs, runs):
+    """How long a commit takes, one thing changed at a time; the rest is 1,000 files and one small change."""
+    say(f"== {GROWTH}")
+    files, walks = [], []
+    for count, tar in inputs.files.items():
+        root = stored(tar)
+        for differ, points in (("block", files), ("walk", walks)):
+            points.append((f"{count:,} files", commit_takes(root, "files", 4096, runs, differ)))
+        if count != inputs.FILES[0]:
+            forget(root)
+        else:
+            small = root
+    yield Growth("Commit of 4 KiB by changed blocks, by files in the image", files)
+    yield Growth("The same by a walk", walks)
+    sizes = [(f"{size >> 10:,} KiB changed", commit_takes(small, "files", size, runs, "block"))
+             for size in (4 << 10, 64 << 10, MIB, 16 * MIB, 128 * MIB)]
+    yield Growth("Commit by changed blocks, by bytes", sizes)
+    layers, image = [], "files"
+    for depth in range(1, 33):
+        if depth in (1, 8, 32):
+            layers.append((f"{depth} layers", commit_takes(small, image, 4096, runs, "block")))
+        name = f"layer-{depth}"
+        change(small, image, name, 4096)
+        quietly(thin(small, "commit", name, name))
+        image = name
+    yield Growth("Commit of 4 KiB by changed blocks, by layers", layers)
+    forget(small)
+
+
+def stored(tar):
+    root = new_store()
+    quietly(thin(root, "import", tar, "files"))
+    return root
+
+
+def change(root, image, container, size):
+    """Writes one new file of this size in a new container."""
+    dd = f"dd if=/dev/urandom of=/tree/0000/new bs=4096 count={size // 4096} 2>/dev/null"
+    quietly(thin(root, "run", "--name", container, "--net", "none", image, "busybox", "sh", "-c", dd))
+
+
+def commit_takes(root, image, size, runs, differ):
+    """Seconds, the median of some runs."""
+    results = []
+    for _ in range(runs):
+        name = f"c{next(Image.numbers)}"
+        change(root, image, name, size)
+        results.append(timed(thin(root, "commit", "--diff", differ, name, name))["seconds"])
+    say(f"   {size:,} bytes on {image} with {differ}: {', '.join(f'{seconds:.3f}' for seconds in results)} s")
+    return statistics.median(results)
+
+
+if __name__ == "__main__":
+    main()
