@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::End;
 use super::archives::Archive;
 use super::checker::Seen;
+use super::{End, number};
 use crate::common::Plywood;
 use crate::common::edits::Dice;
 
@@ -18,7 +18,7 @@ pub const KEEP: &str = "keep:1";
 /// Names, and containers, that one story moves around.
 const NAMES: usize = 4;
 const CONTAINERS: usize = 3;
-/// How often a verb of a `--cow` container is drawn on thin, among 24 or 35 others.
+/// How often a verb of a `--cow` container is drawn on thin, among 24 or 35 others: or `PLYWOOD_TORTURE_CLASSIC`.
 const CLASSIC: usize = 12;
 /// A container that is removed by its own `run`.
 const PASSING: &str = "passing";
@@ -292,6 +292,7 @@ pub struct Story {
     exports: PathBuf,
     copies: PathBuf,
     is_thin: bool,
+    classic: usize,
     count: u64,
     /// Whether verbs may work on what all stories share: the pool, mounts in the host's tree.
     pub alone: bool,
@@ -314,6 +315,8 @@ impl Story {
             exports,
             copies,
             is_thin: plywood.driver() == "thin",
+            classic: number("PLYWOOD_TORTURE_CLASSIC")
+                .map_or(CLASSIC, |weight| usize::try_from(weight).expect("a weight")),
             count: 0,
             alone: true,
             live: false,
@@ -362,7 +365,7 @@ impl Story {
         let (name, container) = (self.name(), self.container());
         let there = model.containers.contains_key(&container);
         let others = if self.live { 35 } else { 24 };
-        let classic = if self.is_thin { CLASSIC } else { 0 };
+        let classic = if self.is_thin { self.classic } else { 0 };
         match self.dice.below(others + classic) {
             drawn if drawn >= others => self.classic(model, &container, &name),
             0..=4 => {
