@@ -67,7 +67,7 @@ fn parse(entries: &[u8], values: &[u8], found: &mut Xattrs) -> Option<()> {
         let index = *rest.get(1)?;
         let (offset, inode, size) = (usize::from(u16_at(rest, 2)), u32_at(rest, 4), u32_at(rest, 8));
         let name = rest.get(ENTRY..ENTRY + length)?;
-        if inode != 0 {
+        if inode != 0 || name.contains(&0) {
             return None;
         }
         let size = usize::try_from(size).ok()?;
