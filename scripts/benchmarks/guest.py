@@ -100,12 +100,12 @@ class Image:
                    [Side("ctr image import, devmapper", self.importing_too, once=True),
                     Side("tar -x onto a thin volume, sync", self.unpacking)],
                    [("ctr image import, devmapper", 1 / 20), ("tar -x onto a thin volume, sync", 1.0)],
-                   size=self.tar.stat().st_size, memory=64 * MIB)
+                   size=self.tar.stat().st_size)
         yield Case(self.commit_name, Side("plywood", lambda: self.committing("block")),
                    [Side("ctr snapshot diff, devmapper", self.comparing, once=self.busybox is not None),
                     Side("plywood --diff=walk", lambda: self.committing("walk"))],
                    [("ctr snapshot diff, devmapper", self.goal), ("plywood --diff=walk", None)],
-                   setup=self.both, memory=64 * MIB)
+                   setup=self.both)
 
     def importing(self):
         """Into a store with an empty pool; the last one's goes."""
