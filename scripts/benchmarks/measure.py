@@ -129,7 +129,8 @@ def timed(words):
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         sys.exit(f"bench: {' '.join(words)} failed with status {process.returncode}:\n{said.decode(errors='replace')}")
-    memory = usage.ru_maxrss << 10 if IN_GUEST else sampler.most
+    # Not the kernel's ru_maxrss: it begins with what this process had when it forked.
+    memory = sampler.most
     return {"seconds": seconds, "cpu": usage.ru_utime + usage.ru_stime, "memory": memory}
 
 
@@ -221,7 +222,8 @@ class Row:
     def lines(self):
         ours, memory = self.median(self.ours), self.median(self.ours, "memory")
         spread = [result["seconds"] for result in self.results[self.ours]]
-        head = f"{self.name} | {clock(ours)} ({clock(min(spread))}–{clock(max(spread))}) | {memory / MIB:.0f} MiB"
+        head = f"{self.name} | {clock(ours)} ({clock(min(spread))}–{clock(max(spread))}) | "
+        head += f"{memory / MIB:.0f} MiB" if memory else "–"
         if self.size:
             head += f" | {self.size / ours / 1e6:.0f} MB/s"
         else:
