@@ -64,6 +64,7 @@ impl Root {
         let compared = self.driver.compare(key, Differ::Auto).expect("two trees");
         let options = Options {
             clamp_mtime: Some(CLAMP),
+            thorough: compared.is_thorough(),
             ..Options::default()
         };
         let mut tar = Vec::new();
@@ -104,6 +105,7 @@ impl Root {
         let compared = self.driver.compare("copy", Differ::Auto).expect("two trees");
         let options = Options {
             clamp_mtime: Some(CLAMP),
+            thorough: compared.is_thorough(),
             ..Options::default()
         };
         let above = compared.parent();

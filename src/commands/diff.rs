@@ -4,8 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use plywood_store::ChainId;
 use plywood_store::intent::{Intent, Plan};
-use plywood_store::layer::diff::{Change, ChangeKind, Everything, Options, Scope, changes};
-use plywood_store::layer::folder::Folder;
+use plywood_store::layer::diff::{Change, ChangeKind, Everything, Options, changes};
 use serde::Serialize;
 
 use crate::cli::DiffArgs;
@@ -64,7 +63,17 @@ fn of_container(session: &Session, host: &Host, name: &str, each: &mut dyn FnMut
     let _hold = hold::take(session, &host.store, &container)?;
     container::refuse_shown(&host.store, &container)?;
     let comparison = host.snapshotter.compare(&container.id, Differ::Auto)?;
-    compare(comparison.parent(), comparison.child(), comparison.scope.as_ref(), each)?;
+    let options = Options {
+        thorough: comparison.is_thorough(),
+        ..Options::default()
+    };
+    changes(
+        comparison.parent(),
+        comparison.child(),
+        comparison.scope.as_ref(),
+        &options,
+        each,
+    )?;
     comparison.close()
 }
 
@@ -99,18 +108,15 @@ fn compare_views(
         host.snapshotter.mount(key, Access::ReadOnly)
     };
     let (older, newer) = (mount(older, from)?, mount(newer, to)?);
-    compare(Some(older.folder()), newer.folder(), &Everything, each)?;
+    changes(
+        Some(older.folder()),
+        newer.folder(),
+        &Everything,
+        &Options::default(),
+        each,
+    )?;
     newer.close()?;
     older.close()
-}
-
-fn compare(
-    parent: Option<&dyn Folder>,
-    child: &dyn Folder,
-    scope: &dyn Scope,
-    each: &mut dyn FnMut(Change) -> Result<()>,
-) -> Result<()> {
-    changes(parent, child, scope, &Options::default(), each)
 }
 
 fn letter(kind: ChangeKind) -> &'static str {

@@ -301,8 +301,7 @@ impl Writing<'_> {
             _ => comparison.scope.as_ref(),
         };
         let options = Options {
-            // Where blocks changed that nothing explains, times prove nothing.
-            thorough: options.thorough || matches!(comparison.found, Found::Walk { because: Some(_) }),
+            thorough: options.thorough || comparison.is_thorough(),
             ..options.clone()
         };
         self.bars.begin(&format!("committing {}", self.name), None);

@@ -94,6 +94,21 @@ impl KernelPool {
 
     /// Sends a message; a success is what the status line shows afterwards.
     fn message(&self, text: &str, need: Need, expected: Option<u64>) -> Result<(), MessageError> {
+        let (before, after) = self.message_beside_others(text, need)?;
+        let expected = expected.unwrap_or(before.transaction_id);
+        if after.transaction_id == expected {
+            return Ok(());
+        }
+        let error = Error::corrupt(format!(
+            "the pool {} took {text:?}, but its transaction id is {} instead of {expected}",
+            self.name(),
+            after.transaction_id
+        ));
+        Err(MessageError { errno: None, error })
+    }
+
+    /// The same while others may move the transaction id: without the store's lock. The status before and after it.
+    fn message_beside_others(&self, text: &str, need: Need) -> Result<(PoolStatus, PoolStatus), MessageError> {
         let name = self.name();
         let other = |error| MessageError { errno: None, error };
         let before = self.status().map_err(other)?;
@@ -101,14 +116,7 @@ impl KernelPool {
         self.control().message(&name, text)?;
         let after = self.status().map_err(other)?;
         after.require(need, &name).map_err(other)?;
-        let expected = expected.unwrap_or(before.transaction_id);
-        if after.transaction_id == expected {
-            return Ok(());
-        }
-        Err(other(Error::corrupt(format!(
-            "the pool {name} took {text:?}, but its transaction id is {} instead of {expected}",
-            after.transaction_id
-        ))))
+        Ok((before, after))
     }
 }
 
@@ -153,15 +161,17 @@ impl ThinPool for KernelPool {
     }
 
     fn reserve_metadata_snap(&self) -> Result<u64> {
-        self.message("reserve_metadata_snap", Need::Metadata, None)
+        let (_, after) = self
+            .message_beside_others("reserve_metadata_snap", Need::Metadata)
             .map_err(|error| error.error)?;
-        self.status()?
+        after
             .held_root
             .ok_or_else(|| Error::corrupt(format!("the pool {} holds no metadata snapshot", self.name())))
     }
 
     fn release_metadata_snap(&self) -> Result<()> {
-        self.message("release_metadata_snap", Need::Metadata, None)
+        self.message_beside_others("release_metadata_snap", Need::Metadata)
+            .map(drop)
             .map_err(|error| error.error)
     }
 

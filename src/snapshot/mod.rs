@@ -451,6 +451,13 @@ impl Comparison {
         self.child.folder()
     }
 
+    /// Whether equal times prove nothing, so that contents are to be compared. Where only what changed is looked at,
+    /// that costs little, and a clock that ticks slowly hides no change; where blocks changed that nothing explains,
+    /// it is why both trees are walked.
+    pub fn is_thorough(&self) -> bool {
+        matches!(self.found, Found::Blocks | Found::Walk { because: Some(_) })
+    }
+
     /// Undoes what made both readable.
     ///
     /// # Errors
