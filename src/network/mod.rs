@@ -197,7 +197,14 @@ fn bridge(route: &Route, asked: Option<Subnet>) -> Result<(u32, Subnet)> {
     {
         return same_network(index, pool, asked);
     }
-    let pool = choose(route, found, asked)?;
+    let chosen = choose(route, found, asked);
+    // Another plywood may have made it since: then the routes are its own.
+    if let Some(index) = look()?
+        && let Some(pool) = network(index)?
+    {
+        return same_network(index, pool, asked);
+    }
+    let pool = chosen?;
     let gateway = pool.gateway();
     link::make_bridge(route, gateway).context("make the bridge", BRIDGE)?;
     let index = look()?.ok_or_else(|| Error::not_found(format!("the bridge {BRIDGE} has just been removed")))?;
