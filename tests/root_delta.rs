@@ -18,7 +18,7 @@ use common::as_many;
 use common::edits::Dice;
 use rustix::fs::{CWD, RenameFlags, SeekFrom, XattrFlags, renameat_with, setxattr};
 
-use plywood::blocks::{Counted, ReadAt};
+use plywood::blocks::Counted;
 use plywood::delta::changes::{Compared, compare};
 use plywood::delta::names::{Unknown, scan};
 use plywood::delta::noted::{self, Noted};
@@ -419,18 +419,10 @@ struct Reading {
     counted: Rc<Counted<File>>,
 }
 
-struct Shared(Rc<Counted<File>>);
-
-impl ReadAt for Shared {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
-        self.0.read_at(buffer, offset)
-    }
-}
-
 impl Reading {
     fn of(image: &Image) -> Self {
         let counted = Rc::new(Counted::new(File::open(&image.file).unwrap()));
-        let volume = Volume::open(Box::new(Shared(Rc::clone(&counted)))).unwrap();
+        let volume = Volume::open(Box::new(Rc::clone(&counted))).unwrap();
         Self {
             volume: Rc::new(volume),
             counted,

@@ -20,6 +20,8 @@ pub const MAGIC: u16 = 0xEF53;
 
 /// The root directory's inode number.
 pub const ROOT: u32 = 2;
+/// The first inode number of a file, as every formatter has it.
+pub const FIRST_INODE: u32 = 11;
 /// That of the resize inode.
 pub const RESIZE: u32 = 7;
 /// That of the journal.

@@ -3,12 +3,10 @@
 use std::ops::Range;
 
 use super::fields::{joined, u16_at, u32_at};
-use super::layout::{self, BLOCK, DESCRIPTOR, INODE, INODES_PER_BLOCK, MAGIC, group, incompat, ro_compat};
+use super::layout::{self, BLOCK, DESCRIPTOR, FIRST_INODE, INODE, INODES_PER_BLOCK, MAGIC, group, incompat, ro_compat};
 use crate::error::{Error, Result};
 
 const BLOCK_NUMBER: u64 = BLOCK as u64;
-/// The first inode number of a file, as every formatter has it.
-const FIRST_INODE: u32 = 11;
 /// Groups of a volume of 128 TiB.
 const GROUPS: u64 = 1 << 20;
 
@@ -110,7 +108,7 @@ impl Geometry {
 }
 
 /// With sparse_super: groups 0, 1, and the powers of 3, 5 and 7.
-fn has_superblock(group: u64) -> bool {
+pub(super) fn has_superblock(group: u64) -> bool {
     let is_power_of = |base: u64| {
         let mut power = base;
         while power < group {

@@ -1,5 +1,7 @@
 //! Little-endian fields in a block, and the checksum that ext4 puts over them.
 
+pub(super) use crate::ext4::fields::{u16_at, u32_at};
+
 /// CRC32c as ext4 and device-mapper use it: going on from `crc`, not inverted at the end.
 pub(super) fn checksum(crc: u32, bytes: &[u8]) -> u32 {
     !crc32c::crc32c_append(!crc, bytes)
@@ -8,18 +10,6 @@ pub(super) fn checksum(crc: u32, bytes: &[u8]) -> u32 {
 /// What the checksums of everything that belongs to an inode begin with.
 pub(super) fn seed_of(volume: u32, inode: u32, generation: u32) -> u32 {
     checksum(checksum(volume, &inode.to_le_bytes()), &generation.to_le_bytes())
-}
-
-/// Two bytes; zero where there are none.
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    let field = bytes.get(at..at + 2).and_then(|field| field.try_into().ok());
-    field.map_or(0, u16::from_le_bytes)
-}
-
-/// Four bytes; zero where there are none.
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    let field = bytes.get(at..at + 4).and_then(|field| field.try_into().ok());
-    field.map_or(0, u32::from_le_bytes)
 }
 
 /// Puts bytes where there is room for them.

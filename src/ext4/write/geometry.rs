@@ -10,8 +10,10 @@ use super::hash::Hasher;
 use super::stream::{Stream, read};
 use super::{Step, Stop, Volume};
 use crate::ext4::layout::{
-    BLOCK, DESCRIPTOR, INODE, INODES_PER_BLOCK, MAGIC, SUPERBLOCK, SUPERBLOCK_BYTES, compat, group, incompat, ro_compat,
+    BLOCK, DESCRIPTOR, FIRST_INODE, INODE, INODES_PER_BLOCK, MAGIC, SUPERBLOCK, SUPERBLOCK_BYTES, compat, group,
+    incompat, ro_compat,
 };
+use crate::ext4::superblock::has_superblock;
 
 /// The features that [`format`](crate::dm::ext4::format) pins, each word whole.
 const COMPAT: u32 = compat::HAS_JOURNAL | compat::EXT_ATTR | compat::DIR_INDEX;
@@ -22,8 +24,6 @@ const RO_COMPAT: u32 = ro_compat::SPARSE_SUPER
     | ro_compat::DIR_NLINK
     | ro_compat::EXTRA_ISIZE
     | ro_compat::METADATA_CSUM;
-/// The first inode that is nobody's in particular.
-const FIRST_INODE: u32 = 11;
 /// `s_flags`: names are hashed with unsigned bytes.
 const UNSIGNED_HASH: u32 = 2;
 /// `s_def_hash_version`.
@@ -210,7 +210,7 @@ impl Geometry {
                 set_bit(&mut bitmap, block - begin);
             }
         };
-        if is_backup(number) {
+        if has_superblock(number.into()) {
             let table = u32::try_from(self.descriptors.len() / BLOCK).unwrap_or(0);
             let reserved = u16_at(self.superblock(), 0xCE);
             mark(begin..begin + 1 + table + u32::from(reserved));
@@ -293,18 +293,6 @@ impl Geometry {
         let block = self.inode_table(group) + number / in_block;
         (block, (number % in_block) as usize * INODE)
     }
-}
-
-/// Whether a group has a copy of the superblock: 0, 1 and the powers of 3, 5 and 7.
-fn is_backup(group: u32) -> bool {
-    let is_power = |of: u32| {
-        let mut power = of;
-        while power < group {
-            power = power.saturating_mul(of);
-        }
-        power == group
-    };
-    group <= 1 || [3, 5, 7].into_iter().any(is_power)
 }
 
 /// Marks a bit.

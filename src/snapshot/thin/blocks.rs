@@ -13,7 +13,6 @@ use plywood_store::layer::folder::Folder;
 use plywood_store::record::{LayerRecord, SnapshotRecord};
 
 use super::{Thin, id_of};
-use crate::blocks::ReadAt;
 use crate::delta::bytewise::refine;
 use crate::delta::changes::{Compared, compare};
 use crate::delta::names::scan;
@@ -61,7 +60,7 @@ impl Read {
     fn of(volume: OpenVolume) -> Result<Self> {
         let bytes = Rc::new(Direct::open(&volume.device)?);
         Ok(Self {
-            tree: Rc::new(Volume::open(Box::new(Shared(Rc::clone(&bytes))))?),
+            tree: Rc::new(Volume::open(Box::new(Rc::clone(&bytes)))?),
             bytes,
             volume,
         })
@@ -78,14 +77,6 @@ impl Read {
             root: Directory::root(&self.tree)?,
             volume: self.volume,
         }))
-    }
-}
-
-struct Shared(Rc<Direct>);
-
-impl ReadAt for Shared {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
-        self.0.read_at(buffer, offset)
     }
 }
 
