@@ -37,6 +37,7 @@ fn dm_a_kill_at_any_moment_loses_nothing() {
         &["run", "--rm", "precious", "sh", "-c", "echo more > /more"],
         &["rmi", "again", "second"],
     ];
+    let step = std::env::var("PLYWOOD_TEST_STEP").map_or(15, |step| step.parse().expect("a number"));
     for round in 0..24 {
         let verb = verbs[round % verbs.len()];
         let mut child = plywood
@@ -45,7 +46,7 @@ fn dm_a_kill_at_any_moment_loses_nothing() {
             .stderr(Stdio::null())
             .spawn()
             .expect("plywood starts");
-        std::thread::sleep(Duration::from_millis(15 * (round as u64 + 1)));
+        std::thread::sleep(Duration::from_millis(step * (round as u64 + 1)));
         child.kill().expect("the kill");
         child.wait().expect("its end");
         let seen = plywood.ok(["run", "--rm", "precious", "cat", "/precious"]);
