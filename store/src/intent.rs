@@ -92,7 +92,9 @@ impl Intents {
         }
     }
 
-    /// Writes an intent durably and owns it.
+    /// Writes an intent and owns it: durably, unless it is long work. What that has pinned and leased ends with its
+    /// owner, and its owner with the machine, so that after a power cut there is nothing in it to read:
+    /// it is [passing](crate::record::Records::put_passing).
     ///
     /// Waits for the store's lock (shared) for this moment, unless this thread
     /// holds it: what the plan pins is pinned before or after a `gc`, never in its middle.
@@ -100,18 +102,22 @@ impl Intents {
     /// # Errors
     /// I/O.
     pub fn begin(&self, plan: Plan) -> Result<Intent> {
-        self.begin_in(plan, &self.folder, true)
+        let passes = matches!(plan, Plan::Work { .. });
+        self.begin_as(plan, passes)
     }
 
-    /// The same for what the end of the machine ends too, as [passing](crate::record::Records::put_passing) records:
-    /// it need not survive a power cut.
+    /// The same for what the end of the machine ends too: it need not survive a power cut.
     ///
     /// # Errors
     /// I/O.
     pub fn begin_passing(&self, plan: Plan) -> Result<Intent> {
-        match &self.passing {
+        self.begin_as(plan, true)
+    }
+
+    fn begin_as(&self, plan: Plan, passes: bool) -> Result<Intent> {
+        match self.passing.as_ref().filter(|_| passes) {
             Some(folder) => self.begin_in(plan, folder, false),
-            None => self.begin(plan),
+            None => self.begin_in(plan, &self.folder, true),
         }
     }
 
