@@ -141,6 +141,14 @@ impl Intents {
         }
     }
 
+    /// Makes durable that intents are gone which were [done without waiting](Intent::done_unsynced).
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn sync(&self) -> Result<()> {
+        durable::sync_folder(&self.folder)
+    }
+
     /// The intents whose owner is dead, owned by the caller now. The caller holds
     /// the exclusive lock, so that only one process recovers.
     ///
@@ -332,6 +340,17 @@ impl Intent {
             true => durable::remove(&self.path)?,
             false => durable::remove_passing(&self.path)?,
         };
+        tracing::debug!(id = self.id, "intent done");
+        Ok(())
+    }
+
+    /// The same without waiting for the disk: a power cut may bring the intent back, until the next durable one is
+    /// begun, or [`Intents::sync`] returns. For what recovery knows to have happened.
+    ///
+    /// # Errors
+    /// As for [`Intent::done`].
+    pub fn done_unsynced(self) -> Result<()> {
+        durable::remove_passing(&self.path)?;
         tracing::debug!(id = self.id, "intent done");
         Ok(())
     }
