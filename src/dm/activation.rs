@@ -146,7 +146,7 @@ impl Volumes for KernelPool {
         let claim = self.claim(id)?;
         self.with_device(&claim, Content::Active, ext4::format)?;
         self.visit(&claim, ext4::empty)?;
-        self.seal(&claim)
+        self.seal(&claim, false)
     }
 
     fn mount(&self, id: ThinId, content: Content, mode: Mode) -> Result<VolumeMount> {
@@ -299,14 +299,16 @@ impl Volumes for KernelPool {
         self.inner.locks.forget_others(&self.inner.locks.gate()?, kept)
     }
 
-    fn seal(&self, claim: &Claim) -> Result<()> {
+    fn seal(&self, claim: &Claim, is_clean: bool) -> Result<()> {
         let id = claim.id();
         let ended = self.inner.locks.last_writer(id)?;
         let mut health = Health::Clean;
-        self.with_device(claim, Content::Active, |device| {
-            health = ext4::health(device)?;
-            Ok(())
-        })?;
+        if !is_clean {
+            self.with_device(claim, Content::Active, |device| {
+                health = ext4::health(device)?;
+                Ok(())
+            })?;
+        }
         match (health, ended) {
             (_, Ended::Failed) | (Health::Errors, _) | (Health::NeedsRecovery, Ended::Killed) => Err(lost(id)),
             (Health::Clean, _) => self.inner.locks.forget_writer(id),

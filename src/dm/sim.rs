@@ -394,7 +394,7 @@ impl Volumes for SimPool {
         self.locks.forget_others(&self.locks.gate()?, kept)
     }
 
-    fn seal(&self, _claim: &Claim) -> Result<()> {
+    fn seal(&self, _claim: &Claim, _is_clean: bool) -> Result<()> {
         self.call((), || Ok(()))
     }
 
