@@ -40,10 +40,9 @@ pub fn run(args: &CommitArgs, session: &Session) -> Outcome {
         .collect::<Result<Vec<_>>>()
         .map_err(|error| crate::failure::Failure::from(error).with_code(crate::failure::USAGE))?;
     args.name.as_ref().map_or(Ok(()), tag::refuse_digest)?;
-    if session.store()?.is_none() {
+    let Some(host) = session.existing_host()? else {
         return Err(container::none(&args.container).into());
-    }
-    let host = session.host()?;
+    };
     let container = host.store.find_container(&args.container)?;
     let user = User::found(session, &host.store, &container, args.pause)?;
     perform(session, &host, &container, args, changes, user)

@@ -95,10 +95,13 @@ impl Session {
     /// Where the root cannot be opened or made, or keeps another driver than the one asked for.
     pub fn host(&self) -> Result<Host> {
         need_root()?;
-        let store = match self.store()? {
-            Some(store) => store,
-            None => self.create()?,
-        };
+        match self.store()? {
+            Some(store) => self.host_of(store),
+            None => self.host_of(self.create()?),
+        }
+    }
+
+    fn host_of(&self, store: Arc<Store>) -> Result<Host> {
         let snapshotter = open_driver(&store)?;
         let recovered = snapshotter.recover()?;
         let host = Host { store, snapshotter };
@@ -127,10 +130,11 @@ impl Session {
     /// # Errors
     /// As for [`Session::host`].
     pub fn existing_host(&self) -> Result<Option<Host>> {
-        match self.store()? {
-            Some(_) => self.host().map(Some),
-            None => Ok(None),
-        }
+        let Some(store) = self.store()? else {
+            return Ok(None);
+        };
+        need_root()?;
+        self.host_of(store).map(Some)
     }
 
     /// The root's facts, or none where nothing was ever kept there. Never makes one, never touches the kernel.

@@ -10,8 +10,10 @@ use super::source::{BlockSource, Ranges};
 use crate::blocks::{BLOCK, ReadAt};
 use crate::error::{Error, Result};
 
-/// Bytes that are read at once, a multiple of [`BLOCK`].
+/// Bytes that are read at once, a multiple of [`BLOCK`]: of a long range, and of a short one. Each page of memory that
+/// is written for the first time costs more than the call that reads into it.
 const PIECE: usize = 1 << 20;
+const SHORT: usize = 64 << 10;
 /// Bytes of a block.
 const STEP: usize = 4096;
 const _: () = assert!(STEP as u64 == BLOCK);
@@ -81,11 +83,14 @@ pub fn refine(before: &dyn ReadAt, after: &dyn ReadAt, ranges: &[Range<u64>]) ->
 fn compare(before: &dyn ReadAt, after: &dyn ReadAt, ranges: &[Range<u64>], each: &mut dyn FnMut(u64)) -> Result<()> {
     let longest = ranges.iter().map(|range| range.end.saturating_sub(range.start)).max();
     let longest = usize::try_from(longest.unwrap_or(0)).unwrap_or(PIECE).min(PIECE);
-    let [mut old, mut new] = [vec![0; longest], vec![0; longest]];
+    // Whole pages, which are read into as they are.
+    let [mut old, mut new] = [vec![0; longest + STEP], vec![0; longest + STEP]];
+    let (old, new) = (whole_pages(&mut old), whole_pages(&mut new));
     for range in ranges {
         let mut at = range.start;
         while at < range.end {
-            let length = usize::try_from(range.end - at).unwrap_or(PIECE).min(PIECE);
+            let left = usize::try_from(range.end - at).unwrap_or(PIECE);
+            let length = left.min(if left < PIECE { SHORT } else { PIECE });
             let (old, new) = (&mut old[..length], &mut new[..length]);
             before.read_at(old, at).map_err(|error| unread("before", at, error))?;
             after.read_at(new, at).map_err(|error| unread("after", at, error))?;
@@ -100,6 +105,11 @@ fn compare(before: &dyn ReadAt, after: &dyn ReadAt, ranges: &[Range<u64>], each:
         }
     }
     Ok(())
+}
+
+fn whole_pages(buffer: &mut [u8]) -> &mut [u8] {
+    let begin = buffer.as_ptr().align_offset(STEP).min(buffer.len());
+    &mut buffer[begin..]
 }
 
 fn unread(which: &str, at: u64, error: io::Error) -> Error {

@@ -45,10 +45,10 @@ impl KernelPool {
     }
 
     /// One user less; the last one removes the device.
-    fn release(&self, id: ThinId, lock: &File) -> Result<()> {
+    fn release(&self, id: ThinId, content: Content, lock: &File) -> Result<()> {
         let gate = self.inner.locks.gate()?;
         if self.inner.locks.is_last(&gate, id, lock)? {
-            self.remove_if_closed(&gate, id)?;
+            self.remove_if_closed(&gate, &self.made_for(id, content)?)?;
         }
         Ok(())
     }
@@ -146,13 +146,15 @@ impl Volumes for KernelPool {
         let claim = self.claim(id)?;
         self.with_device(&claim, Content::Active, ext4::format)?;
         self.visit(&claim, ext4::empty)?;
-        self.seal(&claim)
+        self.seal(&claim, false)
     }
 
     fn mount(&self, id: ThinId, content: Content, mode: Mode) -> Result<VolumeMount> {
         let (device, lock) = self.activate(id, content, mode)?;
         let pool = self.clone();
-        let deactivate = Guard::new(format!("give back the volume {id}"), move || pool.release(id, &lock));
+        let deactivate = Guard::new(format!("give back the volume {id}"), move || {
+            pool.release(id, content, &lock)
+        });
         let mounted = self
             .note_writer(id, &device, mode)
             .and_then(|()| self.mount_active(&device, mode))
@@ -180,7 +182,9 @@ impl Volumes for KernelPool {
     fn open(&self, id: ThinId, content: Content) -> Result<Option<OpenVolume>> {
         let (device, lock) = self.activate(id, content, Mode::ReadOnly)?;
         let pool = self.clone();
-        let undo = Guard::new(format!("give back the volume {id}"), move || pool.release(id, &lock));
+        let undo = Guard::new(format!("give back the volume {id}"), move || {
+            pool.release(id, content, &lock)
+        });
         let store = match content {
             Content::Store { .. } => {
                 let device = node_of(self.control(), &self.inner.names.thin(id))?;
@@ -198,9 +202,12 @@ impl Volumes for KernelPool {
 
     fn device(&self, id: ThinId) -> Result<Option<VolumeDevice>> {
         let mode = Mode::ReadWrite;
-        let (path, lock) = self.activate(id, Content::Active, mode)?;
+        let content = Content::Active;
+        let (path, lock) = self.activate(id, content, mode)?;
         let pool = self.clone();
-        let deactivate = Guard::new(format!("give back the volume {id}"), move || pool.release(id, &lock));
+        let deactivate = Guard::new(format!("give back the volume {id}"), move || {
+            pool.release(id, content, &lock)
+        });
         let opened = self.note_writer(id, &path, mode).and_then(|()| {
             let file = File::options().read(true).write(true).open(&path);
             let file = file.context("open", &path)?;
@@ -226,7 +233,7 @@ impl Volumes for KernelPool {
         match ext4::mount(&device, target, Mode::ReadOnly) {
             // The mount itself holds the device from here on.
             Ok(()) => Ok(()),
-            Err(error) => both(Err(error), self.release(id, &lock)),
+            Err(error) => both(Err(error), self.release(id, content, &lock)),
         }
     }
 
@@ -236,7 +243,7 @@ impl Volumes for KernelPool {
         }
         let gate = self.inner.locks.gate()?;
         match self.inner.locks.take(&gate, id, false) {
-            Ok(_alone) => self.remove_if_closed(&gate, id).map(drop),
+            Ok(_alone) => self.remove_if_closed(&gate, &self.devices_of(id)?),
             Err(error) if error.kind() == Kind::InUse => Ok(()),
             Err(error) => Err(error),
         }
@@ -263,7 +270,7 @@ impl Volumes for KernelPool {
         let gate = self.inner.locks.gate()?;
         // A snapshot before its store: what it holds back would never arrive.
         let mut suspended = Vec::new();
-        for (name, _) in self.devices_of(id)? {
+        for (name, _) in self.devices_over(id)? {
             suspended.push(self.control().suspend(&name)?);
         }
         Ok(Guard::new(format!("resume volume {id}"), move || {
@@ -292,14 +299,16 @@ impl Volumes for KernelPool {
         self.inner.locks.forget_others(&self.inner.locks.gate()?, kept)
     }
 
-    fn seal(&self, claim: &Claim) -> Result<()> {
+    fn seal(&self, claim: &Claim, is_clean: bool) -> Result<()> {
         let id = claim.id();
         let ended = self.inner.locks.last_writer(id)?;
         let mut health = Health::Clean;
-        self.with_device(claim, Content::Active, |device| {
-            health = ext4::health(device)?;
-            Ok(())
-        })?;
+        if !is_clean {
+            self.with_device(claim, Content::Active, |device| {
+                health = ext4::health(device)?;
+                Ok(())
+            })?;
+        }
         match (health, ended) {
             (_, Ended::Failed) | (Health::Errors, _) | (Health::NeedsRecovery, Ended::Killed) => Err(lost(id)),
             (Health::Clean, _) => self.inner.locks.forget_writer(id),

@@ -93,17 +93,16 @@ impl Control {
         let id = named(name)?;
         let tag = DmUuid::new(uuid).map_err(|error| refused("name", name, error))?;
         tracing::debug!(name, %table, "creating a device");
-        self.dm
-            .device_create(id, Some(tag), options(DmFlags::empty()))
-            .map_err(|error| refused("create", name, error))?;
+        let made = self.dm.device_create(id, Some(tag), options(DmFlags::empty()));
+        let device = made.map_err(|error| refused("create", name, error))?.device();
         self.start(name, table, read_only)
+            .and_then(|()| make_node_of(name, device.major, device.minor))
             .map_err(|error| undone(error, self.remove_quietly(name)))
     }
 
     fn start(&self, name: &str, table: &Table, read_only: bool) -> Result<()> {
         self.load_quietly(name, table, read_only)?;
-        self.change(name, Change::Resume).context("resume the device", name)?;
-        self.make_node(name)
+        self.change(name, Change::Resume).context("resume the device", name)
     }
 
     fn load_quietly(&self, name: &str, table: &Table, read_only: bool) -> Result<()> {
@@ -309,27 +308,32 @@ impl Control {
         let info = self
             .info(name)?
             .ok_or_else(|| Error::not_found(format!("there is no device {name}")))?;
-        let path = node(name);
-        let number = rustix::fs::makedev(info.major, info.minor);
-        match std::fs::metadata(&path) {
-            Ok(found) if found.file_type().is_block_device() && found.rdev() == number => return Ok(()),
-            Ok(_) => std::fs::remove_file(&path).context("remove", &path)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                // A link into nothing is in the way just as well.
-                let _ = std::fs::remove_file(&path);
-            }
-            Err(error) => return Err(Error::io("look at", &path, error)),
+        make_node_of(name, info.major, info.minor)
+    }
+}
+
+/// Makes the node of the device that has this number.
+fn make_node_of(name: &str, major: u32, minor: u32) -> Result<()> {
+    let path = node(name);
+    let number = rustix::fs::makedev(major, minor);
+    match std::fs::metadata(&path) {
+        Ok(found) if found.file_type().is_block_device() && found.rdev() == number => return Ok(()),
+        Ok(_) => std::fs::remove_file(&path).context("remove", &path)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            // A link into nothing is in the way just as well.
+            let _ = std::fs::remove_file(&path);
         }
-        match rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &path,
-            FileType::BlockDevice,
-            Mode::from_raw_mode(0o600),
-            number,
-        ) {
-            Err(rustix::io::Errno::EXIST) | Ok(()) => Ok(()),
-            Err(error) => Err(Error::io("make", &path, error)),
-        }
+        Err(error) => return Err(Error::io("look at", &path, error)),
+    }
+    match rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        FileType::BlockDevice,
+        Mode::from_raw_mode(0o600),
+        number,
+    ) {
+        Err(rustix::io::Errno::EXIST) | Ok(()) => Ok(()),
+        Err(error) => Err(Error::io("make", &path, error)),
     }
 }
 

@@ -54,7 +54,11 @@ impl KernelPool {
 
     fn make(&self, device: &Device, table: &Table, read_only: bool) -> Result<PathBuf> {
         match self.control().info(&device.name)? {
-            None => self.control().create(&device.name, &device.uuid, table, read_only)?,
+            // With its node.
+            None => {
+                self.control().create(&device.name, &device.uuid, table, read_only)?;
+                return Ok(node(&device.name));
+            }
             // Who made it quiet did so inside the gate, and was killed there.
             Some(info) if info.suspended => self.control().resume(&device.name)?,
             Some(_) => {}
@@ -136,9 +140,25 @@ impl KernelPool {
 
     /// What of a volume is in the kernel, the uppermost first.
     pub(super) fn devices_of(&self, id: ThinId) -> Result<Vec<(String, Info)>> {
-        let names = Part::ALL.into_iter().map(|part| self.inner.names.of(part, id));
+        self.parts_of(id, &Part::ALL)
+    }
+
+    /// The same while the volume's own device is there, which is made first and removed last; else nothing. What
+    /// somebody has left over it by removing that by hand is [`KernelPool::devices_of`]'s to find.
+    pub(super) fn devices_over(&self, id: ThinId) -> Result<Vec<(String, Info)>> {
+        let name = self.inner.names.thin(id);
+        let Some(info) = self.control().info(&name)? else {
+            return Ok(Vec::new());
+        };
+        let mut found = self.parts_of(id, &[Part::Merge, Part::Cow, Part::Base])?;
+        found.push((name, info));
+        Ok(found)
+    }
+
+    fn parts_of(&self, id: ThinId, parts: &[Part]) -> Result<Vec<(String, Info)>> {
         let mut found = Vec::new();
-        for name in names {
+        for part in parts {
+            let name = self.inner.names.of(*part, id);
             if let Some(info) = self.control().info(&name)? {
                 found.push((name, info));
             }
@@ -156,33 +176,40 @@ impl KernelPool {
 
     /// Removes all devices of a volume.
     pub(super) fn remove_devices(&self, id: ThinId) -> Result<()> {
-        for (name, _) in self.devices_of(id)? {
-            self.control().remove(&name)?;
+        self.remove_found(&self.devices_of(id)?)
+    }
+
+    fn remove_found(&self, devices: &[(String, Info)]) -> Result<()> {
+        devices.iter().try_for_each(|(name, _)| self.control().remove(name))
+    }
+
+    /// What [`KernelPool::make_device`] makes of a volume that nobody else has.
+    pub(super) fn made_for(&self, id: ThinId, content: Content) -> Result<Vec<(String, Info)>> {
+        match content {
+            Content::Layer | Content::Active => self.parts_of(id, &[Part::Thin]),
+            Content::Store { .. } => self.devices_of(id),
         }
-        Ok(())
     }
 
     /// Removes devices that no lock holder uses, so that they are made afresh as they have to be.
     /// One that is mounted in the host's tree may be read beside, never written or deleted.
     pub(super) fn remove_unused(&self, id: ThinId, mode: Mode) -> Result<()> {
-        match self.devices_of(id)?.first() {
+        let devices = self.devices_over(id)?;
+        match devices.first() {
             None => Ok(()),
-            Some((_, info)) if info.open_count == 0 => self.remove_devices(id),
+            Some((_, info)) if info.open_count == 0 => self.remove_found(&devices),
             Some(_) if mode == Mode::ReadOnly => Ok(()),
             Some(_) => Err(Error::new(Kind::InUse, format!("the volume {id} is mounted elsewhere"))
                 .hinted("plywood umount undoes what plywood mount did")),
         }
     }
 
-    /// Removes the devices of a volume that nobody has locked any more; false where somebody has it open.
-    pub(super) fn remove_if_closed(&self, _gate: &Gate, id: ThinId) -> Result<bool> {
-        match self.devices_of(id)?.first() {
+    /// Removes these devices of a volume that nobody has locked any more, but for one that somebody has open.
+    pub(super) fn remove_if_closed(&self, _gate: &Gate, devices: &[(String, Info)]) -> Result<()> {
+        match devices.first() {
             // Another namespace may let go a moment later than we do.
-            Some((_, info)) if info.open_count == 0 || !is_mounted_visibly(info)? => {
-                self.remove_devices(id)?;
-                Ok(true)
-            }
-            _ => Ok(false),
+            Some((_, info)) if info.open_count == 0 || !is_mounted_visibly(info)? => self.remove_found(devices),
+            _ => Ok(()),
         }
     }
 
@@ -202,7 +229,8 @@ impl KernelPool {
         work: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<()> {
         let worked = work(&self.make_device(claim.id(), content)?);
-        both(worked, self.remove_devices(claim.id()))
+        let made = self.made_for(claim.id(), content);
+        both(worked, made.and_then(|made| self.remove_found(&made)))
     }
 }
 

@@ -45,6 +45,11 @@ impl ReadAt for Direct {
         for part in buffer.chunks_mut(PIECE) {
             // The piece begins at most this many bytes earlier.
             let before = usize::try_from(at % ALIGNED as u64).unwrap_or(0);
+            if before == 0 && part.len() % ALIGNED == 0 && part.as_ptr().align_offset(ALIGNED) == 0 {
+                fill(&self.file, part, at, part.len())?;
+                at += part.len() as u64;
+                continue;
+            }
             let length = (before + part.len()).next_multiple_of(ALIGNED);
             let mut room = self.buffer.borrow_mut();
             if room.len() < length + ALIGNED {

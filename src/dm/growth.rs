@@ -43,16 +43,20 @@ impl Underlay {
     /// # Errors
     /// No space.
     pub(super) fn ensure_room(&self, pool: &KernelPool) -> Result<()> {
-        pool.status()?.require(Need::Metadata, &pool.name())?;
+        let status = pool.glance()?;
+        status.require(Need::Metadata, &pool.name())?;
         if let PoolDevices::LoopFiles { .. } = self.devices {
             self.require_host_room()?;
         }
+        let has_room = |status: PoolStatus| {
+            let ready = status.require(Need::Space, &pool.name());
+            ready.and_then(|()| require_free(&status, &pool.name()))
+        };
+        if !is_metadata_low(&status) && goal(&status, 0).is_none() {
+            return has_room(status);
+        }
         let grown = self.grow_if_low(pool, 0);
-        let status = pool.status()?;
-        let has_room = status
-            .require(Need::Space, &pool.name())
-            .and_then(|()| require_free(&status, &pool.name()));
-        match (has_room, grown) {
+        match (has_room(pool.status()?), grown) {
             (Err(error), Err(cause)) => Err(error.caused_by(cause)),
             (has_room, _) => has_room,
         }
@@ -70,7 +74,7 @@ impl Underlay {
         let _alone = self.lock_size()?;
         let status = pool.status()?;
         let metadata = size_of_device(&self.metadata_path())?;
-        if is_low(status.metadata_used, status.metadata_total) && metadata < METADATA_MOST {
+        if is_metadata_low(&status) && metadata < METADATA_MOST {
             let larger = metadata.saturating_mul(2).min(METADATA_MOST);
             self.enlarge(None, Some(larger))?;
             self.show(pool)?;
@@ -193,7 +197,7 @@ impl Underlay {
         let PoolDevices::LoopFiles { .. } = self.devices else {
             return Ok(false);
         };
-        let status: PoolStatus = pool.control().glance(&pool.name())?.parse()?;
+        let status = pool.glance()?;
         if status.require(Need::Metadata, &pool.name()).is_err() {
             return Ok(false);
         }
@@ -268,6 +272,10 @@ fn goal(status: &PoolStatus, wanted: u64) -> Option<u64> {
     // A quarter more than what is needed: a tenth of it is free then, whatever the floor.
     let needed = used.saturating_add(wanted);
     Some(needed.saturating_add(needed / 4).max(total.saturating_mul(2)))
+}
+
+fn is_metadata_low(status: &PoolStatus) -> bool {
+    is_low(status.metadata_used, status.metadata_total)
 }
 
 fn is_low(used: u64, total: u64) -> bool {

@@ -111,7 +111,7 @@ impl KernelPool {
     fn message_beside_others(&self, text: &str, need: Need) -> Result<(PoolStatus, PoolStatus), MessageError> {
         let name = self.name();
         let other = |error| MessageError { errno: None, error };
-        let before = self.status().map_err(other)?;
+        let before = self.glance().map_err(other)?;
         before.require(need, &name).map_err(other)?;
         self.control().message(&name, text)?;
         let after = self.status().map_err(other)?;
@@ -177,5 +177,9 @@ impl ThinPool for KernelPool {
 
     fn status(&self) -> Result<PoolStatus> {
         self.control().status(&self.name())?.parse()
+    }
+
+    fn glance(&self) -> Result<PoolStatus> {
+        self.control().glance(&self.name())?.parse()
     }
 }

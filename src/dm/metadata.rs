@@ -63,7 +63,7 @@ impl KernelPool {
     /// The kernel's; where the pool's metadata cannot be written.
     pub(super) fn hold(&self) -> Result<Held<'_>> {
         let lock = self.inner.locks.metadata()?;
-        if let Some(left) = self.status()?.held_root {
+        if let Some(left) = self.glance()?.held_root {
             tracing::warn!(
                 "the pool {} still held its metadata snapshot {left}: released",
                 self.name()
@@ -77,7 +77,7 @@ impl KernelPool {
             device: Direct::open(&device)?,
             word: self.inner.underlay.metadata_word(),
             superblock,
-            data_blocks: self.status()?.data_total,
+            data_blocks: self.glance()?.data_total,
             release,
             _lock: lock,
         })

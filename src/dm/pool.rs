@@ -53,6 +53,12 @@ pub trait ThinPool {
     /// The status line.
     fn status(&self) -> Result<crate::dm::status::PoolStatus>;
 
+    /// The status line without the commit that the kernel makes for [`ThinPool::status`], which the disk has to flush:
+    /// for what is looked at before anything is done, and proves nothing.
+    fn glance(&self) -> Result<crate::dm::status::PoolStatus> {
+        self.status()
+    }
+
     /// The transaction id. A pool that has failed does not tell it.
     ///
     /// # Errors

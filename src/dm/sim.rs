@@ -263,8 +263,10 @@ impl ThinPool for SimPool {
             if now != from {
                 return Err(Error::invalid(format!("the transaction id is {now}, not {from}")));
             }
-            let path = self.base.join("transaction");
-            fs::write(&path, to.to_string()).context("write", &path)
+            // Whole at any moment: others look at it without the store's lock.
+            let (path, new) = (self.base.join("transaction"), self.base.join("transaction.new"));
+            fs::write(&new, to.to_string()).context("write", &new)?;
+            fs::rename(&new, &path).context("rename", &path)
         })?;
         match self.transaction()? {
             now if now == to => Ok(()),
@@ -394,7 +396,7 @@ impl Volumes for SimPool {
         self.locks.forget_others(&self.locks.gate()?, kept)
     }
 
-    fn seal(&self, _claim: &Claim) -> Result<()> {
+    fn seal(&self, _claim: &Claim, _is_clean: bool) -> Result<()> {
         self.call((), || Ok(()))
     }
 

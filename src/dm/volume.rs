@@ -108,11 +108,12 @@ pub trait Volumes {
     /// In use, saying by whom where that can be told.
     fn claim(&self, id: ThinId) -> Result<Claim>;
 
-    /// Makes sure that a volume can be mounted read-only for ever: its journal empty, no write error recorded.
+    /// Makes sure that a volume can be mounted read-only for ever: its journal empty, no write error recorded. Where
+    /// its superblock `is_clean`, seen since it was last written, its device is not made for that.
     ///
     /// # Errors
     /// Corrupt where its filesystem saw an error: what it holds cannot be trusted.
-    fn seal(&self, claim: &Claim) -> Result<()>;
+    fn seal(&self, claim: &Claim, is_clean: bool) -> Result<()>;
 
     /// Whether something that was written to a volume could not be kept.
     ///

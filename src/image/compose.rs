@@ -135,17 +135,17 @@ pub fn put_image(store: &Store, lock: &Exclusive, draft: &ImageDraft) -> Result<
         }
     }
     let id = ImageId(plywood_store::Digest::of(&draft.config));
-    // Written also where it is there: that repairs a damaged one.
-    let blob = store.blobs.put(&draft.config)?;
     if let Some(there) = store.images.get(&id.0.hex())?
         && store.blobs.read(&there.manifest.digest, oci::DOCUMENT_MAX).is_ok()
     {
+        // Written also where it is there: that repairs a damaged one.
+        store.blobs.put(&draft.config)?;
         return Ok(there);
     }
     let config_blob = Descriptor {
         media_type: CONFIG.to_owned(),
-        digest: blob.digest,
-        size: blob.size,
+        digest: id.0,
+        size: draft.config.len() as u64,
     };
     let (manifest, media_type) = match &draft.manifest {
         Some((bytes, media_type)) => (bytes.clone(), media_type.clone()),
@@ -161,14 +161,14 @@ pub fn put_image(store: &Store, lock: &Exclusive, draft: &ImageDraft) -> Result<
             )
         }
     };
-    let stored = store.blobs.put(&manifest)?;
+    store.blobs.put_all(&[&draft.config, &manifest])?;
     let record = ImageRecord {
         id,
         config: config_blob,
         manifest: Descriptor {
             media_type,
-            digest: stored.digest,
-            size: stored.size,
+            digest: plywood_store::Digest::of(&manifest),
+            size: manifest.len() as u64,
         },
         layers: chain,
         created: config.created,

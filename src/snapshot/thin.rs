@@ -20,7 +20,7 @@ pub mod repair;
 mod space;
 mod transaction;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -57,6 +57,8 @@ pub struct Thin {
     pool: Box<dyn Pool>,
     /// The volume that was compared last by its blocks, and the names that it adds to its parent's.
     added: RefCell<Option<(ThinId, Vec<Pair>)>>,
+    /// The volume that was compared last by its blocks, if its superblock was clean and it was not mounted to write since.
+    clean: Cell<Option<ThinId>>,
 }
 
 impl std::fmt::Debug for Thin {
@@ -80,6 +82,7 @@ impl Thin {
             store,
             pool: Box::new(pool),
             added: RefCell::default(),
+            clean: Cell::default(),
         })
     }
 
@@ -107,6 +110,7 @@ impl Thin {
             store,
             pool,
             added: RefCell::default(),
+            clean: Cell::default(),
         })
     }
 
@@ -290,6 +294,7 @@ impl Snapshotter for Thin {
             )));
         }
         if access != Access::ReadOnly {
+            self.clean.set(None);
             // Its writes would be lost with its filesystem: a full pool is worse than a full disk.
             let lock = self.store.exclusive()?;
             self.pool.ensure_room()?;
@@ -385,7 +390,7 @@ impl Snapshotter for Thin {
             )));
         }
         let claim = self.pool.claim(id_of(&snapshot.place)?)?;
-        self.pool.seal(&claim)?;
+        self.pool.seal(&claim, self.clean.take() == Some(claim.id()))?;
         let chain_id = ChainId::new(snapshot.parent, layer.diff_id);
         let mut transaction = self.begin()?;
         self.require_still(&snapshot)?;

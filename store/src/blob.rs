@@ -88,6 +88,20 @@ impl Blobs {
         writer.finish(None)
     }
 
+    /// Stores small blobs; their folder is made durable once, when all have their names.
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn put_all(&self, contents: &[&[u8]]) -> Result<()> {
+        for content in contents {
+            let mut writer = self.writer()?;
+            writer.write_all(content).context("write", writer.temporary.path())?;
+            let stored = writer.seal(None)?;
+            writer.name(stored)?;
+        }
+        durable::sync_folder(&self.folder)
+    }
+
     /// Opens a blob; the reader fails at the end if the content is not what the digest says.
     ///
     /// # Errors
@@ -276,9 +290,17 @@ impl BlobWriter {
     /// Gives the sealed content its name. What has that name is replaced: storing
     /// a blob again repairs a damaged one.
     fn publish(self, stored: Stored) -> Result<Stored> {
+        let folder = self.folder.clone();
+        let stored = self.name(stored)?;
+        durable::sync_folder(&folder)?;
+        Ok(stored)
+    }
+
+    /// The same but for the name, which is durable when the folder is synced.
+    fn name(self, stored: Stored) -> Result<Stored> {
         let target = self.folder.join(stored.digest.hex());
         let there = target.symlink_metadata().is_ok();
-        self.temporary.publish(&target)?;
+        self.temporary.publish_unsynced(&target)?;
         tracing::debug!(digest = %stored.digest, size = stored.size, there, "blob stored");
         Ok(Stored {
             created: !there,

@@ -169,13 +169,18 @@ impl Temporary {
     /// Makes the content durable, gives it its name (replacing what has it), and
     /// makes the name durable. The file comes back open and still locked.
     pub(crate) fn publish(self, target: &Path) -> Result<File> {
-        let file = self.file().context("write", target)?;
-        file.sync_all().context("sync", &self.path)?;
-        let file = self.name(target)?;
+        let file = self.publish_unsynced(target)?;
         if let Some(folder) = target.parent() {
             sync_folder(folder)?;
         }
         Ok(file)
+    }
+
+    /// The same, but for the name: that is durable when the caller has [synced the folder](sync_folder).
+    pub(crate) fn publish_unsynced(self, target: &Path) -> Result<File> {
+        let file = self.file().context("write", target)?;
+        file.sync_all().context("sync", &self.path)?;
+        self.name(target)
     }
 
     /// The same for what means nothing after a power cut: nothing is made durable.

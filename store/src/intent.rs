@@ -92,7 +92,9 @@ impl Intents {
         }
     }
 
-    /// Writes an intent durably and owns it.
+    /// Writes an intent and owns it: durably, unless it is long work. What that has pinned and leased ends with its
+    /// owner, and its owner with the machine, so that after a power cut there is nothing in it to read:
+    /// it is [passing](crate::record::Records::put_passing).
     ///
     /// Waits for the store's lock (shared) for this moment, unless this thread
     /// holds it: what the plan pins is pinned before or after a `gc`, never in its middle.
@@ -100,18 +102,22 @@ impl Intents {
     /// # Errors
     /// I/O.
     pub fn begin(&self, plan: Plan) -> Result<Intent> {
-        self.begin_in(plan, &self.folder, true)
+        let passes = matches!(plan, Plan::Work { .. });
+        self.begin_as(plan, passes)
     }
 
-    /// The same for what the end of the machine ends too, as [passing](crate::record::Records::put_passing) records:
-    /// it need not survive a power cut.
+    /// The same for what the end of the machine ends too: it need not survive a power cut.
     ///
     /// # Errors
     /// I/O.
     pub fn begin_passing(&self, plan: Plan) -> Result<Intent> {
-        match &self.passing {
+        self.begin_as(plan, true)
+    }
+
+    fn begin_as(&self, plan: Plan, passes: bool) -> Result<Intent> {
+        match self.passing.as_ref().filter(|_| passes) {
             Some(folder) => self.begin_in(plan, folder, false),
-            None => self.begin(plan),
+            None => self.begin_in(plan, &self.folder, true),
         }
     }
 
@@ -133,6 +139,14 @@ impl Intents {
             lasts,
             owner: std::process::id(),
         }
+    }
+
+    /// Makes durable that intents are gone which were [done without waiting](Intent::done_unsynced).
+    ///
+    /// # Errors
+    /// I/O.
+    pub fn sync(&self) -> Result<()> {
+        durable::sync_folder(&self.folder)
     }
 
     /// The intents whose owner is dead, owned by the caller now. The caller holds
@@ -326,6 +340,17 @@ impl Intent {
             true => durable::remove(&self.path)?,
             false => durable::remove_passing(&self.path)?,
         };
+        tracing::debug!(id = self.id, "intent done");
+        Ok(())
+    }
+
+    /// The same without waiting for the disk: a power cut may bring the intent back, until the next durable one is
+    /// begun, or [`Intents::sync`] returns. For what recovery knows to have happened.
+    ///
+    /// # Errors
+    /// As for [`Intent::done`].
+    pub fn done_unsynced(self) -> Result<()> {
+        durable::remove_passing(&self.path)?;
         tracing::debug!(id = self.id, "intent done");
         Ok(())
     }

@@ -116,6 +116,8 @@ pub struct Store {
     /// What live processes are about to do.
     pub intents: Intents,
     root: PathBuf,
+    /// Of this boot; none where it cannot be told from another.
+    passing: Option<PathBuf>,
     meta: Meta,
 }
 
@@ -225,6 +227,7 @@ impl Store {
             containers: Records::new(&root, passing),
             pool: Records::new(&root, passing),
             intents: Intents::new(&root, passing),
+            passing: passing.map(Path::to_owned),
             root,
             meta,
         })
@@ -251,7 +254,9 @@ impl Store {
                 return Err(Error::invalid(format!("not a folder under the root: {name:?}")));
             };
             folder.push(part);
-            durable::make_folder(&folder)?;
+            if !folder.is_dir() {
+                durable::make_folder(&folder)?;
+            }
         }
         Ok(folder)
     }
@@ -266,10 +271,9 @@ impl Store {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             boots => boots.context("list", &folder)?,
         };
-        let this = boot::id();
         for boot in boots {
             let boot = boot.context("list", &folder)?;
-            if this.as_deref().is_some_and(|this| boot.file_name() != this) {
+            if self.passing.as_ref().is_some_and(|this| *this != boot.path()) {
                 std::fs::remove_dir_all(boot.path()).context("remove", boot.path())?;
             }
         }

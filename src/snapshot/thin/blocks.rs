@@ -105,6 +105,8 @@ impl Thin {
             return Ok(ByBlocks::Nothing("the pool is a simulated one"));
         };
         let (below, above) = (Read::of(below)?, Read::of(above)?);
+        // A superblock that tells of an error or a journal to replay is refused when it is read.
+        self.clean.set(Some(ids.1));
         match self.changes(&parent, ids, (&below, &above))? {
             Compared::Unknown(why) => Ok(ByBlocks::Unknown(why)),
             Compared::Known(changes) => {

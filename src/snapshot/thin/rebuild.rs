@@ -184,7 +184,7 @@ impl Work<'_> {
         let thin = self.thin;
         let place = thin.snapshot(key)?.place;
         let claim = thin.pool.claim(id_of(&place)?)?;
-        thin.pool.seal(&claim)?;
+        thin.pool.seal(&claim, false)?;
         let old = id_of(&layer.place)?.get();
         let is_there = self.there.contains(&old);
         let record = LayerRecord { place, ..layer.clone() };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use plywood_store::intent::{Plan, ThinStep};
-use plywood_store::record::{Phase, Place};
+use plywood_store::record::{LayerRecord, Phase, Place, SnapshotRecord};
 
 use super::{Thin, id_of};
 use crate::dm::pool::ThinId;
@@ -22,18 +22,27 @@ impl Thin {
             return Ok(vec![format!("nothing yet: {error}")]);
         }
         let lock = self.store.exclusive()?;
-        let mut lines = self.settle_dead(&lock)?;
-        let dead = self.store.intents.dead()?;
+        self.store.forget_other_boots(&lock)?;
+        let mut lines = Vec::new();
+        let mut dead = Vec::new();
+        for intent in self.store.intents.dead()? {
+            match intent.plan() {
+                Plan::Thin { .. } => lines.push(self.settle(&lock, intent)?),
+                Plan::Work { .. } | Plan::Container { .. } => dead.push(intent),
+            }
+        }
+        // Read once: each record is a file, and every command comes this way.
+        let there = There::read(self)?;
         let mut ended = Vec::new();
-        for snapshot in self.store.snapshots.list()? {
+        for snapshot in &there.snapshots {
             let Some(lease) = &snapshot.lease else { continue };
             // The dead ones are ours now, and so look alive.
             let is_dead = dead.iter().any(|intent| intent.id() == lease) || !self.store.intents.is_live(lease)?;
             if is_dead && snapshot.phase == Phase::Ready {
-                ended.push((snapshot.key, lease.clone()));
+                ended.push((snapshot.key.clone(), lease.clone()));
             }
         }
-        self.forget_strangers()?;
+        self.forget_strangers(&there)?;
         lock.done()?;
 
         let mut kept = BTreeSet::new();
@@ -54,24 +63,25 @@ impl Thin {
                 intent.done()?;
             }
         }
-        self.finish_deletions(&mut lines)?;
+        self.finish_deletions(there, &mut lines)?;
         lines.extend(self.pool.sweep()?);
         Ok(lines)
     }
 
     /// Removes the lock files of volumes that no record and no step names. Under the exclusive lock.
-    fn forget_strangers(&self) -> Result<()> {
+    fn forget_strangers(&self, there: &There) -> Result<()> {
         let steps = self.unfinished()?.into_iter().map(|(_, id)| id);
-        let owners = self.owners(&BTreeSet::new(), &mut Vec::new())?;
+        let owners = there.owners(&BTreeSet::new(), &mut Vec::new());
         self.pool.forget_others(&owners.into_keys().chain(steps).collect())
     }
 
-    fn finish_deletions(&self, lines: &mut Vec<String>) -> Result<()> {
-        let snapshots = self.store.snapshots.list()?.into_iter();
+    /// Deletes what was on its way out when `there` was read.
+    fn finish_deletions(&self, there: There, lines: &mut Vec<String>) -> Result<()> {
+        let snapshots = there.snapshots.into_iter();
         let snapshots = snapshots
             .filter(|one| one.phase == Phase::Deleting)
             .map(|one| (one.place, one.read_only, one.key));
-        let layers = self.store.layers.list()?.into_iter();
+        let layers = there.layers.into_iter();
         let layers = layers
             .filter(|one| one.phase == Phase::Deleting)
             .map(|one| (one.place, false, one.chain_id.to_string()));
@@ -150,19 +160,33 @@ impl Thin {
         passed_over: &BTreeSet<u32>,
         findings: &mut Vec<String>,
     ) -> Result<BTreeMap<u32, String>> {
-        let layers = self.store.layers.list()?.into_iter();
-        let layers = layers.map(|layer| (layer.place, format!("the layer {}", layer.chain_id)));
-        let snapshots = self
-            .store
-            .snapshots
-            .list()?
-            .into_iter()
-            .filter(|snapshot| !snapshot.read_only);
-        let snapshots = snapshots.map(|snapshot| (snapshot.place, format!("the snapshot {}", snapshot.key)));
-        let golden = self
-            .record()?
-            .golden
-            .map(|id| (Place::Thin(id), "the golden volume".to_owned()));
+        Ok(There::read(self)?.owners(passed_over, findings))
+    }
+}
+
+/// What the records say that there is.
+struct There {
+    layers: Vec<LayerRecord>,
+    snapshots: Vec<SnapshotRecord>,
+    golden: Option<u32>,
+}
+
+impl There {
+    fn read(thin: &Thin) -> Result<Self> {
+        Ok(Self {
+            layers: thin.store.layers.list()?,
+            snapshots: thin.store.snapshots.list()?,
+            golden: thin.record()?.golden,
+        })
+    }
+
+    /// As for [`Thin::owners`].
+    fn owners(&self, passed_over: &BTreeSet<u32>, findings: &mut Vec<String>) -> BTreeMap<u32, String> {
+        let layers = self.layers.iter();
+        let layers = layers.map(|layer| (layer.place.clone(), format!("the layer {}", layer.chain_id)));
+        let snapshots = self.snapshots.iter().filter(|snapshot| !snapshot.read_only);
+        let snapshots = snapshots.map(|snapshot| (snapshot.place.clone(), format!("the snapshot {}", snapshot.key)));
+        let golden = self.golden.map(|id| (Place::Thin(id), "the golden volume".to_owned()));
         let mut owners = BTreeMap::new();
         for (place, owner) in layers.chain(snapshots).chain(golden) {
             if let Place::Folder(name) = &place {
@@ -174,7 +198,7 @@ impl Thin {
                 }
             }
         }
-        Ok(owners)
+        owners
     }
 }
 

@@ -145,6 +145,8 @@ impl Work<'_> {
         let pool = thin.pool.transaction_id()?;
         if pool != record.transaction_id {
             self.mark.set()?;
+            // Of a step that has happened nothing may come back: its number means nothing from here on.
+            store.intents.sync()?;
             self.told.repaired.push(format!(
                 "the pool's transaction id is {pool}, the records said {}: somebody else changed it, or it is an \
                  older state of it; the records take the pool's",

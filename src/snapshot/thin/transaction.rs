@@ -213,7 +213,8 @@ impl Transaction<'_> {
         );
         match moved.and_then(|()| self.write(facts)) {
             Ok(()) => {
-                if let Err(error) = intent.done() {
+                // The next step's intent makes it durable that this one is gone, before the pool moves again.
+                if let Err(error) = intent.done_unsynced() {
                     // It has happened; whoever comes next finds that and removes the intent.
                     tracing::debug!("an intent stays for recovery: {error}");
                 }
