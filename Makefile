@@ -18,7 +18,7 @@ deps-test: ## install what the tests need besides
 	@scripts/deps test
 
 build: deps ## the release binary, target/release/plywood
-	scripts/cargo rustc --release --locked --bin plywood -- $$(scripts/linking)
+	scripts/cargo build --release --locked
 
 demo: ## play the main job through; DRIVER=thin|overlay|auto (thin: in a guest where this kernel cannot)
 	@scripts/deps demo
