@@ -119,7 +119,8 @@ impl Loading<'_> {
         let mut arrived = self.ahead.next(progress, &mut |tar| {
             let sync = || device.sync();
             let mut metered = Metered::new(tar, snapshotter.gauge(), &sync);
-            if let Filled::Declined(why) = loader.unpacker.fill(&device, &mut metered, shown)? {
+            let filled = loader.unpacker.fill(&device, &mut metered, shown);
+            if let Filled::Declined(why) = filled.map_err(|cause| loader.cause_of(cause))? {
                 declined = Some(why);
                 io::copy(tar, &mut io::sink()).map_err(of_reader)?;
             }
@@ -181,7 +182,18 @@ impl Loader<'_> {
     fn unpack(&self, mounted: &Mounted, tar: &mut dyn Read, shown: &Path) -> Result<()> {
         let sync = || rustix::fs::syncfs(mounted.dir()).context("sync", mounted.path());
         let mut tar = Metered::new(tar, self.snapshotter.gauge(), &sync);
-        self.unpacker.unpack(mounted, &mut tar, shown).map(drop)
+        let unpacked = self.unpacker.unpack(mounted, &mut tar, shown);
+        unpacked.map(drop).map_err(|cause| self.cause_of(cause))
+    }
+
+    /// Why something could not be written: the pool's state, where that is the reason.
+    fn cause_of(&self, error: Error) -> Error {
+        let may_be = matches!(error.kind(), Kind::NoSpace | Kind::Io);
+        let gauge = self.snapshotter.gauge().filter(|_| may_be);
+        match gauge.map(|gauge| gauge.look()) {
+            Some(Err(state)) => state.caused_by(error),
+            _ => error,
+        }
     }
 }
 
