@@ -38,8 +38,8 @@ use crate::error::{Context, Error, Kind, Result};
 
 /// Bytes that are copied or inflated at a time.
 const PIECE: usize = 256 << 10;
-/// Pieces that may wait for the caller: 16 MiB.
-const PIECES: usize = 64;
+/// Pieces that may wait for the caller: 8 MiB.
+const PIECES: usize = 32;
 /// Pieces that may wait to be hashed.
 const UNHASHED: usize = 4;
 /// Packed bytes that the copier may be ahead of the inflater. More would only leave the page cache again.
@@ -101,9 +101,8 @@ pub(super) fn read_ahead<'a, T>(
             begin(threads, "hash", move || hasher.run())?,
         ];
         let done = work(ahead);
-        let whole = running
-            .into_iter()
-            .fold(true, |whole, thread| thread.join().is_ok() && whole);
+        let ends = running.map(|thread| thread.join().is_ok());
+        let whole = ends.iter().all(|whole| *whole);
         done.and_then(|done| if whole { Ok(done) } else { Err(ended_early()) })
     })
 }
