@@ -111,3 +111,36 @@ fn dm_bad_archives_are_refused_and_leave_the_pool_as_it_was() {
         plywood.sound();
     }
 }
+
+/// By the blocks in which they differ; and by a walk, in a store that has no blocks.
+#[test]
+fn dm_two_images_differ_by_blocks_as_by_a_walk() {
+    let (thin, overlay) = (Plywood::new("thin"), Plywood::new("overlay"));
+    let mut ids = story(&thin);
+    let aside = "echo aside >/srv/aside; rm -r /srv/site/img; mv /usr/share/doc /usr/share/aside";
+    thin.ok(["run", "--name", "aside", "step1", "sh", "-c", aside]);
+    ids.push(thin.ok(["commit", "aside", "aside"]));
+    let archive = thin.beside("all.tar");
+    let archive = archive.to_str().expect("UTF-8");
+    thin.ok(["export", "-o", archive]
+        .into_iter()
+        .chain(ids.iter().map(String::as_str)));
+    overlay.ok(["import", archive]);
+    for from in &ids {
+        for to in &ids {
+            let output = thin.run(["-v", "diff", from, to]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(
+                output.status.success() && !said.contains("by a walk"),
+                "{from} {to}: {said}"
+            );
+            let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(lines.trim(), overlay.ok(["diff", from, to]), "{from} {to}");
+        }
+    }
+    // What stands on something else is walked through.
+    let tar = common::tars::archive(&[common::tars::file("alone", "x")]);
+    thin.fed(["import", "-", "alone"], &tar);
+    assert!(thin.ok(["diff", "step0", "alone"]).contains("A /alone"));
+    thin.sound();
+}

@@ -671,6 +671,80 @@ fn root_damaged_layers_leave_nothing_behind() {
     plywood.sound();
 }
 
+/// The layers of an image, and the image: more of them than are read ahead, packed in all ways by turns.
+fn many_layers() -> (Vec<Vec<u8>>, Layout) {
+    let tars: Vec<Vec<u8>> = (0..14)
+        .map(|number| {
+            let own = format!("own/{number}");
+            let large = format!("layer {number}\n").repeat(if number % 5 == 0 { 400_000 } else { 10 });
+            let gone = format!("own/.wh.{}", number - 1);
+            let mut entries = vec![("own/", FOLDER, 0o755, ""), (own.as_str(), FILE, 0o644, large.as_str())];
+            if number % 3 == 1 {
+                entries.push((gone.as_str(), FILE, 0, ""));
+            }
+            tar_of(&entries)
+        })
+        .collect();
+    let mut layout = Layout::of(&tars);
+    for (number, tar) in tars.iter().enumerate() {
+        let packed = match number % 3 {
+            0 => {
+                let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                gzip.write_all(tar).unwrap();
+                gzip.finish().unwrap()
+            }
+            1 => zstd::encode_all(&tar[..], 1).unwrap(),
+            _ => tar.clone(),
+        };
+        layout.manifest["layers"][number]["digest"] = json!(Digest::of(&packed).to_string());
+        layout.manifest["layers"][number]["size"] = json!(packed.len());
+        layout.layers[number] = packed;
+    }
+    (tars, layout)
+}
+
+#[test]
+fn root_layers_that_are_read_ahead_come_in_their_order() {
+    let plywood = Plywood::new("overlay");
+    let (tars, layout) = many_layers();
+    let path = written(&plywood, "many.tar", &layout.tar(false));
+    plywood.ok(["import", text(&path), "many"]);
+    plywood.sound();
+    let folder = tempfile::tempdir().unwrap();
+    let root = File::open(folder.path()).unwrap();
+    for tar in &tars {
+        apply(root.as_fd(), &mut tar.as_slice(), &Limits::default()).unwrap();
+    }
+    assert_eq!(tree_of(&plywood, "many"), tree::digest(&root.as_fd()).unwrap());
+}
+
+#[test]
+fn root_damage_in_a_layer_that_is_read_ahead_is_told_as_that_layer_s() {
+    let plywood = Plywood::new("overlay");
+    let small = written(&plywood, "small", &tar_of(&[("x", FILE, 0o644, "x")]));
+    plywood.ok(["import", text(&small), "small"]);
+    for number in [0, 4, 9, 13] {
+        let (_, mut layout) = many_layers();
+        let title = format!("layer {}/{}", number + 1, layout.layers.len());
+        let (whole, digest) = (
+            layout.layers[number].clone(),
+            format!("blobs/sha256/{}", Digest::of(&layout.layers[number]).hex()),
+        );
+        let mut bad = whole.clone();
+        bad[whole.len() / 2] ^= 1;
+        for bytes in [&bad, &whole[..whole.len() / 2], &[&whole[..], b"more"].concat()] {
+            layout.files.insert(digest.clone(), bytes.to_vec());
+            let mut damaged = many_layers().1;
+            damaged.files.clone_from(&layout.files);
+            refused(&plywood, "damaged", &damaged.tar(false), &title);
+        }
+        let (_, mut other) = many_layers();
+        other.config["rootfs"]["diff_ids"][number] = json!(Digest::of(b"another").to_string());
+        refused(&plywood, "another DiffID", &other.tar(false), &title);
+    }
+    plywood.sound();
+}
+
 #[test]
 fn root_importing_again_repairs_what_is_damaged() {
     let (plywood, id) = three_layers();

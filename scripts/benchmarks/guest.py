@@ -4,23 +4,26 @@ On the host, `run` boots it; inside, this file is the program, and prints a JSON
 """
 
 import argparse
+import functools
 import itertools
 import json
 import subprocess
 import sys
 import tarfile
 
+from .archives import MEMORY, ZSTD_WINDOW
 from .inputs import GuestInputs, Inputs
 from .measure import MIB, REPO, SCRATCH, TOOL, Case, Growth, Row, Side
 from .measure import place, plywood, quietly, said, say, shell, timed
 from .peers import Containerd, Pool
 
 IMPORT = "guest: import of a Debian root, thin"
+PACKED = "guest: import of a {} Debian root, thin"
 COMMIT = "guest: commit of one changed file, Debian root"
 LARGE_IMPORT = "guest: import of /usr, thin"
 LARGE_COMMIT = "guest: commit of one changed file, /usr"
 GROWTH = "guest: how a commit's cost grows"
-NAMES = [IMPORT, COMMIT, LARGE_IMPORT, LARGE_COMMIT, GROWTH]
+NAMES = [IMPORT, PACKED.format("gzip"), PACKED.format("zstd"), COMMIT, LARGE_IMPORT, LARGE_COMMIT, GROWTH]
 VOLUME = 10 << 30
 
 
@@ -73,6 +76,10 @@ def main():
         for case in image.cases():
             if options.only in case.name:
                 tell(case.run(options.runs))
+        if image is sizes[0]:
+            for case in packed(image, inputs):
+                if options.only in case.name:
+                    tell(case.run(options.runs))
         forget(image.root)
     Image.containerd.stop()
     if options.only in GROWTH:
@@ -100,19 +107,20 @@ class Image:
                    [Side("ctr image import, devmapper", self.importing_too, once=True),
                     Side("tar -x onto a thin volume, sync", self.unpacking)],
                    [("ctr image import, devmapper", 1 / 20), ("tar -x onto a thin volume, sync", 1.0)],
-                   size=self.tar.stat().st_size)
+                   size=self.tar.stat().st_size, memory=MEMORY)
         yield Case(self.commit_name, Side("plywood", lambda: self.committing("block")),
                    [Side("ctr snapshot diff, devmapper", self.comparing, once=self.busybox is not None),
                     Side("plywood --diff=walk", lambda: self.committing("walk"))],
                    [("ctr snapshot diff, devmapper", self.goal), ("plywood --diff=walk", None)],
                    setup=self.both)
 
-    def importing(self):
+    def importing(self, packed=None):
         """Into a store with an empty pool; the last one's goes."""
+        archive = packed or self.tar
         forget(self.root)
         self.root = new_store()
-        quietly(["cat", str(self.tar)])
-        return thin(self.root, "import", self.tar, self.name)
+        quietly(["cat", str(archive)])
+        return thin(self.root, "import", archive, self.name)
 
     def importing_too(self):
         if not self.containerd.process:
@@ -121,12 +129,14 @@ class Image:
         words = self.containerd.ctr("images", "import", "--snapshotter", "devmapper", self.docker)
         return shell(f"{words}; sync")
 
-    def unpacking(self):
+    def unpacking(self, packed=None, program="cat"):
+        archive = packed or self.tar
         device, point = pool().volume(VOLUME), place()
         point.mkdir()
         quietly(["mount", "-o", "noatime", device, str(point)])
-        quietly(["cat", str(self.tar)])
-        return shell(f"tar -xf {self.tar} -C {point}; umount {point}; dmsetup remove {device}")
+        quietly(["cat", str(archive)])
+        unpack = f"{program} {archive} | tar -x -C {point}" if packed else f"tar -xf {archive} -C {point}"
+        return shell(f"{unpack}; umount {point}; dmsetup remove {device}")
 
     def both(self):
         """Both have the image, whether the case before this one ran or not."""
@@ -159,6 +169,16 @@ class Image:
         mount = mount.removesuffix(" -o")
         quietly(shell(f"{mount}; echo {key} >>{point}/{self.changed}; umount {point}"))
         return shell(self.containerd.ctr(*snapshots, "diff", "--media-type", "application/vnd.oci.image.layer.v1.tar", key))
+
+
+def packed(image, inputs):
+    """The same layer, packed."""
+    for how, archive, program, goal, window in (("gzip", inputs.debian_gzip, "gzip -dc", 1 / 1.5, 0),
+                                                ("zstd", inputs.debian_zstd, "zstd -dc", 1.0, ZSTD_WINDOW)):
+        peer = f"{program}, tar -x onto a thin volume, sync"
+        yield Case(PACKED.format(how), Side("plywood", functools.partial(image.importing, archive)),
+                   [Side(peer, functools.partial(image.unpacking, archive, program))], [(peer, goal)],
+                   size=image.tar.stat().st_size, memory=MEMORY + window)
 
 
 def pool():

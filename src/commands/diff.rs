@@ -11,7 +11,7 @@ use crate::cli::DiffArgs;
 use crate::commands::{Host, Session, container, hold, random_key, tag};
 use crate::error::{Error, Result, both};
 use crate::failure::{OK, Outcome};
-use crate::snapshot::{Access, Differ};
+use crate::snapshot::{Access, Comparison, Differ};
 
 /// One change, as `--json` shows it.
 #[derive(Debug, Serialize)]
@@ -62,7 +62,10 @@ fn of_container(session: &Session, host: &Host, name: &str, each: &mut dyn FnMut
     let container = host.store.find_container(name)?;
     let _hold = hold::take(session, &host.store, &container)?;
     container::refuse_shown(&host.store, &container)?;
-    let comparison = host.snapshotter.compare(&container.id, Differ::Auto)?;
+    list(host.snapshotter.compare(&container.id, Differ::Auto)?, each)
+}
+
+fn list(comparison: Comparison, each: &mut dyn FnMut(Change) -> Result<()>) -> Result<()> {
     let options = Options {
         thorough: comparison.is_thorough(),
         ..Options::default()
@@ -82,12 +85,14 @@ fn of_images(host: &Host, from: &str, to: &str, each: &mut dyn FnMut(Change) -> 
     let intent = host.store.intents.begin(Plan::Work {
         verb: "diff".to_owned(),
         blobs: Vec::new(),
-        layers: Vec::new(),
+        layers: tops.to_vec(),
     })?;
-    let keys = [random_key("diff"), random_key("diff")];
-    let compared = compare_views(host, &keys, &tops, &intent, each);
-    let removed = keys.iter().try_for_each(|key| host.snapshotter.remove(key));
-    both(compared, removed.and_then(|()| intent.done()))
+    let compared = match host.snapshotter.compare_layers(&tops[0], &tops[1]) {
+        Ok(Some(comparison)) => list(comparison, each),
+        Ok(None) => compare_views(host, &tops, &intent, each),
+        Err(error) => Err(error),
+    };
+    both(compared, intent.done())
 }
 
 fn top(host: &Host, name: &str) -> Result<ChainId> {
@@ -96,7 +101,19 @@ fn top(host: &Host, name: &str) -> Result<ChainId> {
     top.ok_or_else(|| Error::invalid(format!("image {name} has no layers: there is nothing to compare")))
 }
 
+/// By a walk through both trees.
 fn compare_views(
+    host: &Host,
+    tops: &[ChainId; 2],
+    intent: &Intent,
+    each: &mut dyn FnMut(Change) -> Result<()>,
+) -> Result<()> {
+    let keys = [random_key("diff"), random_key("diff")];
+    let compared = walk_views(host, &keys, tops, intent, each);
+    both(compared, keys.iter().try_for_each(|key| host.snapshotter.remove(key)))
+}
+
+fn walk_views(
     host: &Host,
     [older, newer]: &[String; 2],
     [from, to]: &[ChainId; 2],

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use crate::error::{Error, Result};
 use crate::ext4::directory::{self, is_dots};
+use crate::ext4::inode::Inode;
 use crate::ext4::layout::ROOT;
 use crate::ext4::volume::Volume;
 
@@ -23,6 +24,10 @@ const PATH_BYTES: usize = 4095;
 const PATHS: usize = 1 << 14;
 /// Names that are kept, of all directories together.
 const KEPT: usize = 1 << 18;
+/// Directories that are read together.
+const TOGETHER: usize = 256;
+/// Blocks of one directory that are read with those of others.
+const FETCHED: usize = 4;
 
 /// In which directories an inode's names are, as somebody noted it: it may be wrong, or not all.
 pub trait Parents: std::fmt::Debug {
@@ -179,10 +184,7 @@ impl Names {
 
     /// `..`.
     fn above(&self, directory: u32) -> Result<u32> {
-        let inode = self
-            .volume
-            .live(directory)?
-            .filter(crate::ext4::inode::Inode::is_directory);
+        let inode = self.volume.live(directory)?.filter(Inode::is_directory);
         let inode = inode.ok_or_else(|| Error::corrupt(format!("inode {directory} is no directory")))?;
         let mut entries = Vec::new();
         if let Some((_, block)) = directory::blocks(&self.volume, &inode)?.first() {
@@ -224,25 +226,55 @@ impl Names {
 
 /// Reads every directory: inode and directory of every name, sorted.
 ///
+/// Those of one depth are read together, in the order in which they lie: a tree that was written at once has its
+/// directories side by side.
+///
 /// # Errors
 /// Corrupt where a directory is no list of names.
 pub fn scan(volume: &Volume) -> Result<Vec<(u32, u32)>> {
     let mut found = Vec::new();
     let mut seen = BTreeSet::from([ROOT]);
-    let mut rest = vec![ROOT];
-    while let Some(number) = rest.pop() {
-        let inode = volume.live(number)?.filter(crate::ext4::inode::Inode::is_directory);
-        let inode = inode.ok_or_else(|| Error::corrupt(format!("inode {number} is no directory")))?;
-        for entry in directory::entries(volume, &inode)? {
-            if is_dots(&entry.name) {
-                continue;
-            }
-            found.push((entry.inode, number));
-            if entry.is_directory && seen.insert(entry.inode) {
-                rest.push(entry.inode);
+    let mut depth = vec![ROOT];
+    while !depth.is_empty() {
+        let mut below = Vec::new();
+        depth.sort_unstable();
+        for together in depth.chunks(TOGETHER) {
+            for inode in directories(volume, together)? {
+                for entry in directory::entries(volume, &inode)? {
+                    if is_dots(&entry.name) {
+                        continue;
+                    }
+                    found.push((entry.inode, inode.number()));
+                    if entry.is_directory && seen.insert(entry.inode) {
+                        below.push(entry.inode);
+                    }
+                }
             }
         }
+        depth = below;
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// The inodes of these directories, whose blocks were read in as few pieces as they lie in.
+fn directories(volume: &Volume, numbers: &[u32]) -> Result<Vec<Inode>> {
+    let tables = numbers.iter().map(|number| volume.block_of_inode(*number));
+    volume.fetch(tables.collect::<Result<_>>()?)?;
+    let mut inodes = Vec::new();
+    let mut blocks = Vec::new();
+    for number in numbers {
+        let inode = volume.live(*number)?.filter(Inode::is_directory);
+        let inode = inode.ok_or_else(|| Error::corrupt(format!("inode {number} is no directory")))?;
+        // One with many is read by itself.
+        blocks.extend(
+            directory::blocks(volume, &inode)?
+                .iter()
+                .take(FETCHED)
+                .map(|(_, block)| *block),
+        );
+        inodes.push(inode);
+    }
+    volume.fetch(blocks)?;
+    Ok(inodes)
 }

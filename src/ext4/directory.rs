@@ -20,6 +20,9 @@ const LARGEST: u64 = 512 << 20;
 /// Names that one directory may have to be read here.
 const MOST: usize = 1 << 22;
 
+/// Blocks that are read together.
+const TOGETHER: usize = 256;
+
 /// The type of an entry that names a directory.
 const DIRECTORY: u8 = 2;
 
@@ -40,13 +43,16 @@ pub struct Entry {
 /// Corrupt where a block is no list of names; what reading fails with.
 pub fn entries(volume: &Volume, directory: &Inode) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    for (_, block) in blocks(volume, directory)? {
-        entries_of(volume, directory.number(), block, &mut entries)?;
-        if entries.len() > MOST {
-            return Err(Error::corrupt(format!(
-                "directory {} has more than {MOST} names",
-                directory.number()
-            )));
+    for together in blocks(volume, directory)?.chunks(TOGETHER) {
+        volume.fetch(together.iter().map(|(_, block)| *block).collect())?;
+        for (_, block) in together {
+            entries_of(volume, directory.number(), *block, &mut entries)?;
+            if entries.len() > MOST {
+                return Err(Error::corrupt(format!(
+                    "directory {} has more than {MOST} names",
+                    directory.number()
+                )));
+            }
         }
     }
     Ok(entries)

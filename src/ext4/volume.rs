@@ -18,6 +18,8 @@ use crate::error::{Error, Result};
 
 /// Blocks that are kept: 8 MiB.
 const KEPT: usize = 2048;
+/// Blocks that are read at once: 1 MiB.
+const RUN: usize = 256;
 
 /// A block's bytes.
 pub type Block = Rc<[u8; BLOCK]>;
@@ -105,6 +107,44 @@ impl Volume {
         Ok(block)
     }
 
+    /// Reads those of these blocks that are not kept yet, neighbours at once, and keeps them: as many of the first as
+    /// there is room for.
+    ///
+    /// # Errors
+    /// As for [`Volume::block`].
+    pub fn fetch(&self, mut blocks: Vec<u64>) -> Result<()> {
+        let mut kept = self.kept.borrow_mut();
+        blocks.retain(|block| *block < self.geometry.blocks && !kept.contains_key(block));
+        blocks.sort_unstable();
+        blocks.dedup();
+        blocks.truncate(KEPT);
+        if kept.len() + blocks.len() > KEPT {
+            kept.clear();
+        }
+        let mut bytes = Vec::new();
+        for run in blocks
+            .chunk_by(|before, after| before + 1 == *after)
+            .flat_map(|run| run.chunks(RUN))
+        {
+            let Some(&first) = run.first() else { continue };
+            bytes.resize(run.len() * BLOCK, 0);
+            let what = format!("{} blocks from {first} on", run.len());
+            read(self.source.as_ref(), &mut bytes, first * BLOCK as u64, &what)?;
+            let (found, _) = bytes.as_chunks::<BLOCK>();
+            kept.extend(run.iter().copied().zip(found.iter().map(|block| Rc::new(*block))));
+        }
+        Ok(())
+    }
+
+    /// The block of a table that has the inode `number`.
+    ///
+    /// # Errors
+    /// Corrupt where there is no such number.
+    pub fn block_of_inode(&self, number: u32) -> Result<u64> {
+        let (descriptor, index) = self.place_of(number)?;
+        Ok(descriptor.group.inode_table + u64::from(index) / INODES_PER_BLOCK)
+    }
+
     /// Fills `buffer` from a block on, without keeping it.
     ///
     /// # Errors
@@ -125,8 +165,8 @@ impl Volume {
     /// # Errors
     /// Corrupt where there is no such number.
     pub fn inode(&self, number: u32) -> Result<Inode> {
-        let (descriptor, index) = self.place_of(number)?;
-        let block = descriptor.group.inode_table + u64::from(index) / INODES_PER_BLOCK;
+        let block = self.block_of_inode(number)?;
+        let (_, index) = self.place_of(number)?;
         let within = usize::try_from(u64::from(index) % INODES_PER_BLOCK).unwrap_or(0) * INODE;
         let bytes = self.block(block)?;
         Inode::parse(number, bytes.get(within..within + INODE).unwrap_or_default())

@@ -8,13 +8,13 @@
 //! was made on the way, as far as nobody else uses it by now.
 
 use std::io::{self, Read};
-use std::path::Path;
 
 use plywood_store::blob::Descriptor;
 use plywood_store::intent::{Intent, Plan};
 use plywood_store::record::{ImageRecord, LayerRecord, NameRecord, Phase};
 use plywood_store::{ChainId, DiffId, Digest, Reference, Store};
 
+use super::ahead::Open;
 use super::budget::Budget;
 use super::compose::{self, ImageDraft, Step};
 use super::foreign::{Foreign, ForeignLayer};
@@ -106,20 +106,21 @@ impl Importer<'_> {
                 .collect::<Result<Vec<_>>>()?;
             // Values that the config would refuse are told before the long work.
             compose::next_config(base.as_ref(), None, &request.step)?;
-            let shown = tree.path.clone();
-            let title = shown.file_name().map_or_else(
+            let title = tree.path.file_name().map_or_else(
                 || "standard input".to_owned(),
                 |name| name.to_string_lossy().into_owned(),
             );
+            let open: Open<'_> = Box::new(move || Ok(tree.reader));
             let incoming = Incoming {
-                reader: tree.reader,
                 size: tree.size,
                 blob: None,
                 diff_id: None,
-                shown: &shown,
+                shown: tree.path,
                 title,
             };
-            let layer = self.loader().load(intent, layers.last(), incoming, made)?;
+            let layer = self.loader().load(vec![(open, incoming)], |loading| {
+                loading.next(intent, layers.last(), made)
+            })?;
             let config = compose::next_config(base.as_ref(), Some(&layer), &request.step)?;
             records.push(layer);
             let draft = ImageDraft::new(&config, records)?;
@@ -215,60 +216,67 @@ impl Importer<'_> {
         made: &mut Made,
     ) -> Result<Vec<LayerRecord>> {
         let diff_ids = &image.diff_ids;
-        let mut records: Vec<LayerRecord> = Vec::new();
-        for (index, (layer, (chain, diff_id))) in image
-            .layers
-            .iter()
-            .zip(ChainId::stack(diff_ids).iter().zip(diff_ids))
-            .enumerate()
-        {
-            let record = match self.layer(chain)? {
-                Some(there) => {
-                    self.mend(parts, layer, &there.blob)?;
-                    there
-                }
+        let chains = ChainId::stack(diff_ids);
+        let (mut records, mut incoming) = (Vec::new(), Vec::new());
+        for (index, (layer, (chain, diff_id))) in image.layers.iter().zip(chains.iter().zip(diff_ids)).enumerate() {
+            let there = self.layer(chain)?;
+            match &there {
+                Some(record) => self.mend(parts, layer, &record.blob)?,
                 None => {
                     let title = format!("layer {}/{} {}", index + 1, diff_ids.len(), diff_id.0.short());
-                    let shown = self.store.blobs.path(&layer.digest_or(*diff_id));
-                    let incoming = self.incoming(parts, layer, *diff_id, title, &shown)?;
-                    let parent = records.last().map(|parent| &parent.chain_id);
-                    self.loader().load(intent, parent, incoming, made)?
+                    incoming.push(self.incoming(parts, layer, *diff_id, title)?);
                 }
-            };
-            records.push(record);
+            }
+            records.push(there);
         }
-        Ok(records)
+        self.loader().load(incoming, |loading| {
+            let mut parent: Option<&ChainId> = None;
+            let mut loaded = Vec::new();
+            for (there, chain) in records.into_iter().zip(&chains) {
+                loaded.push(match there {
+                    Some(record) => record,
+                    None => loading.next(intent, parent, made)?,
+                });
+                parent = Some(chain);
+            }
+            Ok(loaded)
+        })
     }
 
     /// A layer's bytes: the archive's, or those that the store has of it.
-    fn incoming<'a>(
-        &self,
-        parts: &Parts,
-        layer: &ForeignLayer,
+    fn incoming<'b>(
+        &'b self,
+        parts: &'b Parts,
+        layer: &'b ForeignLayer,
         diff_id: DiffId,
         title: String,
-        shown: &'a Path,
-    ) -> Result<Incoming<'a>> {
-        let (reader, size): (Box<dyn Read + Send>, u64) = match parts.open(&layer.file)? {
-            Some(part) => (part.reader, part.size),
+    ) -> Result<(Open<'b>, Incoming)> {
+        let digest = layer.digest_or(diff_id);
+        let store = self.store;
+        let (open, size): (Open<'b>, u64) = match parts.open(&layer.file)? {
+            Some(part) => {
+                let gone = || Error::not_found(format!("{} is gone from the archive", layer.file));
+                let open = move || Ok(parts.open(&layer.file)?.ok_or_else(gone)?.reader);
+                (Box::new(open), part.size)
+            }
             None => {
-                let stored = self.store.blobs.open(&layer.digest_or(diff_id))?;
-                let size = stored.size();
-                (Box::new(stored), size)
+                let size = store.blobs.open(&digest)?.size();
+                let open = move || -> Result<Box<dyn Read + Send>> { Ok(Box::new(store.blobs.open(&digest)?)) };
+                (Box::new(open), size)
             }
         };
         if !matches!(parts, Parts::Tar(_)) {
             // A tar was counted as a whole.
             self.budget.came(size);
         }
-        Ok(Incoming {
-            reader,
+        let incoming = Incoming {
             size: Some(size),
             blob: layer.blob,
             diff_id: Some(diff_id),
-            shown,
+            shown: store.blobs.path(&digest),
             title,
-        })
+        };
+        Ok((open, incoming))
     }
 
     /// A stored blob that is missing or damaged is stored again where the archive has the same.

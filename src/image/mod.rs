@@ -9,14 +9,15 @@
 //! - [`source`]: what kind of archive a file, folder or stream is, by content;
 //!   [`archive`]: one in a tar, indexed; `guess`: what it is instead;
 //! - [`import`]: an archive into the store, nothing visible before all is verified;
-//!   `layout` and `docker` read the two kinds as `foreign` images, `pipeline` brings in a layer in
-//!   one pass, [`budget`] stops what unpacks without end;
+//!   `layout` and `docker` read the two kinds as `foreign` images, `pipeline` brings in their
+//!   layers, which `ahead` reads while those before are unpacked, [`budget`] stops what unpacks without end;
 //! - [`export`]: images out of the store; [`sink`]: into a tar, a folder, a file; [`whole`]: which are there
 //!   whole or not at all;
 //! - [`undo`]: what a failed import or commit made is taken out again;
 //! - [`unpack`]: a layer tar into a mounted snapshot, by a child that is
 //!   [confined](confine) to it.
 
+mod ahead;
 pub mod archive;
 pub mod budget;
 pub mod change;

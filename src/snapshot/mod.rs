@@ -190,6 +190,12 @@ pub trait Snapshotter {
     /// Opens parent and child for the differ, with the names that can have changed.
     fn compare(&self, key: &str, differ: Differ) -> Result<Comparison>;
 
+    /// Opens two layers as a difference from one to the other, where the driver can tell which names can differ without
+    /// looking at both trees; none where a walk is as good. The caller keeps them from being removed.
+    fn compare_layers(&self, _from: &ChainId, _to: &ChainId) -> Result<Option<Comparison>> {
+        Ok(None)
+    }
+
     /// Makes the active snapshot `key` the layer that `layer` describes, durably; the key is gone then.
     /// If that layer is there already, the snapshot is removed and the layer returned.
     fn commit(&self, key: &str, layer: &NewLayer) -> Result<LayerRecord>;

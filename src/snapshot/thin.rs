@@ -381,6 +381,17 @@ impl Snapshotter for Thin {
         })
     }
 
+    fn compare_layers(&self, from: &ChainId, to: &ChainId) -> Result<Option<Comparison>> {
+        let by_blocks = self.compare_layer_blocks(&self.layer(from)?, &self.layer(to)?);
+        let why = match by_blocks.unwrap_or_else(|error| ByBlocks::Unknown(repair::whole(&error))) {
+            ByBlocks::Found(comparison) => return Ok(Some(comparison)),
+            ByBlocks::Nothing(why) => why.to_owned(),
+            ByBlocks::Unknown(why) => why,
+        };
+        tracing::info!("layers {from} and {to} are compared by a walk: {why}");
+        Ok(None)
+    }
+
     fn commit(&self, key: &str, layer: &NewLayer) -> Result<LayerRecord> {
         self.fold(key, &mut |_, _| ())?;
         let snapshot = self.snapshot(key)?;

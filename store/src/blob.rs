@@ -327,8 +327,9 @@ impl Write for BlobWriter {
         Ok(taken.len())
     }
 
+    /// Hashes and writes what is gathered, so that who reads [`BlobWriter::written`] finds it.
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        self.write_out()
     }
 }
 

@@ -98,28 +98,58 @@ impl Thin {
         };
         let parent = self.layer(parent)?;
         let ids = (self.trusted(&parent.place)?, id_of(&snapshot.place)?);
-        let content = self.content_of(snapshot)?;
+        let (by_blocks, added) = self.compare_volumes(&parent, ids, self.content_of(snapshot)?)?;
+        self.added.replace(added.map(|added| (ids.1, added)));
+        Ok(by_blocks)
+    }
+
+    /// A layer beside another one of its image, or of an image on the same layers. Two that stand on nothing in common
+    /// share no blocks that would tell.
+    pub(super) fn compare_layer_blocks(&self, from: &LayerRecord, to: &LayerRecord) -> Result<ByBlocks> {
+        if self.base_of(from)? != self.base_of(to)? {
+            return Ok(ByBlocks::Nothing("they stand on no layer in common"));
+        }
+        let ids = (self.trusted(&from.place)?, self.trusted(&to.place)?);
+        Ok(self.compare_volumes(from, ids, Content::Layer)?.0)
+    }
+
+    /// The lowest layer under this one.
+    fn base_of(&self, layer: &LayerRecord) -> Result<ChainId> {
+        let mut base = layer.clone();
+        while let Some(parent) = base.parent {
+            base = self.layer(&parent)?;
+        }
+        Ok(base.chain_id)
+    }
+
+    /// The layer `from`, on the first of `ids`, beside the volume that is the second; and the names that came, as inode
+    /// and directory.
+    fn compare_volumes(
+        &self,
+        from: &LayerRecord,
+        ids: (ThinId, ThinId),
+        content: Content,
+    ) -> Result<(ByBlocks, Option<Vec<noted::Pair>>)> {
         let below = self.pool.open(ids.0, Content::Layer)?;
         let above = self.pool.open(ids.1, content)?;
         let (Some(below), Some(above)) = (below, above) else {
-            return Ok(ByBlocks::Nothing("the pool is a simulated one"));
+            return Ok((ByBlocks::Nothing("the pool is a simulated one"), None));
         };
         let (below, above) = (Read::of(below)?, Read::of(above)?);
         // A superblock that tells of an error or a journal to replay is refused when it is read.
         self.clean.set(Some(ids.1));
-        match self.changes(&parent, ids, (&below, &above))? {
-            Compared::Unknown(why) => Ok(ByBlocks::Unknown(why)),
-            Compared::Known(changes) => {
-                self.added
-                    .replace(Some((ids.1, changes.added().iter().copied().collect())));
-                Ok(ByBlocks::Found(Comparison {
-                    parent: Some(below.side()?),
-                    child: above.side()?,
-                    scope: Box::new(changes),
-                    found: Found::Blocks,
-                }))
-            }
-        }
+        let changes = match self.changes(from, ids, (&below, &above))? {
+            Compared::Unknown(why) => return Ok((ByBlocks::Unknown(why), None)),
+            Compared::Known(changes) => changes,
+        };
+        let added = changes.added().iter().copied().collect();
+        let comparison = Comparison {
+            parent: Some(below.side()?),
+            child: above.side()?,
+            scope: Box::new(changes),
+            found: Found::Blocks,
+        };
+        Ok((ByBlocks::Found(comparison), Some(added)))
     }
 
     fn changes(&self, parent: &LayerRecord, ids: (ThinId, ThinId), (below, above): (&Read, &Read)) -> Result<Compared> {
