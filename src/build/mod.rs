@@ -4,13 +4,15 @@
 //! - [`syntax`]: the text as typed instructions; errors point at the word;
 //! - [`plan`]: which stages are needed, and which of them others wait for;
 //! - [`ignore`]: `.dockerignore`, and the patterns that `COPY` takes;
+//! - [`work`]: what an instruction asks of a root;
 //! - [`state`]: what a stage has come to (config, arguments, layers), and what an instruction makes of it;
 //! - [`context`]: the folder that `COPY` reads, by handle: what of it is copied, as a layer's tar;
 //! - [`key`]: what a step's result depends on, as a digest.
 //!
 //! Walk of one build: [`syntax::parse`] the Dockerfile, [`plan::Plan::new`] for the target; for each stage a
 //! [`state::State`] begins with its base image; each instruction either changes the state alone or asks for
-//! [`state::Work`], whose key is looked up among the store's steps; where there is none the caller does it on
+//! [`work::Work`], whose key is looked up among the store's steps; where there is none the caller does it on
 //! a snapshot of the layer below and commits that. The last stage's state is the image.
 
 pub mod syntax;
+pub mod work;

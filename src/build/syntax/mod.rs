@@ -1,10 +1,17 @@
 //! A Dockerfile as typed instructions.
 //!
 //! What is expanded later is kept as it is written: variables, quotes and backslashes are still in it. What a
-//! heredoc holds is kept byte for byte. Reference: `docs/reference/builder` of Docker, frontend 1.7.
+//! heredoc holds is kept byte for byte. Reference: Docker's `Dockerfile reference`, frontend 1.19.
+//!
+//! - [`pointer`]: where something stands, and errors that show it;
 
-use std::ops::Range;
-use std::time::Duration;
+use std::borrow::Cow;
+
+pub use crate::image::change::{Command, Healthcheck};
+
+pub mod pointer;
+
+pub use pointer::{Origin, Source as File};
 
 /// A Dockerfile, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,17 +37,6 @@ pub struct Stage {
     pub origin: Origin,
     /// What is done to it.
     pub instructions: Vec<Instruction>,
-}
-
-/// Where something stands in the file.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Origin {
-    /// The instruction as it stands there, continued lines joined.
-    pub text: String,
-    /// Line of its first word, from 1.
-    pub line: usize,
-    /// Bytes of the file that it takes.
-    pub span: Range<usize>,
 }
 
 /// One instruction.
@@ -100,54 +96,28 @@ pub struct Argument {
     pub value: Option<String>,
 }
 
-/// The two forms of a command.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    /// For the shell of the stage.
-    Shell(String),
-    /// Words, as they are.
-    Exec(Vec<String>),
-}
-
-/// A health check.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Healthcheck {
-    /// `CMD`.
-    pub command: Command,
-    /// `--interval`.
-    pub interval: Option<Duration>,
-    /// `--timeout`.
-    pub timeout: Option<Duration>,
-    /// `--start-period`.
-    pub start_period: Option<Duration>,
-    /// `--start-interval`.
-    pub start_interval: Option<Duration>,
-    /// `--retries`.
-    pub retries: Option<u32>,
-}
-
 /// `RUN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
     /// What to run; with heredocs the shell form has the line that they are for.
     pub command: Command,
-    /// Heredocs, in order. One that is the whole command is a script: [`Run::is_script`].
+    /// Whether the heredoc is the whole command: a script, and not the input of one.
+    pub is_script: bool,
+    /// Heredocs, in order.
     pub documents: Vec<Document>,
     /// `--mount`, in order.
-    pub mounts: Vec<Mount>,
+    pub mounts: Vec<MountText>,
     /// `--network`.
     pub network: RunNetwork,
 }
 
-impl Run {
-    /// Whether the first heredoc is the script (`RUN <<EOF`), and not the input of the command.
-    pub fn is_script(&self) -> bool {
-        let Command::Shell(line) = &self.command else {
-            return false;
-        };
-        let line = line.trim();
-        line.starts_with("<<") && !line.contains(char::is_whitespace) && self.documents.len() == 1
-    }
+/// `--mount` as it is written: read when its variables have values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountText {
+    /// The whole of it, without the flag's name.
+    pub text: String,
+    /// Its `from`: a stage or an image, which has no variables.
+    pub from: Option<String>,
 }
 
 /// The network of one `RUN`.
@@ -167,13 +137,26 @@ pub enum RunNetwork {
 pub struct Document {
     /// The word that ends it, which names the file of a `COPY`.
     pub name: String,
-    /// The lines, with their ends; tabs taken away for `<<-`.
+    /// The lines as they stand there, with their ends.
     pub content: String,
     /// Whether variables are put in: the word is without quotes.
     pub expand: bool,
+    /// Whether tabs at the beginning of lines do not count: `<<-`.
+    pub strips_tabs: bool,
 }
 
-/// `RUN --mount`. Texts are unexpanded; options that the type does not know are refused by [`parse`].
+impl Document {
+    /// The content, without the tabs that do not count.
+    pub fn text(&self) -> Cow<'_, str> {
+        if !self.strips_tabs {
+            return Cow::Borrowed(&self.content);
+        }
+        let lines = self.content.split_inclusive('\n');
+        Cow::Owned(lines.map(|line| line.trim_start_matches('\t')).collect())
+    }
+}
+
+/// `RUN --mount`, its variables put in. Options that the type does not know are refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mount {
     /// Of the context, a stage or an image.
@@ -273,8 +256,8 @@ pub struct Copy {
     pub parents: bool,
     /// `--link`: the target's folders are not followed.
     pub link: bool,
-    /// `ADD --checksum`, `--keep-git-dir`: for remote sources, which are refused.
-    pub checksum: Option<String>,
+    /// `ADD --unpack`: whether archives are unpacked; by default they are by `ADD` alone.
+    pub unpack: Option<bool>,
 }
 
 /// What is copied.
