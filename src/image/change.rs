@@ -534,7 +534,7 @@ mod tests {
             "ENV A=${",
             "ENV A=${x",
             "ENV A=${x:-",
-            "ENV A=${x?y}",
+            "ENV A=${x=y}",
             "USER",
             "WORKDIR ",
             "VOLUME",

@@ -103,6 +103,7 @@ pub fn split(text: &str, escape: char) -> Vec<Range<usize>> {
 pub type Misfit = (Range<usize>, String);
 
 /// `NAME=value NAME=value`, or the old `NAME value` where the first word has no `=`; unexpanded.
+/// The text has no white space around it.
 ///
 /// # Errors
 /// What is wrong, and the part of the text that it is about.
@@ -117,7 +118,7 @@ pub fn pairs(text: &str, escape: char) -> Result<Vec<(String, String)>, Misfit> 
     };
     if !text[first.clone()].contains('=') {
         // Here the name ends at the first white space, quoted or not.
-        let Some((name, value)) = text.trim().split_once(char::is_whitespace) else {
+        let Some((name, value)) = text.split_once(char::is_whitespace) else {
             return Err((
                 first.clone(),
                 format!("{} has no value: it wants NAME=value", &text[first.clone()]),
@@ -592,7 +593,7 @@ mod tests {
             pairs("a=b  c='d e' f=", '\\').unwrap(),
             [pair("a", "b"), pair("c", "'d e'"), pair("f", "")]
         );
-        assert_eq!(pairs("a  b c=d ", '\\').unwrap(), [pair("a", "b c=d ")]);
+        assert_eq!(pairs("a  b c=d", '\\').unwrap(), [pair("a", "b c=d")]);
         for (text, at, why) in [
             ("", 0..0, "wants NAME=value"),
             ("a", 0..1, "a has no value"),

@@ -1,0 +1,455 @@
+//! What a stage has come to, and what each instruction makes of it.
+//!
+//! A [`State`] begins with an image, an earlier stage or nothing. Each instruction either changes it alone or
+//! asks for [`Work`]; in both cases the state is then as it is after the instruction. As in BuildKit an `ARG`
+//! is a variable like one of `ENV`, only that it is not kept in the config: the one that was set last counts,
+//! and a stage begun from another has its arguments.
+//!
+//! Pure: what is in the root is not looked at.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::arguments::Globals;
+use super::history;
+use super::syntax::{self, Argument, Copy, Document, Instruction, Mount, MountText, Origin, Run, Source, Word};
+use super::syntax::{mounts, values};
+use super::work::{CopySource, CopyWork, Effect, FolderWork, RunWork, Script, Work};
+use crate::error::{Error, Result};
+use crate::image::change::{self, Change, Command};
+use crate::image::oci::ImageConfig;
+use crate::image::words;
+
+/// The programs' path where an image has none.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where scripts of heredocs are while they run.
+const SCRIPTS: &str = "/dev/pipes";
+/// Beginnings of sources that are somewhere else.
+const REMOTE: [&str; 5] = ["http://", "https://", "git://", "ssh://", "git@"];
+
+/// What a stage begins with.
+#[derive(Debug, Clone, Copy)]
+pub enum Base<'a> {
+    /// `FROM scratch`.
+    Scratch,
+    /// An image.
+    Image(&'a ImageConfig),
+    /// An earlier stage, as it ended.
+    Stage(&'a State),
+}
+
+/// A stage between two instructions.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The config so far: layers and history are the base's, and the caller's to add to.
+    pub config: ImageConfig,
+    globals: Arc<Globals>,
+    /// `NAME=value`: the config's, and arguments.
+    env: Vec<String>,
+    /// Names of the arguments in scope, in order.
+    arguments: Vec<String>,
+    triggers: Vec<String>,
+    cmd_is_new: bool,
+}
+
+/// An error, and the word of the instruction that it is about; empty for all of it.
+struct Fault {
+    word: String,
+    cause: Error,
+}
+
+impl From<Error> for Fault {
+    fn from(cause: Error) -> Self {
+        Self {
+            word: String::new(),
+            cause,
+        }
+    }
+}
+
+impl Fault {
+    fn new(word: &str, message: impl Into<String>) -> Self {
+        Self {
+            word: word.to_owned(),
+            cause: Error::invalid(message),
+        }
+    }
+
+    fn hinted(mut self, hint: &str) -> Self {
+        self.cause = self.cause.hinted(hint);
+        self
+    }
+}
+
+/// An error about a word of an instruction, with its hint.
+pub(super) fn pointed(origin: &Origin, word: &str, cause: &Error) -> Error {
+    let error = origin.error(word, &cause.to_string());
+    match cause.hint() {
+        Some(hint) => error.hinted(hint),
+        None => error,
+    }
+}
+
+impl State {
+    /// The state right after `FROM`.
+    pub fn begin(base: Base, globals: &Arc<Globals>) -> Self {
+        let mut config = match base {
+            Base::Scratch => ImageConfig::new(),
+            Base::Image(image) => image.clone(),
+            Base::Stage(state) => state.config.clone(),
+        };
+        config.created = None;
+        let triggers = match config.config.other.remove("OnBuild") {
+            Some(Value::Array(texts)) => texts
+                .iter()
+                .filter_map(|text| Some(text.as_str()?.to_owned()))
+                .collect(),
+            _ => Vec::new(),
+        };
+        let run = &mut config.config;
+        if matches!(base, Base::Scratch) {
+            "/".clone_into(&mut run.working_dir);
+        }
+        if !run.working_dir.is_empty() {
+            run.working_dir = change::joined("", &run.working_dir);
+        }
+        if change::get_env(&run.env, "PATH").is_none() {
+            run.env.push(format!("PATH={PATH}"));
+        }
+        let (env, arguments) = match base {
+            Base::Stage(state) => (state.env.clone(), state.arguments.clone()),
+            _ => (run.env.clone(), Vec::new()),
+        };
+        Self {
+            config,
+            globals: globals.clone(),
+            env,
+            arguments,
+            triggers,
+            cmd_is_new: false,
+        }
+    }
+
+    /// The `ONBUILD` instructions of what the stage began with, which come before its own; `base` is what
+    /// errors call it.
+    ///
+    /// # Errors
+    /// Invalid where the base holds one that is none.
+    pub fn triggers(&self, base: &str) -> Result<Vec<Instruction>> {
+        let shown = format!("ONBUILD of {base}");
+        self.triggers
+            .iter()
+            .map(|text| syntax::parse_trigger(text, shown.as_ref()))
+            .collect()
+    }
+
+    /// Takes an instruction.
+    ///
+    /// # Errors
+    /// Invalid, pointing at the instruction, where a value is none when its variables are put in, or where it
+    /// asks for what is not there. The state must not be used any more then.
+    pub fn step(&mut self, instruction: &Instruction) -> Result<Effect> {
+        let effect = match &instruction.word {
+            Word::Add(copy) => self.copy(copy, true),
+            Word::Arg(arguments) => self.argument(arguments),
+            Word::Copy(copy) => self.copy(copy, false),
+            Word::Maintainer(author) => {
+                self.config.author = Some(author.clone());
+                Ok(Effect::Config {
+                    created_by: Some(format!("MAINTAINER {author}")),
+                })
+            }
+            Word::Run(run) => self.run(run),
+            word => self.change(word),
+        };
+        effect.map_err(|fault| pointed(&instruction.origin, &fault.word, &fault.cause))
+    }
+
+    fn lookup(&self, name: &str) -> Option<String> {
+        change::get_env(&self.env, name).map(str::to_owned)
+    }
+
+    /// A word with its variables put in.
+    fn expand(&self, text: &str) -> Result<String, Fault> {
+        words::expand(text, self.globals.escape, &|name| self.lookup(name)).map_err(|cause| Fault {
+            word: text.to_owned(),
+            cause,
+        })
+    }
+
+    fn argument(&mut self, arguments: &[Argument]) -> Result<Effect, Fault> {
+        let mut created_by = "ARG".to_owned();
+        for argument in arguments {
+            let expand = |text: &str| words::expand(text, self.globals.escape, &|name| self.lookup(name));
+            let value = self.globals.value(argument, expand)?;
+            created_by.push(' ');
+            created_by.push_str(&argument.name);
+            if let Some(value) = value {
+                created_by.push_str(&format!("={value}"));
+                change::set_env(&mut self.env, &argument.name, &value);
+            }
+            if !self.arguments.contains(&argument.name) {
+                self.arguments.push(argument.name.clone());
+            }
+        }
+        Ok(Effect::Config {
+            created_by: Some(created_by),
+        })
+    }
+
+    /// What changes the config alone; `WORKDIR` makes its folder as well.
+    fn change(&mut self, word: &Word) -> Result<Effect, Fault> {
+        let change = match word.clone() {
+            Word::Cmd(command) => Change::Cmd(command),
+            Word::Entrypoint(command) => Change::Entrypoint(command),
+            Word::Env(pairs) => Change::Env(pairs),
+            Word::Expose(ports) => Change::Expose(ports),
+            Word::Healthcheck(check) => Change::Healthcheck(check),
+            Word::Label(pairs) => Change::Label(pairs),
+            Word::Onbuild(text) => Change::Onbuild(text),
+            Word::Shell(words) => Change::Shell(words),
+            Word::StopSignal(signal) => Change::StopSignal(signal),
+            Word::User(user) => Change::User(user),
+            Word::Volume(paths) => Change::Volume(paths),
+            Word::Workdir(path) => Change::WorkDir(path),
+            Word::Add(_) | Word::Arg(_) | Word::Copy(_) | Word::Maintainer(_) | Word::Run(_) => {
+                return Err(Fault::new("", "not an instruction that changes a config"));
+            }
+        };
+        let config = &mut self.config.config;
+        let lookup = |name: &str| change::get_env(&self.env, name).map(str::to_owned);
+        let change = change.resolved(config, self.globals.escape, &lookup)?;
+        change.put(config);
+        match &change {
+            Change::Cmd(_) => self.cmd_is_new = true,
+            Change::Entrypoint(_) if !self.cmd_is_new => config.cmd = None,
+            Change::Env(pairs) => {
+                pairs
+                    .iter()
+                    .for_each(|(name, value)| change::set_env(&mut self.env, name, value));
+            }
+            _ => {}
+        }
+        let created_by = history::change(&change);
+        Ok(match (change, created_by) {
+            (Change::WorkDir(path), Some(created_by)) if path != "/" => Effect::Work(Work::Folder(FolderWork {
+                path,
+                user: config.user.clone(),
+                created_by,
+            })),
+            (_, created_by) => Effect::Config { created_by },
+        })
+    }
+
+    fn working_dir(&self) -> &str {
+        match self.config.config.working_dir.as_str() {
+            "" => "/",
+            path => path,
+        }
+    }
+
+    fn run(&self, run: &Run) -> Result<Effect, Fault> {
+        let (command, script) = match (&run.command, run.is_script, run.documents.first()) {
+            (Command::Shell(_), true, Some(document)) => self.script(document),
+            (Command::Shell(line), _, _) => {
+                let mut line = line.clone();
+                for document in &run.documents {
+                    // The shell has heredocs of its own: it gets them as they are.
+                    line.push_str(&format!("\n{}{}", document.content, document.name));
+                }
+                (Command::Shell(line), None)
+            }
+            (command, _, _) => (command.clone(), None),
+        };
+        let args = command.words(&self.config.config);
+        let arguments = self.arguments.iter().map(|name| {
+            let value = change::get_env(&self.env, name).unwrap_or_default();
+            format!("{name}={value}")
+        });
+        let arguments: Vec<String> = arguments.collect();
+        Ok(Effect::Work(Work::Run(RunWork {
+            created_by: history::run(&args, &arguments),
+            args,
+            env: self.env.clone(),
+            proxies: self.globals.proxies(),
+            script,
+            mounts: run
+                .mounts
+                .iter()
+                .map(|mount| self.mount(mount))
+                .collect::<Result<_, _>>()?,
+            network: run.network,
+            user: self.config.config.user.clone(),
+            working_dir: self.working_dir().to_owned(),
+        })))
+    }
+
+    /// A heredoc that is the command: for the shell, or a program of its own where it names an interpreter.
+    fn script(&self, document: &Document) -> (Command, Option<Script>) {
+        let content = document.text().into_owned();
+        if !content.starts_with("#!") {
+            return (Command::Shell(content), None);
+        }
+        let is_plain = !document.name.contains('/') && ![".", ".."].contains(&document.name.as_str());
+        let name = if is_plain { document.name.as_str() } else { "script" };
+        let path = format!("{SCRIPTS}/{name}");
+        (Command::Shell(path.clone()), Some(Script { path, content }))
+    }
+
+    fn mount(&self, mount: &MountText) -> Result<Mount, Fault> {
+        let expand = |text: &str| self.expand(text).map_err(|fault| fault.cause.to_string());
+        let read = mounts::read(&mount.text, &expand).map_err(|misfit| {
+            let fault = Fault::new(&misfit.field, misfit.why);
+            match misfit.hint {
+                Some(hint) => fault.hinted(&hint),
+                None => fault,
+            }
+        });
+        let mut read = read?;
+        let placed = |target: &mut String| match change::joined(self.working_dir(), target).as_str() {
+            "/" => Err(Fault::new(target, "a mount cannot be the whole root")),
+            path => {
+                path.clone_into(target);
+                Ok(())
+            }
+        };
+        let rooted = |source: &mut String| *source = change::joined("/", source);
+        match &mut read {
+            Mount::Bind { target, source, .. } => {
+                placed(target)?;
+                rooted(source);
+            }
+            Mount::Cache(cache) => {
+                // A cache that is named by its target has one name however the target is written.
+                if cache.id == cache.target {
+                    cache.id = cleaned(&cache.id);
+                }
+                placed(&mut cache.target)?;
+                rooted(&mut cache.source);
+            }
+            Mount::Tmpfs { target, .. } => placed(target)?,
+            Mount::Secret(secret) => secret.target.iter_mut().try_for_each(placed)?,
+        }
+        Ok(read)
+    }
+
+    fn copy(&self, copy: &Copy, is_add: bool) -> Result<Effect, Fault> {
+        let word = if is_add { "ADD" } else { "COPY" };
+        let flag = |flag: &Option<String>| -> Result<Option<String>, Fault> {
+            let value = flag.as_deref().map(|text| self.expand(text)).transpose()?;
+            Ok(value.filter(|value| !value.is_empty()))
+        };
+        if let Some(checksum) = &copy.checksum {
+            return Err(Fault::new(
+                checksum,
+                "--checksum is for remote sources, which are not fetched",
+            ));
+        }
+        let chown = flag(&copy.chown)?;
+        let chmod = flag(&copy.chmod)?;
+        let target = self.expand(&copy.target)?;
+        let mut created_by = word.to_owned();
+        if copy.parents {
+            created_by.push_str(" --parents");
+        }
+        for (name, value) in [("chown", &chown), ("chmod", &chmod)] {
+            if let Some(value) = value {
+                created_by.push_str(&format!(" --{name}={value}"));
+            }
+        }
+        let mut paths = Vec::new();
+        let mut files = Vec::new();
+        for source in &copy.sources {
+            match source {
+                Source::Path(path) => {
+                    let path = self.expand(path)?;
+                    created_by.push_str(&format!(" {path}"));
+                    paths.push(CopySource::Path(self.source(&path, copy)?));
+                }
+                Source::Document(document) => files.push(self.file(document)?),
+            }
+        }
+        for file in &files {
+            if let CopySource::File { name, .. } = file {
+                created_by.push_str(&format!(" <<{name}"));
+            }
+        }
+        created_by.push_str(&format!(" {target} # buildkit"));
+        paths.append(&mut files);
+        let octal = |text: String| values::mode(&text).map_err(|why| Fault::new(&text, format!("--chmod: {why}")));
+        Ok(Effect::Work(Work::Copy(CopyWork {
+            sources: paths,
+            target: self.target(&target),
+            from: copy.from.clone(),
+            unpack: copy.unpack.unwrap_or(is_add),
+            chown,
+            chmod: chmod.map(octal).transpose()?,
+            exclude: copy.exclude.clone(),
+            parents: copy.parents,
+            link: copy.link,
+            created_by,
+        })))
+    }
+
+    fn file(&self, document: &Document) -> Result<CopySource, Fault> {
+        let mut content = document.text().into_owned();
+        if document.expand {
+            content = words::expand_document(&content, &|name| self.lookup(name))?;
+        }
+        Ok(CopySource::File {
+            name: document.name.clone(),
+            content,
+        })
+    }
+
+    /// A source as a path without `..`, relative to the context or the root of `--from`.
+    fn source(&self, path: &str, copy: &Copy) -> Result<String, Fault> {
+        if REMOTE.iter().any(|remote| path.starts_with(remote)) {
+            let fault = Fault::new(path, format!("{path} is remote: nothing is fetched"));
+            return Err(fault.hinted("fetch it before the build into the context, or in it by RUN"));
+        }
+        let leads_out = |path: &str| {
+            let mut depth = 0i64;
+            path.split('/').any(|part| {
+                depth += match part {
+                    "" | "." => 0,
+                    ".." => -1,
+                    _ => 1,
+                };
+                depth < 0
+            })
+        };
+        if copy.from.is_none() && leads_out(path) {
+            let fault = Fault::new(path, format!("{path} leads out of the context"));
+            return Err(
+                fault.hinted("only what is in the context can be copied: build with a folder above as the context")
+            );
+        }
+        let relative = |path: &str| change::joined("/", path).trim_start_matches('/').to_owned();
+        Ok(match path.split_once("/./").filter(|_| copy.parents) {
+            // What is before the pivot is not made in the target.
+            Some((before, after)) => format!("{}/./{}", relative(before), relative(after)),
+            None => relative(path),
+        })
+    }
+
+    /// A target as an absolute path, with a `/` at its end where it must be a folder.
+    fn target(&self, target: &str) -> String {
+        let is_folder =
+            target.is_empty() || target == "." || ["/", "/.", "/.."].iter().any(|end| target.ends_with(end));
+        let path = change::joined(self.working_dir(), target);
+        match is_folder && path != "/" {
+            true => format!("{path}/"),
+            false => path,
+        }
+    }
+}
+
+/// A path without what does not count in it; a relative one stays so.
+fn cleaned(path: &str) -> String {
+    match path.starts_with('/') {
+        true => change::joined("/", path),
+        false => change::joined("/", path).trim_start_matches('/').to_owned(),
+    }
+}
