@@ -18,6 +18,8 @@
 
 pub mod arguments;
 mod history;
+pub mod ignore;
+pub mod plan;
 pub mod state;
 pub mod syntax;
 pub mod work;
