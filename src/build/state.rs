@@ -7,6 +7,7 @@
 //!
 //! Pure: what is in the root is not looked at.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -18,13 +19,17 @@ use super::syntax::{mounts, values};
 use super::work::{CopySource, CopyWork, Effect, FolderWork, RunWork, Script, Work};
 use crate::error::{Error, Result};
 use crate::image::change::{self, Change, Command};
-use crate::image::oci::ImageConfig;
+use crate::image::oci::{DOCUMENT_MAX, ImageConfig};
 use crate::image::words;
 
 /// The programs' path where an image has none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Where scripts of heredocs are while they run.
 const SCRIPTS: &str = "/dev/pipes";
+/// Bytes that the texts of one instruction may have together, once their variables are put in.
+const STEP_MAX: usize = 4 << 20;
+/// Variables that a stage may have.
+const VARIABLES_MAX: usize = 10_000;
 /// Beginnings of sources that are somewhere else.
 const REMOTE: [&str; 5] = ["http://", "https://", "git://", "ssh://", "git@"];
 
@@ -51,6 +56,10 @@ pub struct State {
     arguments: Vec<String>,
     triggers: Vec<String>,
     cmd_is_new: bool,
+    /// Bytes that the instruction at hand may still come to.
+    room: Cell<usize>,
+    /// Bytes of history so far, which all values come into.
+    told: usize,
 }
 
 /// An error, and the word of the instruction that it is about; empty for all of it.
@@ -128,6 +137,8 @@ impl State {
             arguments,
             triggers,
             cmd_is_new: false,
+            room: Cell::new(STEP_MAX),
+            told: 0,
         }
     }
 
@@ -150,7 +161,13 @@ impl State {
     /// Invalid, pointing at the instruction, where a value is none when its variables are put in, or where it
     /// asks for what is not there. The state must not be used any more then.
     pub fn step(&mut self, instruction: &Instruction) -> Result<Effect> {
-        let effect = match &instruction.word {
+        self.room.set(STEP_MAX);
+        let effect = self.effect(&instruction.word).and_then(|effect| self.fits(effect));
+        effect.map_err(|fault| pointed(&instruction.origin, &fault.word, &fault.cause))
+    }
+
+    fn effect(&mut self, word: &Word) -> Result<Effect, Fault> {
+        match word {
             Word::Add(copy) => self.copy(copy, true),
             Word::Arg(arguments) => self.argument(arguments),
             Word::Copy(copy) => self.copy(copy, false),
@@ -162,8 +179,36 @@ impl State {
             }
             Word::Run(run) => self.run(run),
             word => self.change(word),
+        }
+    }
+
+    /// Refuses what could only come to a config that nobody reads.
+    fn fits(&mut self, effect: Effect) -> Result<Effect, Fault> {
+        let created_by = match &effect {
+            Effect::Config { created_by } => created_by.as_deref().unwrap_or_default(),
+            Effect::Work(work) => work.created_by(),
         };
-        effect.map_err(|fault| pointed(&instruction.origin, &fault.word, &fault.cause))
+        self.told += created_by.len();
+        if u64::try_from(self.told).is_ok_and(|told| told > DOCUMENT_MAX) {
+            return Err(Fault::new(
+                "",
+                format!("the image's config comes to more than {DOCUMENT_MAX} bytes"),
+            ));
+        }
+        if self.env.len() > VARIABLES_MAX {
+            return Err(Fault::new(
+                "",
+                format!("the stage has more than {VARIABLES_MAX} variables"),
+            ));
+        }
+        Ok(effect)
+    }
+
+    fn spend(&self, text: String) -> Result<String, Fault> {
+        let left = self.room.get().checked_sub(text.len());
+        self.room
+            .set(left.ok_or_else(|| Fault::new("", format!("all values are more than {STEP_MAX} bytes")))?);
+        Ok(text)
     }
 
     fn lookup(&self, name: &str) -> Option<String> {
@@ -172,10 +217,11 @@ impl State {
 
     /// A word with its variables put in.
     fn expand(&self, text: &str) -> Result<String, Fault> {
-        words::expand(text, self.globals.escape, &|name| self.lookup(name)).map_err(|cause| Fault {
+        let expanded = words::expand(text, self.globals.escape, &|name| self.lookup(name));
+        self.spend(expanded.map_err(|cause| Fault {
             word: text.to_owned(),
             cause,
-        })
+        })?)
     }
 
     fn argument(&mut self, arguments: &[Argument]) -> Result<Effect, Fault> {
@@ -186,11 +232,18 @@ impl State {
             created_by.push(' ');
             created_by.push_str(&argument.name);
             if let Some(value) = value {
+                let value = self.spend(value)?;
                 created_by.push_str(&format!("={value}"));
                 change::set_env(&mut self.env, &argument.name, &value);
             }
             if !self.arguments.contains(&argument.name) {
                 self.arguments.push(argument.name.clone());
+            }
+            if self.arguments.len() > VARIABLES_MAX {
+                return Err(Fault::new(
+                    "",
+                    format!("the stage has more than {VARIABLES_MAX} arguments"),
+                ));
             }
         }
         Ok(Effect::Config {
@@ -395,7 +448,7 @@ impl State {
     fn file(&self, document: &Document) -> Result<CopySource, Fault> {
         let mut content = document.text().into_owned();
         if document.expand {
-            content = words::expand_document(&content, &|name| self.lookup(name))?;
+            content = self.spend(words::expand_document(&content, &|name| self.lookup(name))?)?;
         }
         Ok(CopySource::File {
             name: document.name.clone(),

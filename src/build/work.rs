@@ -81,7 +81,7 @@ pub struct CopyWork {
     pub target: String,
     /// The word of `--from`; none for the context.
     pub from: Option<String>,
-    /// Whether a source that is a tar archive is unpacked.
+    /// Whether a path in the sources that is a tar archive is unpacked.
     pub unpack: bool,
     /// `user[:group]`, names or numbers; none for root.
     pub chown: Option<String>,
@@ -100,7 +100,8 @@ pub struct CopyWork {
 /// What is copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CopySource {
-    /// A path or pattern in the context or in `from`; never one that leads out of it.
+    /// A path or pattern in the context or in `from`, relative, without `.` and `..`; empty for all of it.
+    /// Only with `parents` it may have one `/./`: what is before that is not made in the target.
     Path(String),
     /// A new file, mode 0644.
     File {

@@ -7,6 +7,7 @@
 //!
 //! Pure: text and config in, config out.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -14,6 +15,11 @@ use serde_json::{Map, Value};
 use super::oci::RunConfig;
 use super::words::{self, Lookup};
 use crate::error::{Error, Result};
+
+/// Bytes that all expanded values of one change may have together.
+const TOTAL_MAX: usize = 4 << 20;
+/// All ports of all protocols.
+const PORTS_MAX: usize = 3 * 65_536;
 
 /// The shell where the config names none.
 pub const SHELL: [&str; 2] = ["/bin/sh", "-c"];
@@ -162,7 +168,13 @@ impl Change {
     /// # Errors
     /// Invalid where an expanded value is none.
     pub fn resolved(&self, config: &RunConfig, escape: char, lookup: &Lookup) -> Result<Self> {
-        let expand = |text: &String| words::expand(text, escape, lookup);
+        let room = Cell::new(TOTAL_MAX);
+        let spend = |text: String| {
+            let left = room.get().checked_sub(text.len());
+            room.set(left.ok_or_else(|| Error::invalid(format!("all values are more than {TOTAL_MAX} bytes")))?);
+            Ok(text)
+        };
+        let expand = |text: &String| spend(words::expand(text, escape, lookup)?);
         let pairs = |pairs: &[(String, String)]| -> Result<Vec<_>> {
             let named = |(name, value): &(String, String)| Ok((named(expand(name)?)?, expand(value)?));
             pairs.iter().map(named).collect()
@@ -176,7 +188,10 @@ impl Change {
                 let mut all = Vec::new();
                 for port in ports {
                     for port in words::expand_words(port, escape, lookup)? {
-                        all.extend(exposed(&port)?);
+                        all.extend(exposed(&spend(port)?)?);
+                        if all.len() > PORTS_MAX {
+                            return Err(Error::invalid("more ports than there are"));
+                        }
                     }
                 }
                 Self::Expose(all)
@@ -343,7 +358,8 @@ pub fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
     }
 }
 
-/// `80`, `80/udp`, `8000-8010/tcp` into `port/protocol`, one each.
+/// `80`, `80/udp`, `8000-8010/tcp` into `port/protocol`, one each. What is published where, before a `:`, is
+/// passed over, as Docker does.
 fn exposed(text: &str) -> Result<Vec<String>> {
     let bad = || {
         Error::invalid(format!(
@@ -351,7 +367,8 @@ fn exposed(text: &str) -> Result<Vec<String>> {
             shown(text)
         ))
     };
-    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let inner = text.rsplit_once(':').map_or(text, |(_, inner)| inner);
+    let (ports, protocol) = inner.split_once('/').unwrap_or((inner, "tcp"));
     let protocol = protocol.to_ascii_lowercase();
     if !["tcp", "udp", "sctp"].contains(&protocol.as_str()) {
         return Err(bad());
@@ -477,7 +494,7 @@ mod tests {
     #[test]
     fn the_other_words_reach_their_fields() {
         let config = changed(&[
-            "EXPOSE 80 53/UDP 8000-8002",
+            "EXPOSE 80 53/UDP 127.0.0.1:9:8000-8002",
             "LABEL a=b \"c d\"='e f'",
             "USER ops:adm",
             "WORKDIR /srv",

@@ -31,6 +31,8 @@ use read::{Said, Wrong};
 
 /// Bytes that a Dockerfile may have.
 pub const TEXT_MAX: usize = 1 << 20;
+/// Instructions that it may have.
+pub const INSTRUCTIONS_MAX: usize = 10_000;
 
 /// A Dockerfile, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -398,7 +400,14 @@ impl FileReader {
     }
 
     fn lines(&self) -> Result<lines::Lines> {
-        lines::read(&self.file.text).map_err(|wrong| self.told(wrong.at.clone(), wrong))
+        let lines = lines::read(&self.file.text).map_err(|wrong| self.told(wrong.at.clone(), wrong))?;
+        match lines.lines.get(INSTRUCTIONS_MAX) {
+            Some(line) => {
+                let message = format!("the file has more than {INSTRUCTIONS_MAX} instructions");
+                Err(self.at(line.span.clone(), &message))
+            }
+            None => Ok(lines),
+        }
     }
 
     fn said(&self, line: &Line, escape: char) -> Result<Said> {
@@ -729,6 +738,9 @@ mod tests {
             );
             assert_eq!(told.lines().count(), 3, "{told}");
         }
+        let many = format!("FROM a\n{}", "USER b\n".repeat(INSTRUCTIONS_MAX));
+        let told = parse(&many, Path::new("D")).unwrap_err().to_string();
+        assert!(told.contains("10000 instructions"));
         let long = "x".repeat(TEXT_MAX + 1);
         assert!(
             parse(&long, Path::new("D"))

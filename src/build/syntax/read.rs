@@ -289,7 +289,13 @@ impl<'a> Reader<'a> {
         let text = self.some("NAME=value")?;
         words::pairs(text, self.escape).map_err(|(at, why)| {
             let at = self.rest.start + at.start..self.rest.start + at.end;
-            Wrong::new(at, format!("{}: {why}", self.keyword)).hinted("values with white space are put in quotes")
+            let is_split = why.contains("NAME=value");
+            let wrong = Wrong::new(at, format!("{}: {why}", self.keyword));
+            if is_split {
+                wrong.hinted("values with white space are put in quotes")
+            } else {
+                wrong
+            }
         })
     }
 
