@@ -109,26 +109,31 @@ impl Patterns {
 
     /// What becomes of a path: relative, `/` between its names, none of them `.` or `..`.
     pub fn matches(&self, path: &[u8], is_dir: bool) -> Verdict {
-        let path = characters(path);
-        let mut ignored = false;
-        for rule in &self.rules {
-            // A rule that would change nothing is not asked.
-            if rule.takes_back == ignored && rule.glob.covers(&path) {
-                ignored = !rule.takes_back;
-            }
-        }
-        match ignored {
+        match self.hides(path) {
             false => Verdict::Kept,
-            true if is_dir
-                && self
-                    .rules
-                    .iter()
-                    .any(|rule| rule.takes_back && rule.glob.reaches(&path)) =>
-            {
-                Verdict::Ignored
-            }
+            true if is_dir && self.may_show_below(path) => Verdict::Ignored,
             true => Verdict::Skipped,
         }
+    }
+
+    /// Whether a path is left out.
+    pub fn hides(&self, path: &[u8]) -> bool {
+        let path = characters(path);
+        let mut hidden = false;
+        for rule in &self.rules {
+            // A rule that would change nothing is not asked.
+            if rule.takes_back == hidden && rule.glob.covers(&path) {
+                hidden = !rule.takes_back;
+            }
+        }
+        hidden
+    }
+
+    /// Whether something below a folder that is left out could be taken back in.
+    pub fn may_show_below(&self, folder: &[u8]) -> bool {
+        let folder = characters(folder);
+        let mut back = self.rules.iter().filter(|rule| rule.takes_back);
+        back.any(|rule| folder.is_empty() || rule.glob.reaches(&folder))
     }
 }
 

@@ -29,7 +29,7 @@ const SCRIPTS: &str = "/dev/pipes";
 /// Bytes that the texts of one instruction may have together, once their variables are put in.
 const STEP_MAX: usize = 4 << 20;
 /// Variables that a stage may have.
-const VARIABLES_MAX: usize = 10_000;
+const VARIABLES_MAX: usize = 4096;
 /// Beginnings of sources that are somewhere else.
 const REMOTE: [&str; 5] = ["http://", "https://", "git://", "ssh://", "git@"];
 
@@ -270,6 +270,14 @@ impl State {
                 return Err(Fault::new("", "not an instruction that changes a config"));
             }
         };
+        if let Change::Env(pairs) = &change
+            && pairs.len() > VARIABLES_MAX
+        {
+            return Err(Fault::new(
+                "",
+                format!("the stage has more than {VARIABLES_MAX} variables"),
+            ));
+        }
         let config = &mut self.config.config;
         let lookup = |name: &str| change::get_env(&self.env, name).map(str::to_owned);
         let change = change.resolved(config, self.globals.escape, &lookup)?;
@@ -504,5 +512,103 @@ fn cleaned(path: &str) -> String {
     match path.starts_with('/') {
         true => change::joined("/", path),
         false => change::joined("/", path).trim_start_matches('/').to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Steps through the one stage of a Dockerfile.
+    fn stepped(text: &str) -> Result<(State, Vec<Effect>)> {
+        let file = syntax::parse(text, Path::new("Dockerfile"))?;
+        let globals = Arc::new(Globals::new(&file, &BTreeMap::new(), None)?);
+        let mut state = State::begin(Base::Scratch, &globals);
+        let steps = file.stages[0]
+            .instructions
+            .iter()
+            .map(|instruction| state.step(instruction));
+        let effects = steps.collect::<Result<Vec<_>>>()?;
+        Ok((state, effects))
+    }
+
+    #[test]
+    fn nothing_grows_without_end() {
+        let power = format!("FROM a\nENV A=0123456789\n{}", "ENV A=$A$A$A$A$A$A$A$A\n".repeat(30));
+        let big = format!("ENV A={}\n", "x".repeat(100_000));
+        let many = format!("FROM a\n{big}ENV {}", "B=$A ".repeat(100));
+        let sources = format!("FROM a\n{big}COPY {} /", "$A ".repeat(100));
+        let history = format!("FROM a\n{big}{}", "USER $A\n".repeat(100));
+        let ports = format!("FROM a\nEXPOSE {}", "0-65535 1-65535 ".repeat(1000));
+        let names: String = (0..5000).map(|number| format!(" A{number}=")).collect();
+        let variables = format!("FROM a\nENV{names}");
+        let arguments = format!("FROM a\nARG{names}");
+        for (text, why) in [
+            (power, "more than 1048576 bytes"),
+            (many, "more than 4194304 bytes"),
+            (sources, "more than 4194304 bytes"),
+            (history, "more than 4194304 bytes"),
+            (ports, "not a port"),
+            (variables, "more than 4096 variables"),
+            (arguments, "more than 4096 arguments"),
+        ] {
+            let told = stepped(&text).unwrap_err().to_string();
+            assert!(told.contains(why), "{told}");
+        }
+    }
+
+    #[test]
+    fn the_state_is_as_it_is_after_the_instruction() {
+        let (state, effects) = stepped("FROM a\nUSER me\nWORKDIR x\nRUN y").unwrap();
+        assert_eq!(state.config.config.working_dir, "/x");
+        let [
+            Effect::Config { .. },
+            Effect::Work(Work::Folder(folder)),
+            Effect::Work(Work::Run(run)),
+        ] = &effects[..]
+        else {
+            panic!("{effects:?}")
+        };
+        assert_eq!((folder.path.as_str(), folder.user.as_str()), ("/x", "me"));
+        assert_eq!((run.working_dir.as_str(), run.user.as_str()), ("/x", "me"));
+    }
+
+    #[test]
+    fn targets_keep_what_makes_them_folders() {
+        let (state, _) = stepped("FROM a\nWORKDIR /w/x").unwrap();
+        for (target, wanted) in [
+            ("a", "/w/x/a"),
+            ("a/", "/w/x/a/"),
+            (".", "/w/x/"),
+            ("./", "/w/x/"),
+            ("..", "/w"),
+            ("../", "/w/"),
+            ("/a/.", "/a/"),
+            ("/", "/"),
+            ("/../..", "/"),
+            ("", "/w/x/"),
+        ] {
+            assert_eq!(state.target(target), wanted, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_base_with_odd_fields_is_no_harm() {
+        let mut image = ImageConfig::new();
+        image.config.other.insert("OnBuild".to_owned(), Value::from(7));
+        image
+            .config
+            .other
+            .insert("Shell".to_owned(), Value::from(vec![Value::from(1)]));
+        image.config.working_dir = "rel/../x".to_owned();
+        let file = syntax::parse("FROM a", Path::new("Dockerfile")).unwrap();
+        let globals = Arc::new(Globals::new(&file, &BTreeMap::new(), None).unwrap());
+        let state = State::begin(Base::Image(&image), &globals);
+        assert!(state.triggers("base").unwrap().is_empty());
+        assert_eq!(state.config.config.working_dir, "/x");
+        assert_eq!(change::shell(&state.config.config), change::SHELL);
     }
 }

@@ -351,7 +351,10 @@ pub fn get_env<'a>(env: &'a [String], name: &str) -> Option<&'a str> {
 /// Sets a variable in `NAME=value` pairs, where it stands or at the end.
 pub fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
     let pair = format!("{name}={value}");
-    let is_it = |old: &&mut String| old.split_once('=').map_or(old.as_str(), |(name, _)| name) == name;
+    let is_it = |old: &&mut String| {
+        let rest = old.strip_prefix(name);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    };
     match env.iter_mut().find(is_it) {
         Some(old) => *old = pair,
         None => env.push(pair),
