@@ -466,6 +466,10 @@ impl State {
 
     /// A source as a path without `..`, relative to the context or the root of `--from`.
     fn source(&self, path: &str, copy: &Copy) -> Result<String, Fault> {
+        if path.is_empty() {
+            // BuildKit takes it for the whole context, which nobody means by a variable without a value.
+            return Err(Fault::new("", "a source is empty").hinted("the whole context is written ."));
+        }
         if REMOTE.iter().any(|remote| path.starts_with(remote)) {
             let fault = Fault::new(path, format!("{path} is remote: nothing is fetched"));
             return Err(fault.hinted("fetch it before the build into the context, or in it by RUN"));

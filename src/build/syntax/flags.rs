@@ -69,7 +69,7 @@ pub(super) struct Flags<'a> {
 
 impl Flags<'_> {
     /// Refuses all but these.
-    pub fn only(&self, known: &[&str]) -> Read<()> {
+    pub(super) fn only(&self, known: &[&str]) -> Read<()> {
         let Some(flag) = self.all.iter().find(|flag| !known.contains(&flag.name.as_str())) else {
             return Ok(());
         };
@@ -85,7 +85,7 @@ impl Flags<'_> {
     }
 
     /// All values of a flag that may stand there more than once.
-    pub fn each(&self, name: &str) -> Read<Vec<(String, Range<usize>)>> {
+    pub(super) fn each(&self, name: &str) -> Read<Vec<(String, Range<usize>)>> {
         let named = self.all.iter().filter(|flag| flag.name == name);
         named
             .map(|flag| match &flag.value {
@@ -99,7 +99,7 @@ impl Flags<'_> {
     }
 
     /// The value of a flag.
-    pub fn one(&self, name: &str) -> Read<Option<(String, Range<usize>)>> {
+    pub(super) fn one(&self, name: &str) -> Read<Option<(String, Range<usize>)>> {
         let mut all = self.each(name)?;
         match all.get(1) {
             Some((_, at)) => Err(Wrong::new(at.clone(), format!("--{name} stands here a second time"))),
@@ -108,12 +108,12 @@ impl Flags<'_> {
     }
 
     /// The value of a flag as it is.
-    pub fn text(&self, name: &str) -> Read<Option<String>> {
+    pub(super) fn text(&self, name: &str) -> Read<Option<String>> {
         Ok(self.one(name)?.map(|(value, _)| value))
     }
 
     /// A flag that is on or off.
-    pub fn switch(&self, name: &str) -> Read<Option<bool>> {
+    pub(super) fn switch(&self, name: &str) -> Read<Option<bool>> {
         let mut named = self.all.iter().filter(|flag| flag.name == name);
         let Some(flag) = named.next() else { return Ok(None) };
         if let Some(second) = named.next() {

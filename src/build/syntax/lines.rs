@@ -31,7 +31,7 @@ pub(super) struct Line {
 
 impl Line {
     /// Where in the file a part of the text stands.
-    pub fn place(&self, part: Range<usize>) -> Range<usize> {
+    pub(super) fn place(&self, part: Range<usize>) -> Range<usize> {
         let at = |offset: usize| {
             let piece = self.pieces.iter().rev().find(|(begin, _)| *begin <= offset);
             piece.map_or(self.span.start, |(begin, place)| place + (offset - begin))
@@ -127,12 +127,8 @@ impl<'a> Reader<'a> {
             }
         }
         if line.text.trim().is_empty() {
-            // A lone escape character at the end of the file, or before an empty rest of it.
-            return if self.at < self.text.len() {
-                self.instruction()
-            } else {
-                Ok(None)
-            };
+            // The end of the file, perhaps after a lone escape character.
+            return Ok(None);
         }
         self.documents(&mut line)?;
         Ok(Some(line))
@@ -193,7 +189,7 @@ impl<'a> Reader<'a> {
                     let message = format!("the heredoc {} has no end", document.name);
                     let wrong = Wrong::new(line.place(at..at + word.len()), message);
                     return Err(wrong.hinted(format!(
-                        "it ends with a line that is {} and nothing else",
+                        "it ends with a line that is {} and nothing else; a << that begins none is put in quotes",
                         document.name
                     )));
                 };

@@ -41,7 +41,7 @@ pub(super) struct Wrong {
 }
 
 impl Wrong {
-    pub fn new(at: Range<usize>, message: impl Into<String>) -> Self {
+    pub(super) fn new(at: Range<usize>, message: impl Into<String>) -> Self {
         Self {
             at,
             message: message.into(),
@@ -49,7 +49,7 @@ impl Wrong {
         }
     }
 
-    pub fn hinted(mut self, hint: impl Into<String>) -> Self {
+    pub(super) fn hinted(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
