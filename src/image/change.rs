@@ -533,6 +533,49 @@ mod tests {
     }
 
     #[test]
+    fn the_words_of_builds_have_dockers_json() {
+        let mut config = RunConfig::default();
+        let check = |retries| Healthcheck {
+            command: Command::Shell("x".into()),
+            interval: Some(Duration::from_secs(90)),
+            timeout: Some(Duration::ZERO),
+            start_period: None,
+            start_interval: Some(Duration::MAX),
+            retries,
+        };
+        let changes = [
+            Change::Shell(vec!["bash".into(), "-c".into()]),
+            Change::Cmd(Command::Shell("a b".into())),
+            Change::Healthcheck(Some(check(Some(3)))),
+            Change::Onbuild("RUN a".into()),
+            Change::Onbuild("RUN b".into()),
+        ];
+        apply(&changes, &mut config).unwrap();
+        assert_eq!(config.cmd, Some(vec!["bash".into(), "-c".into(), "a b".into()]));
+        assert_eq!(
+            serde_json::to_string(&config.other).unwrap(),
+            format!(
+                r#"{{"Healthcheck":{{"Interval":90000000000,"Retries":3,"StartInterval":{},"Test":["CMD-SHELL","x"]}},"OnBuild":["RUN a","RUN b"],"Shell":["bash","-c"]}}"#,
+                i64::MAX
+            )
+        );
+        apply(&[Change::Healthcheck(None)], &mut config).unwrap();
+        assert_eq!(config.other["Healthcheck"].to_string(), r#"{"Test":["NONE"]}"#);
+    }
+
+    #[test]
+    fn variables_come_from_the_config_before_the_arguments() {
+        let mut config = RunConfig {
+            env: vec!["A=own".into()],
+            ..RunConfig::default()
+        };
+        let beside = |name: &str| ["A", "B"].contains(&name).then(|| "beside".to_owned());
+        let env = Change::Env(vec![("C".into(), "$A-$B-$C`$A".into()), ("B".into(), "$C.".into())]);
+        apply_with(&[env], &mut config, '`', &beside).unwrap();
+        assert_eq!(config.env, ["A=own", "C=own-beside-$A", "B=."]);
+    }
+
+    #[test]
     fn bad_changes_name_what_is_wrong() {
         for bad in [
             "",
