@@ -225,7 +225,10 @@ impl State {
         let mut created_by = "ARG".to_owned();
         for argument in arguments {
             let expand = |text: &str| words::expand(text, self.globals.escape, &|name| self.lookup(name));
-            let value = self.globals.value(argument, expand)?;
+            let value = self.globals.value(argument, expand).map_err(|cause| Fault {
+                word: argument.value.clone().unwrap_or_default(),
+                cause,
+            })?;
             created_by.push(' ');
             created_by.push_str(&argument.name);
             if let Some(value) = value {
@@ -277,7 +280,12 @@ impl State {
         }
         let config = &mut self.config.config;
         let lookup = |name: &str| change::get_env(&self.env, name).map(str::to_owned);
-        let change = change.resolved(config, self.globals.escape, &lookup)?;
+        let change = change
+            .resolved(config, self.globals.escape, &lookup)
+            .map_err(|cause| Fault {
+                word: culprit(&change, |text| words::expand(text, self.globals.escape, &lookup)),
+                cause,
+            })?;
         change.put(config);
         match &change {
             Change::Cmd(_) => self.cmd_is_new = true,
@@ -305,6 +313,16 @@ impl State {
             "" => "/",
             path => path,
         }
+    }
+}
+
+/// The text of a change that cannot be expanded, or the only one that there is.
+fn culprit(change: &Change, expand: impl Fn(&str) -> Result<String>) -> String {
+    let texts = change.texts();
+    match (texts.iter().find(|text| expand(text).is_err()), &texts[..]) {
+        (Some(text), _) => (*text).to_owned(),
+        (None, [only]) => (*only).to_owned(),
+        _ => String::new(),
     }
 }
 

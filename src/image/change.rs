@@ -152,7 +152,7 @@ impl Change {
     }
 
     /// What variables are put into.
-    fn texts(&self) -> Vec<&str> {
+    pub fn texts(&self) -> Vec<&str> {
         match self {
             Self::Env(pairs) | Self::Label(pairs) => {
                 pairs.iter().flat_map(|(name, value)| [name.as_str(), value]).collect()
