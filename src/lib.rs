@@ -31,6 +31,7 @@
 #![warn(clippy::print_stderr, clippy::print_stdout, unreachable_pub)]
 
 pub mod blocks;
+pub mod build;
 pub mod cli;
 pub mod commands;
 pub mod delta;

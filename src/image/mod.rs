@@ -4,7 +4,8 @@
 //!
 //! - [`oci`]: the documents, as types: what is read is capped and checked, what
 //!   is written has the same bytes each time; `json` reads them in one way only;
-//! - [`change`]: the Dockerfile words that `-c` takes, onto a config;
+//! - [`change`]: the Dockerfile words that `-c` takes, onto a config; [`words`]: their quotes and variables,
+//!   `pattern`: what `${NAME#pattern}` matches;
 //! - [`compose`]: config, manifest, image record, name: in the durable order;
 //! - [`source`]: what kind of archive a file, folder or stream is, by content;
 //!   [`archive`]: one in a tar, indexed; `guess`: what it is instead;
@@ -32,12 +33,14 @@ pub mod import;
 mod json;
 mod layout;
 pub mod oci;
+mod pattern;
 mod pipeline;
 pub mod sink;
 pub mod source;
 pub mod undo;
 pub mod unpack;
 pub mod whole;
+pub mod words;
 
 /// Where long work tells how far it is. All of it may be called from any thread.
 pub trait Progress: Sync {
