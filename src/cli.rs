@@ -3,6 +3,7 @@
 //! Docker's and podman's words and flags where they have one. Every verb's help
 //! ends with an example.
 
+mod build;
 mod live;
 mod network;
 mod pool;
@@ -16,6 +17,7 @@ use clap_complete::Shell;
 
 use plywood_store::Reference;
 
+pub use build::BuildArgs;
 pub use live::{
     AttachArgs, CpArgs, ExecArgs, KillArgs, LogsArgs, NsenterArgs, StatsArgs, StopArgs, VolumeRmArgs, VolumeVerb,
     WaitArgs,
@@ -174,6 +176,11 @@ pub enum Verb {
         after_help = "A container that runs is frozen for the moment in which its files are captured, and goes on: on the thin\ndriver for some milliseconds, on overlay for as long as reading its changes takes.\n\nExamples:\n  plywood commit -m \"nginx set up\" -c 'CMD [\"nginx\"]' ops ops-nginx\n  plywood commit --pause=false website website:nightly"
     )]
     Commit(CommitArgs),
+    /// Build an image from a Dockerfile
+    #[command(
+        after_help = "Every instruction of Dockerfiles is known, but for what fetches from the network (ADD of an address).\nEach RUN, COPY and ADD is a layer and is kept: the next build does only what changed. What a failed\nstep left can be entered, as its message says. With SOURCE_DATE_EPOCH the same context gives the same\nimage everywhere. Prints the image's id.\n\nExamples:\n  plywood build -t website-nginx .\n  plywood build -t app --target release --build-arg VERSION=1.2 -f docker/Dockerfile .\n  plywood build -t app --secret id=token,src=token.txt --net host ."
+    )]
+    Build(BuildArgs),
     /// Fold a --cow container's changes into its image: one layer more, under the same name
     #[command(
         after_help = "What has been cut short, also by a full pool, goes on when it is given again. Other containers of the\nimage stay as they are, and so does this one. Prints the new image's id.\n\nExamples:\n  plywood run --cow --name site website-nginx sh -c 'echo hello > /var/www/index.html'\n  plywood merge site"
@@ -199,7 +206,7 @@ pub enum Verb {
     Umount(UmountArgs),
     /// Remove what nothing needs
     #[command(
-        after_help = "Removes images without a name that no container uses, layers that no image stands on,\nblobs that nothing names, and what killed commands left behind.\n\nExample:\n  plywood gc --dry-run"
+        after_help = "Removes images without a name that no container uses, layers that no image and no step of a build\nstands on, blobs that nothing names, and what killed commands left behind. The build cache stays,\nunless --build-cache is given.\n\nExamples:\n  plywood gc --dry-run\n  plywood gc --build-cache --unused-for 30d"
     )]
     Gc(GcArgs),
     /// Verify the store against its index and against the pool
@@ -502,6 +509,12 @@ pub struct GcArgs {
     /// Only tell what would go
     #[arg(long)]
     pub dry_run: bool,
+    /// The build cache too: the next build does all of its steps again
+    #[arg(long)]
+    pub build_cache: bool,
+    /// Of the build cache only what no build has needed for so long: 12h, 30d
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, requires = "build_cache")]
+    pub unused_for: Option<std::time::Duration>,
 }
 
 /// `plywood check`

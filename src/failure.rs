@@ -23,6 +23,8 @@ pub const BEFORE_COMMAND: u8 = 125;
 pub struct Failure {
     code: u8,
     silent: bool,
+    /// Its own lines are lines: nothing foreign is in it that could fake one.
+    in_lines: bool,
     error: Box<dyn std::error::Error + Send + Sync>,
     hint: Option<String>,
 }
@@ -59,9 +61,17 @@ impl Failure {
         Self {
             code,
             silent: false,
+            in_lines: false,
             error: Box::new(error),
             hint,
         }
+    }
+
+    /// The same failure, whose text has several lines.
+    #[must_use]
+    pub fn in_lines(mut self) -> Self {
+        self.in_lines = true;
+        self
     }
 
     /// The same failure with what the user can do next.
@@ -91,7 +101,12 @@ impl Failure {
         if self.silent {
             return None;
         }
-        let mut text = format!("Error: {}", legible(&self.error.to_string()));
+        let told = self.error.to_string();
+        let mut text = match self.in_lines {
+            true => told.lines().map(legible).collect::<Vec<_>>().join("\n"),
+            false => legible(&told),
+        };
+        text.insert_str(0, "Error: ");
         let mut told = self.error.to_string();
         let mut source = self.error.source();
         while let Some(cause) = source {
@@ -161,6 +176,7 @@ impl From<Error> for Failure {
         Self {
             code: FAILED,
             silent,
+            in_lines: false,
             error: Box::new(error),
             hint,
         }

@@ -53,6 +53,13 @@ fn root_each_document_is_what_the_page_says() {
     let commit = ["commit", "-a", "somebody", "-m", "an edit", "c", "site"];
     page.holds("commit", &plywood.json(commit));
     page.holds("export", &plywood.json(["export", "-o", out, "site"]));
+    let context = plywood.beside("context");
+    std::fs::create_dir(&context).unwrap();
+    std::fs::write(context.join("Dockerfile"), "FROM base\nRUN echo x > /x\n").unwrap();
+    page.holds(
+        "build",
+        &plywood.json(["build", "-t", "built", context.to_str().unwrap()]),
+    );
     page.holds("images", &plywood.json(["images"]));
     page.holds("history", &plywood.json(["history", "site"]));
     page.holds("tree", &plywood.json(["tree"]));
@@ -87,10 +94,11 @@ fn root_each_document_is_what_the_page_says() {
     page.holds("rmi", &plywood.json(["rmi", "--dry-run", "site"]));
     page.holds("rmi", &plywood.json(["rmi", "site"]));
     plywood.ok(["import", base]);
-    page.holds("gc", &plywood.json(["gc"]));
+    page.holds("gc", &plywood.json(["gc", "--build-cache"]));
     page.was_all_seen(&[
         "import",
         "commit",
+        "build",
         "export",
         "images",
         "history",

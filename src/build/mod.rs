@@ -17,9 +17,12 @@
 //! a snapshot of the layer below and commits that. The last stage's state is the image.
 
 pub mod arguments;
+pub mod context;
 mod history;
 pub mod ignore;
+pub mod key;
 pub mod plan;
 pub mod state;
 pub mod syntax;
+pub mod target;
 pub mod work;

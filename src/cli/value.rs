@@ -1,6 +1,7 @@
 //! Values of options: what clap is to make of their text.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::exec::cgroup::limits::Swap;
 use crate::exec::signals;
@@ -26,6 +27,26 @@ pub fn size(text: &str) -> Result<u64, String> {
         Some(0) | None => Err(bad()),
         Some(bytes) => Ok(bytes),
     }
+}
+
+/// A time: a number with s, m, h, d or w.
+///
+/// # Errors
+/// What is wrong with it, for clap to print.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is not a time: write a number with s, m, h, d or w, as in 12h or 30d");
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        "w" => 7 * 24 * 60 * 60,
+        _ => return Err(bad()),
+    };
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(bad)
 }
 
 /// Memory and swap together; -1 for no limit.

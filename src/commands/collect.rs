@@ -1,6 +1,6 @@
 //! What `gc` and `rmi` share: mark and condemn under one lock, then let the driver sweep.
 
-use plywood_store::gc::{Garbage, condemn, mark};
+use plywood_store::gc::{Garbage, Without, condemn, mark_without};
 
 use crate::commands::Host;
 use crate::error::{Kind, Result};
@@ -10,9 +10,17 @@ use crate::error::{Kind, Result};
 /// # Errors
 /// A damaged record; a driver that cannot remove. What was not reached is garbage again next time.
 pub fn sweep(host: &Host) -> Result<Garbage> {
+    sweep_without(host, &Without::default())
+}
+
+/// Removes what nothing would need without some of what there is, and that as well where it is the store's own.
+///
+/// # Errors
+/// As for [`sweep`].
+pub fn sweep_without(host: &Host, without: &Without) -> Result<Garbage> {
     let store = &host.store;
     let lock = store.exclusive()?;
-    let mut garbage = mark(store)?;
+    let mut garbage = mark_without(store, without)?;
     condemn(store, &lock, &garbage)?;
     lock.done()?;
     let driver = &host.snapshotter;

@@ -67,10 +67,10 @@ pub fn run(
     container: &ContainerRecord,
     spec: &Spec,
     _hold: &hold::Hold,
-    monitor: Option<&mut Monitor>,
+    attendant: Attending<'_>,
     begins: impl FnOnce() -> Result<()>,
 ) -> Ended {
-    if monitor.is_none() && spec.terminal && spec.stdin && !std::io::stdin().is_terminal() {
+    if matches!(attendant, Attending::Caller) && spec.terminal && spec.stdin && !std::io::stdin().is_terminal() {
         session
             .output
             .note("standard input is not a terminal: passing it on as it is");
@@ -104,7 +104,7 @@ pub fn run(
             root_is_mapped: mounted.is_mapped(),
         }),
     };
-    let outcome = run_prepared(session, host, &prepared, monitor, begins);
+    let outcome = run_prepared(session, host, &prepared, attendant, begins);
     let (outcome, stopped) = match outcome {
         Ok((code, stopped)) => (Ok(code), stopped),
         Err(error) => (Err(error), None),
@@ -175,7 +175,7 @@ fn run_prepared(
     session: &Session,
     host: &Host,
     prepared: &Prepared<'_>,
-    monitor: Option<&mut Monitor>,
+    attending: Attending<'_>,
     begins: impl FnOnce() -> Result<()>,
 ) -> exec::Result<(i32, Option<Error>)> {
     let Prepared {
@@ -188,15 +188,16 @@ fn run_prepared(
     let devices = spec.devices.iter().map(Asked::find).collect::<exec::Result<Vec<_>>>()?;
     let rules = (!spec.privileged).then(|| devices::rules(&devices));
     let cgroup = Cgroup::create(&cgroup_name(&host.store, &container.id), &spec.limits, rules.as_deref())?;
-    let is_detached = monitor.is_some();
+    let is_detached = matches!(attending, Attending::Monitor(_));
+    let passes = host.store.containers.is_passing(&container.id) && !matches!(attending, Attending::Build(_));
     let mut watch = None;
-    let attendant = attendant(host, container, spec, monitor);
+    let attendant = attendant(host, container, spec, attending);
     let outcome = attendant.and_then(|attendant| {
         let surroundings = Surroundings {
             cgroup: Some(&cgroup),
             users,
             devices: &devices,
-            passes: host.store.containers.is_passing(&container.id),
+            passes,
             ..connected.surroundings()
         };
         exec::run(root, spec, surroundings, attendant, |pid, made| {
@@ -222,15 +223,34 @@ fn run_prepared(
     outcome.map(|code| (code, ended))
 }
 
+/// Who stays with a container while it runs.
+#[derive(Debug)]
+pub enum Attending<'a> {
+    /// This process, for whoever called it.
+    Caller,
+    /// This process, as its monitor.
+    Monitor(&'a mut Monitor),
+    /// A build, which keeps what the command leaves and reads what it writes here.
+    Build(Streams<'a>),
+}
+
+impl<'a> From<Option<&'a mut Monitor>> for Attending<'a> {
+    fn from(monitor: Option<&'a mut Monitor>) -> Self {
+        monitor.map_or(Self::Caller, Self::Monitor)
+    }
+}
+
 /// Who stays with the container: its monitor, opened, or this process for its caller.
 fn attendant<'a>(
     host: &Host,
     container: &ContainerRecord,
     spec: &Spec,
-    monitor: Option<&'a mut Monitor>,
+    attending: Attending<'a>,
 ) -> exec::Result<Attendant<'a>> {
-    let Some(monitor) = monitor else {
-        return Ok(Attendant::Caller(Streams::own()));
+    let monitor = match attending {
+        Attending::Caller => return Ok(Attendant::Caller(Streams::own())),
+        Attending::Build(streams) => return Ok(Attendant::Owner(streams)),
+        Attending::Monitor(monitor) => monitor,
     };
     let log = logs::path(&host.store, &container.id)?;
     let socket = detach::socket(&host.store, &container.id)?;

@@ -1,9 +1,10 @@
 //! `plywood gc`: removes what nothing needs.
 
+use plywood_store::gc::Without;
 use serde::Serialize;
 
 use crate::cli::GcArgs;
-use crate::commands::{Session, collect, hold, volume};
+use crate::commands::{Session, build, collect, hold, now, volume};
 use crate::failure::{OK, Outcome};
 use crate::output;
 
@@ -15,6 +16,7 @@ struct Removed {
     images: Vec<String>,
     layers: Vec<String>,
     snapshots: Vec<String>,
+    steps: Vec<String>,
     blobs: Vec<String>,
     temporary: Vec<String>,
     blob_bytes: u64,
@@ -26,17 +28,27 @@ struct Removed {
 /// A damaged record: nothing is removed by guessing.
 pub fn run(args: &GcArgs, session: &Session) -> Outcome {
     let mut recovered = Vec::new();
+    let unused = args.unused_for.unwrap_or_default();
+    let before = now().saturating_sub(i64::try_from(unused.as_secs()).unwrap_or(i64::MAX));
+    let without = Without {
+        // What was used in this very second goes too, where no time is given.
+        steps_before: args
+            .build_cache
+            .then(|| if unused.is_zero() { i64::MAX } else { before }),
+        ..Without::default()
+    };
     let garbage = match session.store()? {
         None => plywood_store::gc::Garbage::default(),
         Some(store) if args.dry_run => {
             let _lock = store.shared()?;
-            plywood_store::gc::mark(&store)?
+            plywood_store::gc::mark_without(&store, &without)?
         }
         Some(_) => {
             let host = session.host()?;
             hold::sweep_locks(&host.store)?;
             volume::sweep(&host.store)?;
-            let garbage = collect::sweep(&host)?;
+            build::sweep_caches(&host.store, without.steps_before)?;
+            let garbage = collect::sweep_without(&host, &without)?;
             recovered = host.snapshotter.recover()?;
             garbage
         }
@@ -47,6 +59,7 @@ pub fn run(args: &GcArgs, session: &Session) -> Outcome {
         images: garbage.images.iter().map(|image| image.id.to_string()).collect(),
         layers: garbage.layers.iter().map(|layer| layer.chain_id.to_string()).collect(),
         snapshots: garbage.snapshots.iter().map(|snapshot| snapshot.key.clone()).collect(),
+        steps: garbage.steps.iter().map(|step| step.created_by.clone()).collect(),
         blobs: garbage.blobs.iter().map(|(digest, _)| digest.to_string()).collect(),
         blob_bytes: garbage
             .blobs
@@ -69,6 +82,7 @@ fn tell(removed: &Removed, session: &Session) -> crate::error::Result<()> {
         ("image", &removed.images),
         ("layer", &removed.layers),
         ("snapshot", &removed.snapshots),
+        ("step", &removed.steps),
         ("blob", &removed.blobs),
         ("unfinished", &removed.temporary),
     ] {
@@ -80,6 +94,7 @@ fn tell(removed: &Removed, session: &Session) -> crate::error::Result<()> {
     let count = removed.images.len()
         + removed.layers.len()
         + removed.snapshots.len()
+        + removed.steps.len()
         + removed.blobs.len()
         + removed.temporary.len();
     session.output.note(format!(

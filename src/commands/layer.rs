@@ -111,6 +111,17 @@ impl Writing<'_> {
         }
     }
 
+    /// Commits the leased snapshot `key`, which nobody else knows of. It is gone then, whatever became of it.
+    ///
+    /// # Errors
+    /// As for [`Writing::layer`].
+    pub(super) fn leased(&self, key: &str, intent: &mut Intent, made: &mut Made) -> Result<Committed> {
+        match self.compare_as(key, true, intent, made) {
+            Ok(committed) => Ok(committed),
+            Err(error) => both(Err(error), self.host.snapshotter.remove(key)),
+        }
+    }
+
     fn live(&self, still: Still<'_>, copy: &str, intent: &mut Intent, made: &mut Made) -> Result<Committed> {
         self.refuse_mapped(&still)?;
         still.write_back()?;
@@ -236,6 +247,12 @@ impl Writing<'_> {
     }
 
     fn compare(&self, copy: &str, intent: &mut Intent, made: &mut Made) -> Result<Committed> {
+        // On overlay a copy is made with the times that the layer has.
+        self.compare_as(copy, self.host.snapshotter.driver() == Driver::Thin, intent, made)
+    }
+
+    /// `settles`: the snapshot itself becomes the layer, and may have other times than that.
+    fn compare_as(&self, copy: &str, settles: bool, intent: &mut Intent, made: &mut Made) -> Result<Committed> {
         let Host { store, snapshotter } = self.host;
         self.fold(copy)?;
         let difference = self.found(copy)?;
@@ -245,7 +262,7 @@ impl Writing<'_> {
             return Ok(Committed { record: None, notes });
         };
         if let Some(latest) = oci::source_date_epoch()?
-            && snapshotter.driver() == Driver::Thin
+            && settles
         {
             settle_times(self.host, copy, &layer, latest)?;
         }
@@ -402,8 +419,8 @@ fn keep(difference: Difference, intent: &mut Intent, made: &mut Made) -> Result<
     Ok((written.notes, Some(layer)))
 }
 
-/// On thin the copy itself becomes the layer: it must have the times that the layer's tar says, none of them
-/// after `latest` (seconds since 1970).
+/// A snapshot that itself becomes the layer must have the times that the layer's tar says, none of them after
+/// `latest` (seconds since 1970).
 fn settle_times(host: &Host, copy: &str, layer: &NewLayer, latest: i64) -> Result<()> {
     let mut tar = host.store.blobs.open(&layer.blob.digest)?;
     let mounted = host.snapshotter.mount(copy, Access::ReadWrite)?;

@@ -1,6 +1,7 @@
 //! The verbs, one a file, and what each begins with: [`Host`], the opened root.
 
 pub mod attach;
+pub mod build;
 pub mod check;
 pub mod collect;
 pub mod commit;
@@ -189,7 +190,10 @@ pub fn dispatch(verb: Verb, session: &Session) -> Outcome {
 }
 
 fn perform(verb: Verb, session: &Session) -> Outcome {
-    if matches!(verb, Verb::Run(_) | Verb::Start(_) | Verb::Exec(_) | Verb::Try(_)) {
+    if matches!(
+        verb,
+        Verb::Run(_) | Verb::Start(_) | Verb::Exec(_) | Verb::Try(_) | Verb::Build(_)
+    ) {
         crate::exec::sealed::ensure().map_err(container::failure)?;
     }
     if mounts(&verb) {
@@ -220,6 +224,7 @@ fn perform(verb: Verb, session: &Session) -> Outcome {
         Verb::Kill(args) => stop::kill(&args, session),
         Verb::Wait(args) => wait::run(&args, session),
         Verb::Rm(args) => rm::run(&args, session),
+        Verb::Build(args) => build::run(&args, session),
         Verb::Commit(args) => commit::run(&args, session),
         Verb::Merge(args) => merge::run(&args, session),
         Verb::Try(args) => try_file::run(&args, session),
@@ -244,6 +249,7 @@ fn mounts(verb: &Verb) -> bool {
             | Verb::Export(_)
             | Verb::Run(_)
             | Verb::Start(_)
+            | Verb::Build(_)
             | Verb::Commit(_)
             | Verb::Merge(_)
             | Verb::Try(_)

@@ -1,6 +1,7 @@
 //! What `run` was asked for, over what the image says: Docker's rules, as a pure
 //! function into a [`Spec`].
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::cli::RunArgs;
@@ -76,6 +77,7 @@ pub fn spec(args: &RunArgs, config: &RunConfig, id: &str) -> Result<Spec> {
         volumes,
         binds,
         tmpfs: args.tmpfs.clone(),
+        tmpfs_sizes: BTreeMap::new(),
     };
     spec.volumes.extend(volume::of_image(config, id, &spec));
     Ok(spec)
@@ -131,6 +133,16 @@ fn command(config: &RunConfig, entrypoint: Option<&str>, command: &[String]) -> 
     };
     let rest = if command.is_empty() { default } else { command.to_vec() };
     [first, rest].concat()
+}
+
+/// The variables of a step of a build, which has no host name of its own.
+///
+/// # Errors
+/// A variable without a name.
+pub fn environment_of_step(env: &[String]) -> Result<Vec<String>> {
+    let mut all = environment(&[], env, "", false, |_| None)?;
+    all.retain(|entry| entry != "HOSTNAME=" || env.contains(entry));
+    Ok(all)
 }
 
 /// The variables of a container, for one command more in it.

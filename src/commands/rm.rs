@@ -91,12 +91,27 @@ pub fn remove_held(host: &Host, id: &str, hold: hold::Hold, intent: Intent) -> R
     }
 }
 
+/// Removes a [passing] container that the caller holds, but not its snapshot.
+///
+/// # Errors
+/// As for [`remove_held`].
+pub fn forget_held(host: &Host, id: &str, hold: hold::Hold, intent: Intent) -> Result<()> {
+    connect::remove(&host.store, id)?;
+    forget(host, id, hold)?;
+    intent.done()
+}
+
 fn erase(host: &Host, id: &str, hold: hold::Hold) -> Result<()> {
     // The record goes last: until then the snapshot has an owner that can be found and removed again.
     connect::remove(&host.store, id)?;
     host.snapshotter.unmount_at(id)?;
     host.snapshotter.remove(id)?;
     host.snapshotter.remove(&merge_key(id))?;
+    forget(host, id, hold)
+}
+
+/// Removes all but a container's network and snapshots.
+fn forget(host: &Host, id: &str, hold: hold::Hold) -> Result<()> {
     logs::remove(&host.store, id)?;
     volume::remove_own(&host.store, id)?;
     let lock = host.store.exclusive()?;

@@ -70,7 +70,11 @@ fn free(host: &Host, dry_run: bool, measured: bool, removed: &mut Removed) -> Re
     if dry_run || measured {
         let garbage = {
             let _lock = host.store.shared()?;
-            gc::mark_without(&host.store, &removed.images)?
+            let without = gc::Without {
+                names: removed.images.clone(),
+                ..gc::Without::default()
+            };
+            gc::mark_without(&host.store, &without)?
         };
         let going = Group {
             layers: garbage.layers.clone(),

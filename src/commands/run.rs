@@ -69,7 +69,7 @@ fn run_to_end(args: &RunArgs, session: &Session, id: &str, monitor: Option<&mut 
         return undone.map_err(before_command);
     }
     let mut passing = Some(passing);
-    let ended = container::run(session, &host, &container, &spec, &hold, monitor, || {
+    let ended = container::run(session, &host, &container, &spec, &hold, monitor.into(), || {
         // From here on there may be something of somebody's in it, which stays if it is to stay.
         let over = passing.take_if(|_| !args.rm);
         over.map_or(Ok(()), Intent::done)

@@ -4,6 +4,7 @@
 //! sources of the host by handle, then pivot_root, and only then anything that
 //! the image has a say in. The command starts when the parent says so.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -160,6 +161,8 @@ fn has_folder(tree: &Tree, path: &str) -> bool {
 struct HostMounts<'a> {
     binds: Vec<(&'a Path, Option<HostMount>)>,
     hosts: Option<HostMount>,
+    /// Of tmpfs mounts, by path.
+    sizes: &'a BTreeMap<String, u64>,
 }
 
 /// Where names are looked up.
@@ -191,7 +194,11 @@ impl<'a> HostMounts<'a> {
         binds.extend(spec.tmpfs.iter().map(|path| (Path::new(path), None)));
         // /a before /a/b, or it would hide it.
         binds.sort_by_key(|(path, _)| path.components().count());
-        Ok(Self { binds, hosts })
+        Ok(Self {
+            binds,
+            hosts,
+            sizes: &spec.tmpfs_sizes,
+        })
     }
 
     /// Before the others: what the user mounts there is what the container sees.
@@ -202,11 +209,15 @@ impl<'a> HostMounts<'a> {
         }
     }
 
+    fn size_of(&self, path: &Path) -> Option<u64> {
+        self.sizes.get(path.to_str()?).copied()
+    }
+
     fn mount(&self, tree: &mut Tree) -> Result<()> {
         for (path, bind) in &self.binds {
             match bind {
                 Some(bind) => bind.mount_on(tree, path)?,
-                None => rootfs::mount_tmpfs(tree, path)?,
+                None => rootfs::mount_tmpfs(tree, path, self.size_of(path))?,
             }
         }
         Ok(())

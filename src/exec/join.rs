@@ -245,7 +245,7 @@ pub fn enter(process: BorrowedFd<'_>, pid: u32, kinds: Kinds, args: &[String], e
         child.wait()?;
         return Err(error.into());
     }
-    supervise::watch(&child, &signals, None)
+    supervise::watch(&child, &signals, supervise::OnSignal::Pass, None)
 }
 
 fn enter_and_become(process: BorrowedFd<'_>, kinds: Kinds, args: &[String], env: &[String]) -> Error {

@@ -74,6 +74,7 @@ use error::Attempt;
 use ids::Users;
 use monitor::Monitor;
 use spec::{Network, Spec};
+use supervise::OnSignal;
 
 /// What the command reads and writes. With a terminal of its own these are what plywood relays.
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +103,8 @@ impl Streams<'static> {
 pub enum Attendant<'a> {
     /// This process, for whoever called it: the command has its streams.
     Caller(Streams<'a>),
+    /// This process, for work of its own: a signal to it is no message to the command, but ends it.
+    Owner(Streams<'a>),
     /// This process, as the container's [`Monitor`].
     Monitor(&'a mut Monitor),
 }
@@ -212,7 +215,24 @@ fn follow(
     cgroup.map_or(Ok(()), |cgroup| cgroup.add(child.pid()))?;
     let started = |pid| started(pid, &made);
     let outcome = match attendant {
-        Attendant::Caller(streams) => attend(child, channel, spec, *streams, master, signals, started),
+        Attendant::Caller(streams) => attend(
+            child,
+            channel,
+            spec,
+            *streams,
+            master,
+            (signals, OnSignal::Pass),
+            started,
+        ),
+        Attendant::Owner(streams) => attend(
+            child,
+            channel,
+            spec,
+            *streams,
+            master,
+            (signals, OnSignal::End),
+            started,
+        ),
         Attendant::Monitor(monitor) => monitor
             .take(master)
             .and_then(|()| go(child, channel, started))
@@ -242,7 +262,7 @@ impl Surroundings<'_> {
 impl Attendant<'_> {
     fn streams(&self) -> Result<Streams<'_>> {
         let streams = match self {
-            Self::Caller(streams) => Some(*streams),
+            Self::Caller(streams) | Self::Owner(streams) => Some(*streams),
             Self::Monitor(monitor) => monitor.streams(),
         };
         streams.ok_or_else(|| Error::new(Stage::Supervision, "watch a container before its monitor is open"))
@@ -256,7 +276,7 @@ fn attend(
     spec: &Spec,
     streams: Streams<'_>,
     master: Option<std::os::fd::OwnedFd>,
-    signals: &supervise::Signals,
+    (signals, on_signal): (&supervise::Signals, OnSignal),
     started: impl FnOnce(u32) -> Result<()>,
 ) -> Result<i32> {
     let stdin = spec.stdin.then_some(streams.stdin);
@@ -267,7 +287,7 @@ fn attend(
         return Ok(128 + signal as i32);
     }
     go(child, channel, started)?;
-    supervise::watch(child, signals, relay)
+    supervise::watch(child, signals, on_signal, relay)
 }
 
 /// From *ready* to the command.

@@ -418,13 +418,16 @@ fn host_mount_command(source: &Path, target: &Path, kind: Target, flags: MountAt
     format!("{make} && mount --rbind {source} {quoted}{options}")
 }
 
-/// An empty tmpfs on `path` of the container.
-pub(super) fn mount_tmpfs(tree: &mut Tree, path: &Path) -> Result<()> {
+/// An empty tmpfs on `path` of the container, of `size` bytes at most.
+pub(super) fn mount_tmpfs(tree: &mut Tree, path: &Path, size: Option<u64>) -> Result<()> {
     let target = tree.target(path, Target::Folder)?;
     refuse_kernel_target(&target, path)?;
+    let size = size.map(|size| size.to_string());
+    let mut options = vec![("mode", "1777")];
+    options.extend(size.as_deref().map(|size| ("size", size)));
     New {
         kind: "tmpfs",
-        options: &[("mode", "1777")],
+        options: &options,
         flags: DATA_ONLY,
     }
     .mount_on(target, &path.to_string_lossy())?;

@@ -1,5 +1,6 @@
 //! What to run, checked: pure data, kept in the container's record.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
@@ -115,6 +116,9 @@ pub struct Spec {
     pub binds: Vec<Bind>,
     /// Empty tmpfs mounts, absolute paths.
     pub tmpfs: Vec<String>,
+    /// Bytes that some of them may hold at most, by path; the others as the kernel sees fit.
+    #[serde(default)]
+    pub tmpfs_sizes: BTreeMap<String, u64>,
 }
 
 impl Spec {
@@ -219,6 +223,7 @@ pub(super) fn plain() -> Spec {
         oom_score: None,
         binds: Vec::new(),
         tmpfs: Vec::new(),
+        tmpfs_sizes: BTreeMap::new(),
     }
 }
 

@@ -157,8 +157,23 @@ impl Drop for Child {
     }
 }
 
+/// What a signal to plywood means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnSignal {
+    /// It is passed on.
+    Pass,
+    /// The command is to end now, whatever it is doing.
+    End,
+}
+
 /// Relays terminal and signals until the command ends; gives its exit code.
-pub(super) fn watch(child: &Child, signals: &Signals, mut relay: Option<Relay<'_>>) -> Result<i32> {
+pub(super) fn watch(
+    child: &Child,
+    signals: &Signals,
+    on_signal: OnSignal,
+    mut relay: Option<Relay<'_>>,
+) -> Result<i32> {
+    let mut asked = None;
     loop {
         let (ended, signalled) = {
             let mut watched = vec![PollFd::new(child, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
@@ -179,6 +194,10 @@ pub(super) fn watch(child: &Child, signals: &Signals, mut relay: Option<Relay<'_
                 match (&relay, signal) {
                     (Some(relay), Signal::SIGWINCH) => relay.resize(),
                     (None, Signal::SIGWINCH) => {}
+                    (_, signal) if on_signal == OnSignal::End => {
+                        asked.get_or_insert(signal);
+                        child.signal(Signal::SIGKILL);
+                    }
                     (_, signal) => child.signal(signal),
                 }
             }
@@ -192,7 +211,7 @@ pub(super) fn watch(child: &Child, signals: &Signals, mut relay: Option<Relay<'_
             if let Some(relay) = &mut relay {
                 relay.drain()?;
             }
-            return Ok(code);
+            return Ok(asked.map_or(code, |signal| 128 + signal as i32));
         }
     }
 }

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use crate::error::Context;
 use crate::intent::{Plan, ThinStep};
 use crate::lock::Exclusive;
-use crate::record::{ImageRecord, LayerRecord, Phase, Record, Records, SnapshotRecord};
+use crate::record::{ImageRecord, LayerRecord, Phase, Record, Records, SnapshotRecord, StepRecord};
 use crate::{ChainId, Digest, Error, ImageId, Kind, Result, Store, durable, index};
 
 /// Bytes that a manifest may have.
@@ -35,6 +35,8 @@ pub struct Garbage {
     pub layers: Vec<LayerRecord>,
     /// Snapshots whose lease-holder is dead, or that are being deleted already.
     pub snapshots: Vec<SnapshotRecord>,
+    /// Steps of builds: those whose layer is gone, and, where that is asked for, what builds have not used lately.
+    pub steps: Vec<StepRecord>,
     /// Blobs, with their length in bytes.
     pub blobs: Vec<(Digest, u64)>,
     /// Unfinished files in `tmp/` that no live process writes, with their length in bytes.
@@ -47,6 +49,7 @@ impl Garbage {
         self.images.is_empty()
             && self.layers.is_empty()
             && self.snapshots.is_empty()
+            && self.steps.is_empty()
             && self.blobs.is_empty()
             && self.temporary.is_empty()
     }
@@ -57,16 +60,25 @@ impl Garbage {
 /// # Errors
 /// A damaged record: nothing is called garbage by guessing.
 pub fn mark(store: &Store) -> Result<Garbage> {
-    mark_without(store, &BTreeSet::new())
+    mark_without(store, &Without::default())
 }
 
-/// Finds what nothing would need if these images had no names any more.
+/// What is taken for gone already when garbage is looked for.
+#[derive(Debug, Clone, Default)]
+pub struct Without {
+    /// These images' names.
+    pub names: BTreeSet<ImageId>,
+    /// The steps of builds that none has needed since then (seconds since 1970).
+    pub steps_before: Option<i64>,
+}
+
+/// Finds what nothing would need without some of what there is.
 ///
 /// # Errors
 /// As for [`mark`].
-pub fn mark_without(store: &Store, unnamed: &BTreeSet<ImageId>) -> Result<Garbage> {
+pub fn mark_without(store: &Store, without: &Without) -> Result<Garbage> {
     let pins = Pins::read(store)?;
-    let (kept_images, images) = split_images(store, unnamed)?;
+    let (kept_images, images) = split_images(store, &without.names)?;
     let (kept_snapshots, snapshots): (Vec<_>, Vec<_>) = store.snapshots.list()?.into_iter().partition(|snapshot| {
         let leased = snapshot.lease.as_ref().is_none_or(|lease| pins.live.contains(lease));
         snapshot.phase == Phase::Ready && leased
@@ -76,6 +88,11 @@ pub fn mark_without(store: &Store, unnamed: &BTreeSet<ImageId>) -> Result<Garbag
     wanted.extend(kept_images.iter().flat_map(|image| image.layers.iter().copied()));
     wanted.extend(kept_snapshots.iter().filter_map(|snapshot| snapshot.parent));
     let stacks = Stacks::read(store)?;
+    let (kept_steps, steps): (Vec<_>, Vec<_>) = steps(store)?.into_iter().partition(|step| {
+        let lately = without.steps_before.is_none_or(|then| step.used_at >= then);
+        lately && step.top.is_none_or(|top| stacks.has(&top))
+    });
+    wanted.extend(kept_steps.iter().filter_map(|step| step.top));
     let needed = stacks.with_all_below(wanted)?;
 
     let mut needed_blobs = pins.blobs;
@@ -96,6 +113,7 @@ pub fn mark_without(store: &Store, unnamed: &BTreeSet<ImageId>) -> Result<Garbag
         images,
         layers,
         snapshots,
+        steps,
         blobs,
         temporary: dead_temporaries(store)?,
     })
@@ -135,6 +153,10 @@ pub fn condemn(store: &Store, lock: &Exclusive, garbage: &Garbage) -> Result<()>
     }
     for image in &garbage.images {
         store.images.remove(lock, &image.key())?;
+    }
+    // Before their layers: a build must not find a step whose layer is going.
+    for step in &garbage.steps {
+        store.steps.remove(lock, &step.key())?;
     }
     let of_layers: BTreeSet<Digest> = garbage.layers.iter().map(|layer| layer.blob.digest).collect();
     let (last, first): (Vec<_>, Vec<_>) = garbage
@@ -213,6 +235,14 @@ impl Pins {
     }
 }
 
+/// The build cache.
+fn steps(store: &Store) -> Result<Vec<StepRecord>> {
+    if !store.steps.folder().is_dir() {
+        return Ok(Vec::new());
+    }
+    store.steps.list()
+}
+
 /// The images that something needs, and the others.
 fn split_images(store: &Store, unnamed: &BTreeSet<ImageId>) -> Result<(Vec<ImageRecord>, Vec<ImageRecord>)> {
     let mut used: BTreeSet<_> = store.names.list()?.into_iter().map(|name| name.image).collect();
@@ -236,6 +266,10 @@ impl Stacks {
         Ok(Self {
             layers: layers.into_iter().map(|layer| (layer.chain_id, layer)).collect(),
         })
+    }
+
+    fn has(&self, chain: &ChainId) -> bool {
+        self.layers.get(chain).is_some_and(|layer| layer.phase == Phase::Ready)
     }
 
     /// `wanted` and everything underneath.

@@ -25,7 +25,7 @@ pub(crate) use self::envelope::read_file;
 pub use self::envelope::{decode, encode};
 pub use self::kinds::{
     ContainerRecord, ContainerState, ImageRecord, LayerRecord, NameRecord, POOL_KEY, Phase, Place, PoolDevices,
-    PoolRecord, SnapshotRecord, merge_key, name_key,
+    PoolRecord, SnapshotRecord, StepRecord, merge_key, name_key,
 };
 use crate::error::Context;
 use crate::lock::Exclusive;

@@ -11,7 +11,9 @@ use crate::blob::Blobs;
 use crate::error::Context;
 use crate::intent::Intents;
 use crate::lock::{Exclusive, Shared};
-use crate::record::{ContainerRecord, ImageRecord, LayerRecord, NameRecord, PoolRecord, Records, SnapshotRecord};
+use crate::record::{
+    ContainerRecord, ImageRecord, LayerRecord, NameRecord, PoolRecord, Records, SnapshotRecord, StepRecord,
+};
 use crate::{Error, Kind, Result, boot, durable, record};
 
 /// What keeps the layers' content.
@@ -76,6 +78,7 @@ pub(crate) const TOP: &[&str] = &[
     "mounted",
     "volumes",
     "network",
+    "build",
     "passing",
     "lost+found",
 ];
@@ -113,6 +116,8 @@ pub struct Store {
     pub containers: Records<ContainerRecord>,
     /// The thin driver's pool: one record, under [`crate::record::POOL_KEY`].
     pub pool: Records<PoolRecord>,
+    /// The build cache.
+    pub steps: Records<StepRecord>,
     /// What live processes are about to do.
     pub intents: Intents,
     root: PathBuf,
@@ -226,6 +231,7 @@ impl Store {
             names: Records::new(&root, passing),
             containers: Records::new(&root, passing),
             pool: Records::new(&root, passing),
+            steps: Records::new(&root, None),
             intents: Intents::new(&root, passing),
             passing: passing.map(Path::to_owned),
             root,

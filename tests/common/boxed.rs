@@ -178,6 +178,7 @@ pub fn spec(args: &[&str]) -> Spec {
         limits: Limits::default(),
         binds: Vec::new(),
         tmpfs: Vec::new(),
+        tmpfs_sizes: std::collections::BTreeMap::new(),
     }
 }
 

@@ -149,3 +149,89 @@ impl Folder for OwnedFd {
         self.as_fd().below(path)
     }
 }
+
+/// A directory of one file, under a name of the caller's: for a tar of that file alone.
+#[derive(Debug)]
+pub struct OneFile {
+    file: File,
+    name: OsString,
+}
+
+impl OneFile {
+    /// The open regular file `file`, as `name`.
+    ///
+    /// # Errors
+    /// Invalid input where it is no regular file.
+    pub fn new(file: File, name: OsString) -> io::Result<Self> {
+        match file.metadata()?.is_file() {
+            true => Ok(Self { file, name }),
+            false => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    fn is(&self, name: &OsStr) -> io::Result<()> {
+        match name == self.name {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
+impl Folder for OneFile {
+    fn names(&self) -> io::Result<Vec<OsString>> {
+        Ok(vec![self.name.clone()])
+    }
+
+    fn look(&self, name: &OsStr) -> io::Result<Option<Node>> {
+        if self.is(name).is_err() {
+            return Ok(None);
+        }
+        // Its other names are not here.
+        Ok(Some(Node {
+            links: 1,
+            ..Node::of(&rustix::fs::fstat(&self.file)?)
+        }))
+    }
+
+    fn xattrs(&self, name: &OsStr, left_out: &mut dyn FnMut(&[u8])) -> io::Result<Xattrs> {
+        self.is(name)?;
+        Ok(handle::xattrs_of(self.file.as_fd(), left_out)?)
+    }
+
+    fn link_target(&self, _name: &OsStr) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::InvalidInput.into())
+    }
+
+    fn file(&self, name: &OsStr) -> io::Result<Box<dyn Read>> {
+        self.is(name)?;
+        let mut file = self.file.try_clone()?;
+        // The copy shares its place in the file.
+        io::Seek::rewind(&mut file)?;
+        Ok(Box::new(file))
+    }
+
+    fn own(&self) -> io::Result<Node> {
+        Ok(Node {
+            kind: handle::NodeKind::Directory,
+            mode: 0o755,
+            size: 0,
+            links: 2,
+            ..Node::of(&rustix::fs::fstat(&self.file)?)
+        })
+    }
+
+    fn own_xattrs(&self, _left_out: &mut dyn FnMut(&[u8])) -> io::Result<Xattrs> {
+        Ok(Vec::new())
+    }
+
+    fn child(&self, _name: &OsStr) -> io::Result<Box<dyn Folder>> {
+        Err(io::ErrorKind::NotADirectory.into())
+    }
+
+    fn below(&self, path: &Path) -> io::Result<Box<dyn Folder>> {
+        match path.as_os_str().is_empty() {
+            true => Ok(Box::new(Self::new(self.file.try_clone()?, self.name.clone())?)),
+            false => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+}

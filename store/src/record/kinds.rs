@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Link, Record, Relation};
 use crate::blob::Descriptor;
-use crate::{ChainId, DiffId, ImageId, Reference};
+use crate::{ChainId, DiffId, Digest, ImageId, Reference};
 
 /// Where a driver keeps a snapshot's or layer's content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,6 +212,26 @@ pub enum PoolDevices {
     },
 }
 
+/// What a step of a build has come to: the build cache. It keeps its layer from being garbage, and promises
+/// nothing: a build does the step again where the record or the layer is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// The digest of all that the result depends on.
+    pub key: Digest,
+    /// The stack after the step; none where that is still empty.
+    pub top: Option<ChainId>,
+    /// The instruction, as the image's history has it.
+    pub created_by: String,
+    /// When it was done, RFC 3339.
+    pub created: String,
+    /// When it was done by the clock, microseconds since 1970.
+    pub done_at: i64,
+    /// How long it took, in milliseconds.
+    pub took: u64,
+    /// When a build last needed it, seconds since 1970.
+    pub used_at: i64,
+}
+
 fn link(relation: Relation, target: impl Into<String>) -> Link {
     Link {
         relation,
@@ -277,6 +297,11 @@ record!(
         link(Relation::Image, container.image.0.hex())
     ]
 );
+// The index is not asked for these: there may be many, and they come and go with each build.
+record!(StepRecord, "step", "steps", |step| step.key.hex(), {
+    let _ = step;
+    Vec::new()
+});
 record!(PoolRecord, "pool", "pool", |_pool| POOL_KEY.to_owned(), Vec::new());
 
 /// The key of the one pool record.
