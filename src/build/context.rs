@@ -9,7 +9,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -111,6 +111,12 @@ impl Tree {
             hidden: Arc::default(),
             keeps_owners: true,
         })
+    }
+
+    /// Where a person finds it, for explaining.
+    pub fn path(&self) -> PathBuf {
+        let own = format!("/proc/self/fd/{}", self.root.as_raw_fd());
+        std::fs::read_link(&own).unwrap_or_else(|_| PathBuf::from(&self.shown))
     }
 
     /// What `source`, a path or a pattern, names: in order, never nothing. `**` is any number of folders where

@@ -24,6 +24,8 @@ use crate::build::target::{self, Target};
 use crate::build::work::{CopySource, CopyWork, FolderWork};
 use crate::error::{Context, Error, Result};
 use crate::exec::user;
+use crate::explain::{quote, step};
+use crate::snapshot::Mounted;
 use crate::sys::openat2;
 
 /// Bytes of a file that tell whether it is an archive.
@@ -189,7 +191,8 @@ impl<'a> Copying<'a> {
     ///
     /// # Errors
     /// What is in the way; a user who is not there; I/O.
-    pub(super) fn copy_into(&self, root: BorrowedFd<'_>, parent: Option<&ChainId>) -> Result<Digest> {
+    pub(super) fn copy_into(&self, mounted: &Mounted, parent: Option<&ChainId>) -> Result<Digest> {
+        let root = mounted.dir();
         let owner = self.work.chown.as_deref().map(|chown| owner(root, chown)).transpose()?;
         let form = Form {
             owner,
@@ -197,9 +200,25 @@ impl<'a> Copying<'a> {
         };
         let mut contents = Vec::new();
         for found in &self.found {
+            self.explain(found, mounted.path());
             contents.push(self.copy_one(found, root, &form)?);
         }
         Ok(self.key_of(parent, &contents))
+    }
+
+    /// What a person would type for it.
+    fn explain(&self, found: &Found, root: &Path) {
+        step(|| {
+            let place = format!("{}{}", root.display(), self.place(found));
+            match (found, self.tree) {
+                (Found::Picked(picked), Some(tree)) => {
+                    let source = tree.path().join(&picked.path);
+                    let all = if picked.is_folder() { "/." } else { "" };
+                    format!("cp -a {}{all} {}", quote(&source), quote(&place))
+                }
+                (found, _) => format!("cat > {}/{} <<EOF", quote(&place), found.name().display()),
+            }
+        });
     }
 
     fn copy_one(&self, found: &Found, root: BorrowedFd<'_>, form: &Form) -> Result<Digest> {
@@ -292,7 +311,14 @@ fn decoded(picked: &Picked) -> Result<Box<dyn Read + Send>> {
 ///
 /// # Errors
 /// Something else is in the way; no such user.
-pub(super) fn make_folder(root: BorrowedFd<'_>, work: &FolderWork) -> Result<()> {
+pub(super) fn make_folder(mounted: &Mounted, work: &FolderWork) -> Result<()> {
+    let root = mounted.dir();
+    step(|| {
+        format!(
+            "mkdir -p {}",
+            quote(format!("{}{}", mounted.path().display(), work.path))
+        )
+    });
     let owner = owner(root, &work.user)?;
     target::make(root, &work.path, owner).map(drop)
 }

@@ -66,7 +66,7 @@ impl Stages<'_> {
         self.miss()?;
         let (mut step, begun) = (None, Instant::now());
         self.layering("WORKDIR", built.top).mounted(
-            |mounted| make_folder(mounted.dir(), work),
+            |mounted| make_folder(mounted, work),
             |layered| {
                 step = Some(self.kept(key, &work.created_by, begun, layered)?);
                 Ok(())
@@ -132,7 +132,7 @@ impl Stages<'_> {
         self.miss()?;
         let (mut step, begun) = (None, Instant::now());
         let layered = self.layering("COPY", built.top).mounted(
-            |mounted| copying.copy_into(mounted.dir(), built.top.as_ref()),
+            |mounted| copying.copy_into(mounted, built.top.as_ref()),
             |layered| {
                 // Of what was copied, which may be newer than what was looked for.
                 let kept = self.kept(with_epoch(layered.done)?, &work.created_by, begun, layered)?;
