@@ -348,12 +348,26 @@ fn dm_what_a_killed_run_had_made_to_mount_on_is_in_no_layer() {
         }
         let image = format!("image{number}");
         plywood.ok(["commit", &name, &image]);
-        let seen = plywood.ok(["run", "--rm", &image, "sh", "-c", "ls -d /made /etc/new 2>/dev/null; true"]);
+        let seen = plywood.ok([
+            "run",
+            "--rm",
+            &image,
+            "sh",
+            "-c",
+            "ls -d /made /etc/new 2>/dev/null; true",
+        ]);
         assert_eq!(seen, "/etc/new", "{name}");
     }
     plywood.ok(["merge", "c1"]);
     assert_eq!(
-        plywood.ok(["run", "--rm", "base", "sh", "-c", "ls -d /made /etc/new 2>/dev/null; true"]),
+        plywood.ok([
+            "run",
+            "--rm",
+            "base",
+            "sh",
+            "-c",
+            "ls -d /made /etc/new 2>/dev/null; true"
+        ]),
         "/etc/new"
     );
     plywood.sound();
