@@ -398,7 +398,9 @@ impl Folder for View {
     }
 
     fn own(&self) -> io::Result<Node> {
-        Ok(self.formed(self.inner.own()?))
+        let own = self.inner.own()?;
+        // A folder that is only around one file is not copied: nobody asks for its owner and mode.
+        Ok(if self.is_file { own } else { self.formed(own) })
     }
 
     fn own_xattrs(&self, left_out: &mut dyn FnMut(&[u8])) -> io::Result<Xattrs> {

@@ -33,8 +33,9 @@ pub struct Target {
     shown: PathBuf,
     /// Of a single file, another name than it has.
     pub name: Option<OsString>,
-    /// The folder was there before, and stays as it is.
-    was_there: Option<Stat>,
+    /// What the folder has, whatever the tar says of it; none where the tar decides.
+    stays: Option<Stat>,
+    is_new: bool,
 }
 
 /// Finds the place for a folder's content, or for several files: a folder, which is made.
@@ -49,7 +50,8 @@ pub fn folder(root: BorrowedFd<'_>, path: &str, owner: (u32, u32)) -> Result<Tar
         folder,
         shown,
         name: None,
-        was_there: (!is_new).then_some(stat),
+        stays: Some(stat),
+        is_new,
     })
 }
 
@@ -73,6 +75,13 @@ pub fn file(root: BorrowedFd<'_>, path: &str, owner: (u32, u32)) -> Result<Targe
 }
 
 impl Target {
+    /// The same, but a new folder gets owner and mode from the tar: it is not content alone that is copied.
+    #[must_use]
+    pub fn with_the_folder_itself(mut self) -> Self {
+        self.stays = self.stays.filter(|_| !self.is_new);
+        self
+    }
+
     /// Unpacks `tar` there.
     ///
     /// # Errors
@@ -82,7 +91,7 @@ impl Target {
         self.check(tar)?;
         tar.rewind().context("read", "the copy")?;
         apply(self.folder.as_fd(), tar, &Limits::default())?;
-        let Some(stat) = &self.was_there else { return Ok(()) };
+        let Some(stat) = &self.stays else { return Ok(()) };
         restore(&self.folder, stat).context("set the owner and mode of", &self.shown)
     }
 

@@ -226,7 +226,7 @@ impl<'a> Copying<'a> {
         if let (Found::Picked(picked), true) = (found, self.work.unpack) {
             let content = self.content_of(found)?;
             if let Some(mut tar) = self.unpacked(picked)? {
-                let target = target::folder(root, &self.place(found), new_owner)?;
+                let target = target::folder(root, &self.place(found), new_owner)?.with_the_folder_itself();
                 target.fill(&mut tar)?;
                 target.give(&mut tar, form)?;
                 return match content == self.content_of(found)? {
@@ -253,9 +253,10 @@ impl<'a> Copying<'a> {
 
     fn target(&self, found: &Found, root: BorrowedFd<'_>, owner: (u32, u32)) -> Result<Target> {
         let place = self.place(found);
-        match found.is_folder() {
-            true => target::folder(root, &place, owner),
-            false => target::file(root, &place, owner),
+        match (found.is_folder(), self.work.parents) {
+            (true, true) => Ok(target::folder(root, &place, owner)?.with_the_folder_itself()),
+            (true, false) => target::folder(root, &place, owner),
+            (false, _) => target::file(root, &place, owner),
         }
     }
 

@@ -358,7 +358,7 @@ fn copy_into(store: &Store, tree: &Tree, source: &str, mounted: &Mounted) -> Res
     for picked in tree.pick(source, false)? {
         let path = format!("/{}", picked.path.display());
         let place = match picked.is_folder() {
-            true => target::folder(mounted.dir(), &path, (0, 0))?,
+            true => target::folder(mounted.dir(), &path, (0, 0))?.with_the_folder_itself(),
             false => target::file(mounted.dir(), &path, (0, 0))?,
         };
         let mut tar = tempfile::tempfile_in(&folder).context("make a temporary file in", &folder)?;
