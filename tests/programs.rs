@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::debian::debian_tar;
 use common::explain::{append_programs, output};
 use common::{Plywood, busybox_tar, own_network, with_base, words};
 
@@ -243,15 +244,7 @@ fn pass_on(mut client: std::net::TcpStream) -> std::io::Result<()> {
 #[test]
 fn apt_get_installs_a_package_in_a_bridged_container() {
     let plywood = Plywood::new("overlay").with_network();
-    let base = plywood.beside("debian.tar");
-    let made = Command::new("mmdebstrap")
-        .args(["--quiet", "--variant=apt", "bookworm"])
-        .arg(&base)
-        .stdin(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(made.success(), "this machine reaches Debian's packages");
-    plywood.ok(["import", base.to_str().unwrap(), "debian"]);
+    plywood.ok(["import", debian_tar().to_str().unwrap(), "debian"]);
 
     let (give, take) = std::sync::mpsc::channel::<std::net::TcpListener>();
     std::thread::spawn(move || {

@@ -6,6 +6,7 @@
     reason = "each test crate has a copy of its own and uses a part of it"
 )]
 
+pub mod debian;
 pub mod edits;
 pub mod explain;
 pub mod json_page;
