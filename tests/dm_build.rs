@@ -50,6 +50,27 @@ fn dm_the_same_context_is_the_same_image_on_both_drivers() {
     assert_eq!(ids[0], ids[1]);
 }
 
+/// The example itself, on an image that stands for its base: the guest has no way to Debian's packages.
+#[test]
+fn dm_an_example_is_the_same_image_on_both_drivers() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/website-nginx");
+    let ids = ["thin", "overlay"].map(|driver| {
+        let site = Site::new(driver);
+        site.dockerfile(
+            "FROM base\nRUN mkdir -p /usr/sbin && echo '#!/bin/sh' > /usr/sbin/nginx && chmod 755 /usr/sbin/nginx\nEXPOSE 80\n",
+        );
+        site.build(&["-t", "ops-nginx"]);
+        let build = ["build", "-t", "website-nginx", "--build-arg", "TITLE=Thin", example];
+        let id = site.plywood.ok(build);
+        assert_eq!(site.plywood.ok(build), id);
+        let page = site.plywood.ok(["run", "--rm", "website-nginx", "cat", "index.html"]);
+        assert!(page.contains("<h1>Thin</h1>"), "{page}");
+        site.plywood.sound();
+        id
+    });
+    assert_eq!(ids[0], ids[1]);
+}
+
 #[test]
 fn dm_a_build_killed_at_any_moment_goes_on_from_its_cache() {
     let site = site("thin");
