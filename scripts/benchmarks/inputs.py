@@ -7,7 +7,7 @@ import os
 import subprocess
 import tarfile
 
-from .measure import WORK, place, plywood, quietly, remove, say, shell
+from .measure import MACHINE, WORK, place, plywood, quietly, remove, say, shell
 
 
 def sha256(content):
@@ -70,7 +70,7 @@ class Inputs:
 
     def described(self):
         return (f"Input: {self.entries:,} entries, {self.bytes / 1e9:.2f} GB, from /usr without files of 1 MiB and more; "
-                f"{os.cpu_count()} processors, ext4 on a loop device")
+                f"{MACHINE}")
 
     def make_tar(self):
         say("making the input: a tar of /usr")

@@ -18,6 +18,7 @@ SCRATCH = Path("/srv/plywood-test/bench") if IN_GUEST else WORK / "scratch"
 DISK = WORK / "disk"
 DISK_BYTES = 64 << 30
 MIB = 1 << 20
+MACHINE = f"{os.cpu_count()} processors, ext4 on a loop device"
 
 
 def say(text):
@@ -280,7 +281,7 @@ class Growth:
 
 def table(inputs, rows, runs):
     lines = [
-        f"{inputs.described()}; medians of {runs} runs.",
+        f"{inputs.described() if inputs else MACHINE}; medians of {runs} runs.",
         "",
         "| case | plywood | memory | rate | beside | ratio | goal | |",
         "|---|---|---|---|---|---|---|---|",
