@@ -440,16 +440,17 @@ fn walk(root: &Path, below: &Path, found: &mut BTreeMap<String, String>, inodes:
     let about = fs::symlink_metadata(&path).unwrap();
     let kind = about.file_type();
     let mut text = format!("{:o} {}:{}", about.mode(), about.uid(), about.gid());
-    if kind.is_file() {
-        let content = Digest::of(&fs::read(&path).unwrap()).to_string();
-        text += &format!(" {} bytes {}", about.size(), &content[7..19]);
-        if about.nlink() > 1 {
-            let first = inodes.entry(about.ino()).or_insert_with(|| below.to_owned());
-            text += &format!(" named /{}", first.display());
+    let first = inodes.get(&about.ino()).filter(|_| kind.is_file());
+    if let Some(first) = first {
+        text += &format!(" is /{}", first.display());
+    } else if kind.is_file() {
+        let content = fs::read(&path).unwrap();
+        text += &format!(" {} bytes {}", about.size(), &Digest::of(&content).to_string()[7..19]);
+        if content.len() < 400 {
+            text += &format!(" {:?}", String::from_utf8_lossy(&content));
         }
-        let shown = fs::read_to_string(&path).unwrap_or_default();
-        if shown.len() < 400 {
-            text += &format!(" {shown:?}");
+        if about.nlink() > 1 {
+            inodes.insert(about.ino(), below.to_owned());
         }
     } else if kind.is_symlink() {
         text += &format!(" to {}", fs::read_link(&path).unwrap().display());

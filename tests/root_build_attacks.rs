@@ -88,7 +88,7 @@ fn root_e10_a_cache_that_changes_while_it_is_mounted_on_leads_nowhere() {
     // The host's path, and one that leads up out of wherever it is resolved.
     let up = format!("{}{}", "../".repeat(30), outside.shown().trim_start_matches('/'));
     let swap = format!(
-        "end=$(( $(date +%s) + {} )); while [ $(date +%s) -lt $end ]; do rm -rf /c/sub; mkdir /c/sub; rm -rf /c/sub; ln -s {} /c/sub; rm -rf /c/sub; ln -s {up} /c/sub; done",
+        "end=$(( $(date +%s) + {} )); while [ $(date +%s) -lt $end ]; do rm -rf /c/sub; mkdir /c/sub; rm -rf /c/sub; ln -s {} /c/sub; rm -rf /c/sub; ln -s {up} /c/sub; done; true",
         as_many(3, 10),
         outside.shown(),
     );
@@ -109,7 +109,7 @@ fn root_e10_a_cache_that_changes_while_it_is_mounted_on_leads_nowhere() {
     // A step may fail, where its target was a file's name for a moment: it must not reach out.
     for _ in 0..as_many(3, 1) {
         let told = tried(&site, &format!("{text}{last}"), &["--no-cache"]);
-        assert!(!told.contains("test ! -s /s/stolen: "), "{told}");
+        assert!(!told.contains("ended with code"), "{told}");
         outside.is_as_it_was();
     }
     site.plywood.sound();
