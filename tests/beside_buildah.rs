@@ -159,6 +159,9 @@ const OWN: &[(&str, &str)] = &[
     ("ignored", "FROM base\nCOPY . /t\n"),
 ];
 
+/// Those of `examples` that have no heredocs, and no mounts that need Debian's programs.
+const EXAMPLES: [&str; 2] = ["website-nginx", "compiled"];
+
 /// A difference that is meant: the case, where it is, and the first words of the reason's row in docs/build.md.
 const KNOWN: &[(&str, &str, &str)] = &[
     ("arg-expose-nothing", "build", OLDER),
@@ -175,6 +178,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("escaped-escape", "history", "a line that ends with two backslashes"),
     ("expose", "ExposedPorts", "ranges, addresses and capitals in `EXPOSE`"),
     ("from-needs-only", "WorkingDir", "working directory of `FROM scratch`"),
+    ("compiled", "WorkingDir", "working directory of `FROM scratch`"),
     ("onbuild", "/app/tree/suid", SET_USER_ID),
     ("copy-tree", "/t/suid", SET_USER_ID),
     ("copy-tree", "/u/v/suid", SET_USER_ID),
@@ -317,7 +321,8 @@ fn context(site: &Site) {
 const BASE: &str = "FROM base
 RUN echo me:x:1001:1001::/home/me:/bin/sh >>/etc/passwd; echo grp:x:2002: >>/etc/group; echo x >/x; \\
     mkdir -p /home/me && chown 1001:1001 /home/me; chmod 1777 /tmp; \\
-    for name in a b c; do printf '#!/bin/sh\\necho %s >>/ran\\n' $name >/bin/$name; chmod 755 /bin/$name; done
+    for name in a b c nginx apt-get gcc; do printf '#!/bin/sh\\necho %s >>/ran\\n' $name >/bin/$name; chmod 755 /bin/$name; done; \\
+    echo 'cp hello.c /hello' >>/bin/gcc
 ";
 
 struct Beside {
@@ -330,7 +335,8 @@ impl Beside {
     fn new() -> Self {
         let site = Site::new("overlay");
         context(&site);
-        site.dockerfile(BASE).build(&["-t", "base", "-t", "a", "-t", "b"]);
+        site.dockerfile(BASE)
+            .build(&["-t", "base", "-t", "a", "-t", "b", "-t", "ops-nginx"]);
         let buildah = Buildah {
             folder: site.plywood.beside("buildah"),
         };
@@ -341,7 +347,7 @@ impl Beside {
         let id = buildah
             .run(&["pull", "-q", &format!("docker-archive:{archive}")])
             .unwrap();
-        buildah.run(&["tag", &id, "base", "a", "b"]).unwrap();
+        buildah.run(&["tag", &id, "base", "a", "b", "ops-nginx"]).unwrap();
         Self {
             site,
             buildah,
@@ -569,6 +575,17 @@ fn dockerfiles_come_to_the_same_as_by_buildah() {
     for (name, text) in OWN {
         let context = if *name == "ignored" { &ignored } else { &context };
         cases.push((name, (*text).to_owned(), Vec::new(), context));
+    }
+    // On the same base, whose nginx and gcc are as good as any here.
+    let examples = EXAMPLES.map(|name| Path::new("examples").join(name));
+    for (name, folder) in EXAMPLES.iter().zip(&examples) {
+        let options = ["--build-arg", "BASE=base"].map(str::to_owned).to_vec();
+        cases.push((
+            name,
+            fs::read_to_string(folder.join("Dockerfile")).unwrap(),
+            options,
+            folder,
+        ));
     }
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
