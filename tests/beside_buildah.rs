@@ -326,8 +326,9 @@ RUN echo me:x:1001:1001::/home/me:/bin/sh >>/etc/passwd; echo grp:x:2002: >>/etc
 ";
 
 struct Beside {
-    site: Site,
+    // The first to go: nothing can be removed while its storage is mounted.
     buildah: Buildah,
+    site: Site,
     number: AtomicUsize,
 }
 
