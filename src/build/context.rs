@@ -147,6 +147,7 @@ impl Tree {
 
     fn hint(&self) -> &'static str {
         match self.hidden.is_empty() {
+            _ if self.keeps_owners => "the path is relative to its root",
             true => "the path is relative to the root of the context",
             false => "the path is relative to the root of the context; what .dockerignore names is not there",
         }

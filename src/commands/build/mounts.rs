@@ -28,7 +28,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
-use crate::build::context::{Form, Tree};
+use crate::build::context::{Form, Picked, Tree};
 use crate::build::key::{self, Counted, Key};
 use crate::build::syntax::{Cache, Mount, Secret, Sharing};
 use crate::build::target;
@@ -80,15 +80,22 @@ pub(super) struct Mounts {
     /// Variables with secrets.
     pub(super) env: Vec<String>,
     snapshots: Vec<(String, Option<Mounted>)>,
+    contents: BTreeMap<String, Digest>,
     locks: Vec<File>,
     secrets: Option<PathBuf>,
 }
 
 /// Adds to `key` what the mounts of a command can make different: contents that it is given, and which caches.
+/// `content` says what a source in the context holds.
 ///
 /// # Errors
 /// A source that is not there.
-pub(super) fn add_to_key(key: &mut Key, work: &RunWork, sources: &dyn Sources) -> Result<()> {
+pub(super) fn add_to_key(
+    key: &mut Key,
+    work: &RunWork,
+    sources: &dyn Sources,
+    content: &dyn Fn(&str) -> Result<Digest>,
+) -> Result<()> {
     key.number(work.mounts.len() as u64);
     for mount in &work.mounts {
         match mount {
@@ -108,7 +115,7 @@ pub(super) fn add_to_key(key: &mut Key, work: &RunWork, sources: &dyn Sources) -
                 from: None,
                 writable,
             } => {
-                let content = content_of(sources.context()?, source)?;
+                let content = content(source)?;
                 key.text("context").text(target).text(&content.to_string());
                 key.number(u64::from(*writable));
             }
@@ -129,7 +136,11 @@ pub(super) fn add_to_key(key: &mut Key, work: &RunWork, sources: &dyn Sources) -
     Ok(())
 }
 
-fn content_of(tree: &Tree, source: &str) -> Result<Digest> {
+/// What a source in the context holds now.
+///
+/// # Errors
+/// Not there; several.
+pub(super) fn content_of(tree: &Tree, source: &str) -> Result<Digest> {
     let (mut from, mut to) = std::io::pipe().context("make", "a pipe")?;
     let mut picked = tree.pick(source, false)?;
     let (Some(picked), true) = (picked.pop(), picked.is_empty()) else {
@@ -138,11 +149,8 @@ fn content_of(tree: &Tree, source: &str) -> Result<Digest> {
         )));
     };
     std::thread::scope(|scope| {
-        let writing = scope.spawn(move || tree.write(&picked, "file".as_ref(), &Form::default(), &mut to));
-        let counted = Counted {
-            names: true,
-            owners: true,
-        };
+        let counted = counted(&picked);
+        let writing = scope.spawn(move || tree.write(&picked, picked.name(), &Form::default(), &mut to));
         let read = key::content(&mut from, counted);
         drop(from);
         let written = writing
@@ -152,7 +160,24 @@ fn content_of(tree: &Tree, source: &str) -> Result<Digest> {
     })
 }
 
+/// Where a file is, and so what it is called, is in the key by itself.
+fn counted(picked: &Picked) -> Counted {
+    Counted {
+        names: picked.is_folder(),
+        owners: true,
+    }
+}
+
 impl Mounts {
+    /// What the sources in the context held when they were copied, which may be newer than what was looked for.
+    ///
+    /// # Errors
+    /// One that was not copied.
+    pub(super) fn content(&self, source: &str) -> Result<Digest> {
+        let content = self.contents.get(source).copied();
+        content.ok_or_else(|| Error::invalid(format!("{source:?} was not copied")))
+    }
+
     /// Makes everything ready. What is made is leased by `owner`.
     ///
     /// # Errors
@@ -261,7 +286,8 @@ impl Mounts {
         let copied = copy_into(&host.store, tree, source, &mounted);
         let path = mounted.path().to_owned();
         self.hold(mounted);
-        copied.map(|()| path)
+        self.contents.insert(source.to_owned(), copied?);
+        Ok(path)
     }
 
     fn cache(&mut self, host: &Host, cache: &Cache, sources: &dyn Sources, owner: &Intent) -> Result<()> {
@@ -352,9 +378,10 @@ fn inside(root: &Path, source: &str) -> Result<PathBuf> {
     std::fs::read_link(&own).context("look at", &own)
 }
 
-/// Puts what `tree` has at `source` to the same place below a root.
-fn copy_into(store: &Store, tree: &Tree, source: &str, mounted: &Mounted) -> Result<()> {
+/// Puts what `tree` has at `source` to the same place below a root; gives what that was.
+fn copy_into(store: &Store, tree: &Tree, source: &str, mounted: &Mounted) -> Result<Digest> {
     let folder = store.folder("tmp")?;
+    let mut content = None;
     for picked in tree.pick(source, false)? {
         let path = format!("/{}", picked.path.display());
         let place = match picked.is_folder() {
@@ -364,8 +391,10 @@ fn copy_into(store: &Store, tree: &Tree, source: &str, mounted: &Mounted) -> Res
         let mut tar = tempfile::tempfile_in(&folder).context("make a temporary file in", &folder)?;
         tree.write(&picked, picked.name(), &Form::default(), &mut tar)?;
         place.fill(&mut tar)?;
+        tar.rewind().context("read", &folder)?;
+        content = Some(key::content(&mut tar, counted(&picked))?);
     }
-    Ok(())
+    content.ok_or_else(|| Error::not_found(format!("there is no {source:?} to mount")))
 }
 
 /// Copies a folder of an image's into a new cache.

@@ -1,6 +1,6 @@
 //! The steps of a stage: each looked up in the build cache, or done on a snapshot of the layers below and kept.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 use plywood_store::intent::Intent;
@@ -166,16 +166,22 @@ impl Stages<'_> {
             );
             return Err(in_lines(refused.hinted("plywood build --net host allows it")));
         }
-        let key = self.run_key(work, built).map_err(|error| at(origin, &error))?;
+        let now = |source: &str| mounts::content_of(self.context()?, source);
+        let key = self.run_key(work, built, &now).map_err(|error| at(origin, &error))?;
         if let Some(step) = self.cache.find(&key, &mut self.intent)? {
             return Ok((step, true));
         }
         self.miss()?;
         let failure = RefCell::new(None);
+        let found = Cell::new(key);
         let (mut step, begun, margin) = (None, Instant::now(), progress.margin());
         let ran = self.layering("RUN", built.top).layer(
             |id, intent| {
                 let mounts = Mounts::prepare(self.host, work, self, intent)?;
+                match self.run_key(work, built, &|source| mounts.content(source)) {
+                    Ok(key) => found.set(key),
+                    Err(error) => return both(Err(error), mounts.close(self.host)),
+                }
                 let ran = Running {
                     session: self.session,
                     host: self.host,
@@ -198,7 +204,7 @@ impl Stages<'_> {
             },
             |layered| {
                 if layered.done.code == 0 {
-                    step = Some(self.kept(key, &work.created_by, begun, layered)?);
+                    step = Some(self.kept(found.get(), &work.created_by, begun, layered)?);
                     return Ok(());
                 }
                 let image = match is_interrupted(layered.done.code) {
@@ -219,7 +225,7 @@ impl Stages<'_> {
         Ok((step.ok_or_else(unkept)?, false))
     }
 
-    fn run_key(&self, work: &RunWork, built: &Built) -> Result<Digest> {
+    fn run_key(&self, work: &RunWork, built: &Built, content: &dyn Fn(&str) -> Result<Digest>) -> Result<Digest> {
         let mut key = Key::new("run", built.top.as_ref());
         key.list(&work.args)
             .list(&work.env)
@@ -227,7 +233,7 @@ impl Stages<'_> {
             .text(&work.working_dir);
         key.text(&format!("{:?} {}", work.network, self.args.net));
         key.option(work.script.as_ref().map(|script| script.content.as_str()));
-        mounts::add_to_key(&mut key, work, self)?;
+        mounts::add_to_key(&mut key, work, self, content)?;
         epoch(&mut key)?;
         Ok(key.finish())
     }
