@@ -18,16 +18,23 @@ pub fn both<T>(work: Result<T>, undo: Result<()>) -> Result<T> {
     }
 }
 
-/// The failure that made an undo necessary; where that failed too, both are told.
+/// An error and its causes, each after a colon.
 #[must_use]
-pub fn undone(cause: Error, undo: Result<()>) -> Error {
-    let Err(undo) = undo else { return cause };
-    let mut told = format!("{undo}");
-    let mut source = std::error::Error::source(&undo);
+pub fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut told = error.to_string();
+    let mut source = error.source();
     while let Some(next) = source {
         told.push_str(&format!(": {next}"));
         source = next.source();
     }
+    told
+}
+
+/// The failure that made an undo necessary; where that failed too, both are told.
+#[must_use]
+pub fn undone(cause: Error, undo: Result<()>) -> Error {
+    let Err(undo) = undo else { return cause };
+    let told = in_one_line(&undo);
     let hint = cause.hint().map(str::to_owned);
     let joined = Error::new(cause.kind(), format!("{cause} (and undoing it failed: {told})"));
     let joined = match hint {

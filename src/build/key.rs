@@ -3,7 +3,7 @@
 //! Fields go in with their lengths before them, so that no two lists of fields run into the same bytes. A
 //! change of what goes in, or of what a step does with it, needs a new [`VERSION`].
 
-use std::io::Read;
+use std::io::{BufWriter, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use plywood_store::digest::Hasher;
@@ -11,8 +11,10 @@ use plywood_store::layer::Limits;
 use plywood_store::layer::read::{EntryKind, Reader};
 use plywood_store::{ChainId, Digest};
 
-use crate::error::Result;
+use crate::error::{Context, Error, Result};
 
+/// Bytes that go into the pipe at a time.
+const BUFFER: usize = 256 << 10;
 /// Of the keys.
 const VERSION: &str = "plywood step 1";
 
@@ -75,6 +77,27 @@ pub struct Counted {
     pub names: bool,
     /// Their owners.
     pub owners: bool,
+}
+
+/// The [`content`] of the tar that `write` writes: into a pipe, and read there.
+///
+/// # Errors
+/// The writer's, which says why the pipe broke; else as for [`content`].
+pub fn content_of(counted: Counted, write: impl FnOnce(&mut dyn Write) -> Result<()> + Send) -> Result<Digest> {
+    let (mut from, to) = std::io::pipe().context("make", "a pipe")?;
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(move || {
+            let mut to = BufWriter::with_capacity(BUFFER, to);
+            write(&mut to)?;
+            to.flush().context("write to", "a pipe")
+        });
+        let read = content(&mut from, counted);
+        // Else the writer would wait for ever.
+        drop(from);
+        let written = writing.join();
+        let written = written.unwrap_or_else(|_| Err(Error::invalid("reading what is copied has failed")));
+        written.and(read)
+    })
 }
 
 /// What a layer's tar puts into a tree, but for the times.

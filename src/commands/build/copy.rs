@@ -118,26 +118,10 @@ impl<'a> Copying<'a> {
         Ok(self.key_of(parent, &contents))
     }
 
-    /// What a source holds. It is written into a pipe, and read there.
+    /// What a source holds now.
     fn content_of(&self, found: &Found) -> Result<Digest> {
-        let (mut from, to) = std::io::pipe().context("make", "a pipe")?;
-        std::thread::scope(|scope| {
-            let writing = scope.spawn(move || {
-                let mut to = BufWriter::with_capacity(256 << 10, to);
-                self.write(found, &found.name(), &self.form, &mut to)?;
-                to.flush().context("write to", "a pipe")
-            });
-            let read = key::content(&mut from, self.counted(found));
-            // Else the writer would wait for ever.
-            drop(from);
-            let written = writing
-                .join()
-                .unwrap_or_else(|_| Err(Error::invalid("reading what is copied has failed")));
-            match (written, read) {
-                // It says why the pipe broke.
-                (Err(error), Err(_)) | (Err(error), Ok(_)) => Err(error),
-                (Ok(()), read) => read,
-            }
+        key::content_of(self.counted(found), |out| {
+            self.write(found, &found.name(), &self.form, out)
         })
     }
 
@@ -187,7 +171,7 @@ impl<'a> Copying<'a> {
         }
     }
 
-    /// Copies into the root filesystem `root`, which stands on `parent`; gives the key of what was copied.
+    /// Copies into a mounted root filesystem, which stands on `parent`; gives the key of what was copied.
     ///
     /// # Errors
     /// What is in the way; a user who is not there; I/O.

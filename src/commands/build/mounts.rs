@@ -141,22 +141,14 @@ pub(super) fn add_to_key(
 /// # Errors
 /// Not there; several.
 pub(super) fn content_of(tree: &Tree, source: &str) -> Result<Digest> {
-    let (mut from, mut to) = std::io::pipe().context("make", "a pipe")?;
     let mut picked = tree.pick(source, false)?;
     let (Some(picked), true) = (picked.pop(), picked.is_empty()) else {
         return Err(Error::invalid(format!(
             "{source:?} is several files: a mount has one source"
         )));
     };
-    std::thread::scope(|scope| {
-        let counted = counted(&picked);
-        let writing = scope.spawn(move || tree.write(&picked, picked.name(), &Form::default(), &mut to));
-        let read = key::content(&mut from, counted);
-        drop(from);
-        let written = writing
-            .join()
-            .unwrap_or_else(|_| Err(Error::invalid("reading the context has failed")));
-        written.and(read)
+    key::content_of(counted(&picked), |out| {
+        tree.write(&picked, picked.name(), &Form::default(), out)
     })
 }
 

@@ -21,7 +21,7 @@ use crate::build::syntax::{Dockerfile, Instruction, Origin};
 use crate::build::work::{Effect, Work};
 use crate::cli::BuildArgs;
 use crate::commands::{Host, Session};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, in_one_line};
 use crate::failure::Failure;
 use crate::image::oci::{self, History};
 
@@ -282,13 +282,7 @@ impl Stages<'_> {
 
 /// A failure of an instruction, which is shown.
 pub(super) fn at(origin: &Origin, error: &Error) -> Failure {
-    let mut message = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        message.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    let shown = Error::new(error.kind(), origin.error("", &message).to_string());
+    let shown = Error::new(error.kind(), origin.error("", &in_one_line(error)).to_string());
     let failure = Failure::from(match error.hint() {
         Some(hint) => shown.hinted(hint),
         None => shown,

@@ -21,7 +21,7 @@ use crate::build::syntax::{Origin, RunNetwork};
 use crate::build::work::{CopyWork, FolderWork, RunWork};
 use crate::cli::NetworkChoice;
 use crate::commands::{Host, now, random_key};
-use crate::error::{Error, Kind, Result, both};
+use crate::error::{Error, Kind, Result, both, in_one_line};
 use crate::failure::Failure;
 use crate::image::compose::{self, ImageDraft};
 use crate::image::oci;
@@ -277,13 +277,7 @@ fn work_without_history(work: &CopyWork) -> CopyWork {
 
 /// A command that plywood could not run, or had to end.
 fn not_run(origin: &Origin, failed: &Failure) -> Failure {
-    let mut message = failed.error().to_string();
-    let mut source = failed.error().source();
-    while let Some(cause) = source {
-        message.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    let failure = in_lines(origin.error("", &message));
+    let failure = in_lines(origin.error("", &in_one_line(failed.error())));
     let is_full = failed
         .error()
         .downcast_ref::<Error>()
