@@ -94,6 +94,22 @@ fn root_a_build_does_again_only_what_changed() {
     site.plywood.sound();
 }
 
+/// What a package manager syncs after each file is on the disk once the step has ended, and no sooner.
+#[test]
+fn root_no_fsync_of_a_step_waits_for_the_disk() {
+    let site = website();
+    let look = "grep ' / overlay ' /proc/mounts";
+    site.dockerfile(&format!("FROM base\nRUN {look} > /seen\n"));
+    site.build(&["-t", "quick"]);
+    // A container that stays has its fsyncs.
+    let seen = site
+        .plywood
+        .ok(["run", "quick", "sh", "-c", &format!("cat /seen; {look}")]);
+    let volatile: Vec<_> = seen.lines().map(|mount| mount.contains("volatile")).collect();
+    assert_eq!(volatile, [true, false], "{seen}");
+    site.plywood.sound();
+}
+
 #[test]
 fn root_gc_keeps_the_build_cache_until_it_is_asked() {
     let site = website();

@@ -48,7 +48,7 @@ use plywood_store::{ChainId, Driver, Store};
 pub use self::probe::{probe, require_fit};
 
 use self::folders::Folders;
-use self::stack::{MAX_LAYERS, Stack};
+use self::stack::{Lasts, MAX_LAYERS, Stack};
 use super::{
     Access, Comparison, Differ, Gauge, Group, Mounted, NewLayer, Snapshotter, Space, StackItem, User, Users, shown,
 };
@@ -181,7 +181,7 @@ impl Overlay {
         Ok(Stack {
             lowers,
             upper: upper.map(str::to_owned),
-            passes: false,
+            lasts: Lasts::AtOnce,
         })
     }
 
@@ -307,7 +307,11 @@ impl Overlay {
             return self.bare(name, held);
         }
         let stack = Stack {
-            passes: writable && self.store.snapshots.is_passing(&record.key),
+            lasts: match &record.lease {
+                Some(_) if writable => Lasts::Closed,
+                None if writable && self.store.snapshots.is_passing(&record.key) => Lasts::Never,
+                _ => Lasts::AtOnce,
+            },
             ..self.stack_of(record.parent.as_ref(), upper.name())?
         };
         let mount = |held| stack::mount_stack(&stack, &self.folders, &self.points, writable, held, users);

@@ -6,7 +6,7 @@ use nix::mount::MsFlags;
 use nix::sys::statfs::{self, FsType};
 
 use super::folders::{self, Folders};
-use super::stack::{self, Stack};
+use super::stack::{self, Lasts, Stack};
 use crate::error::{Context, Error, Kind, Result};
 use crate::explain::{quote, step};
 use crate::snapshot::shown::mounted_at;
@@ -107,7 +107,7 @@ fn try_mount(root: &Path) -> Result<()> {
         let stack = Stack {
             lowers: Vec::new(),
             upper: Some("upper".to_owned()),
-            passes: false,
+            lasts: Lasts::AtOnce,
         };
         stack.mount(&folders, &target, MsFlags::MS_NOATIME)?;
         stack::unmount(&target)

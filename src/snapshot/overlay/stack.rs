@@ -51,8 +51,19 @@ pub(super) struct Stack {
     pub(super) lowers: Vec<String>,
     /// The upper folder of an active snapshot.
     pub(super) upper: Option<String>,
-    /// Nothing that is written need reach the disk, ever.
-    pub(super) passes: bool,
+    /// When what is written through it must be on the disk.
+    pub(super) lasts: Lasts,
+}
+
+/// When what is written through a mount must be on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lasts {
+    /// When a command's own fsync says so, and all of it once the mount is closed.
+    AtOnce,
+    /// Once the mount is closed: nobody knows of the snapshot before. A package manager's fsyncs cost nothing.
+    Closed,
+    /// Never: it goes with its container.
+    Never,
 }
 
 /// Why overlayfs cannot stack this many layers, and what can be done.
@@ -85,7 +96,7 @@ impl Stack {
         match &self.upper {
             Some(upper) => {
                 options.push_str(&format!(",upperdir={upper},workdir=work/{upper}"));
-                if self.passes {
+                if self.is_volatile() {
                     options.push_str(VOLATILE);
                 }
             }
@@ -96,6 +107,10 @@ impl Stack {
             return Err(too_many(self.lowers.len()));
         }
         Ok(options)
+    }
+
+    fn is_volatile(&self) -> bool {
+        self.lasts != Lasts::AtOnce
     }
 
     /// Mounts at `target`, in the calling thread's mount namespace.
@@ -115,7 +130,7 @@ impl Stack {
         let (options, source) = (self.options()?, self.source());
         let mounted = match self.try_mount(base, root, target, flags, &options)? {
             // An older kernel; where it is another option that is refused, it is refused again.
-            Err(Errno::EINVAL) if self.passes => {
+            Err(Errno::EINVAL) if self.is_volatile() => {
                 self.try_mount(base, root, target, flags, &options.replace(VOLATILE, ""))?
             }
             mounted => mounted,
@@ -346,7 +361,10 @@ pub(super) fn mount_stack(
         }
     };
     let base = folders.base().to_owned();
-    let must_last = writable && !stack.passes;
+    let must_last = writable && stack.lasts != Lasts::Never;
+    // Such a mark is left by a volatile mount, and has the next one refused.
+    let marked = stack.upper.as_ref().filter(|_| stack.lasts == Lasts::Closed);
+    let mark = marked.map(|upper| folders.work(upper).join("work/incompat/volatile"));
     let mounted = Mounted::new(path, dir, move || {
         let unmounted = unmount(point.path());
         let flushed = if must_last {
@@ -355,12 +373,24 @@ pub(super) fn mount_stack(
         } else {
             Ok(())
         };
-        drop(held);
         unmounted?;
         point.close()?;
-        flushed
+        flushed?;
+        mark.map_or(Ok(()), |mark| settle(&mark))?;
+        drop(held);
+        Ok(())
     });
     Ok(if users.is_some() { mounted.mapped() } else { mounted })
+}
+
+/// Takes away the mark of a volatile mount, once what was written through it is on the disk: "Volatile mount" in the
+/// kernel's Documentation/filesystems/overlayfs.rst. A kernel that knows no such mount has left none.
+fn settle(mark: &Path) -> Result<()> {
+    step(|| format!("rm -r {}", quote(mark)));
+    match std::fs::remove_dir_all(mark) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.context("remove", mark),
+    }
 }
 
 #[cfg(test)]
@@ -371,7 +401,7 @@ mod tests {
         Stack {
             lowers: (0..layers).map(|number| format!("l{number:04}")).collect(),
             upper: upper.then(|| "upper".to_owned()),
-            passes: false,
+            lasts: Lasts::AtOnce,
         }
     }
 
