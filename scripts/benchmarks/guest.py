@@ -22,8 +22,11 @@ PACKED = "guest: import of a {} Debian root, thin"
 COMMIT = "guest: commit of one changed file, Debian root"
 LARGE_IMPORT = "guest: import of /usr, thin"
 LARGE_COMMIT = "guest: commit of one changed file, /usr"
+MANY_IMPORT = "guest: import of 100,000 small files, thin"
+MANY_COMMIT = "guest: commit of one changed file, 100,000 small files"
 GROWTH = "guest: how a commit's cost grows"
-NAMES = [IMPORT, PACKED.format("gzip"), PACKED.format("zstd"), COMMIT, LARGE_IMPORT, LARGE_COMMIT, GROWTH]
+NAMES = [IMPORT, PACKED.format("gzip"), PACKED.format("zstd"), COMMIT, LARGE_IMPORT, LARGE_COMMIT,
+         MANY_IMPORT, MANY_COMMIT, GROWTH]
 VOLUME = 10 << 30
 
 
@@ -69,9 +72,11 @@ def main():
     inputs = GuestInputs()
     sizes = [Image("debian", inputs.debian, inputs.debian_docker, "etc/debian_version", IMPORT, COMMIT, 1 / 100)]
     if options.full:
+        sizes.append(Image("many", inputs.files[100000], inputs.files_docker, "tree/0000/00", MANY_IMPORT, MANY_COMMIT,
+                           1 / 300, shell=("busybox", "sh")))
         usr = Inputs()
         sizes.append(Image("usr", usr.tar, usr.docker, "lib/os-release", LARGE_IMPORT, LARGE_COMMIT, 1 / 300,
-                           busybox=usr.busybox))
+                           busybox=usr.busybox, shell=("busybox", "sh")))
     for image in sizes:
         for case in image.cases():
             if options.only in case.name:
@@ -97,8 +102,9 @@ class Image:
     pool, containerd = None, Containerd()
     numbers = itertools.count()
 
-    def __init__(self, name, tar, docker, changed, import_name, commit_name, goal, busybox=None):
-        self.name, self.tar, self.docker, self.changed, self.busybox = name, tar, docker, changed, busybox
+    def __init__(self, name, tar, docker, changed, import_name, commit_name, goal, busybox=None, shell=("sh",)):
+        self.name, self.tar, self.docker, self.changed = name, tar, docker, changed
+        self.busybox, self.shell = busybox, shell
         self.import_name, self.commit_name, self.goal = import_name, commit_name, goal
         self.root = self.last = None
 
@@ -109,7 +115,7 @@ class Image:
                    [("ctr image import, devmapper", 1 / 20), ("tar -x onto a thin volume, sync", 1.0)],
                    size=self.tar.stat().st_size, memory=MEMORY)
         yield Case(self.commit_name, Side("plywood", lambda: self.committing("block")),
-                   [Side("ctr snapshot diff, devmapper", self.comparing, once=self.busybox is not None),
+                   [Side("ctr snapshot diff, devmapper", self.comparing, once=self.goal < 1 / 100),
                     Side("plywood --diff=walk", lambda: self.committing("walk"))],
                    [("ctr snapshot diff, devmapper", self.goal), ("plywood --diff=walk", None)],
                    setup=self.both)
@@ -156,8 +162,7 @@ class Image:
         name = self.last = f"c{next(self.numbers)}"
         image = f"{self.name}-run" if self.busybox else self.name
         change = f"echo {name} >>/{self.changed}"
-        shell_words = ["busybox", "sh"] if self.busybox else ["sh"]
-        quietly(thin(self.root, "run", "--name", name, "--net", "none", image, *shell_words, "-c", change))
+        quietly(thin(self.root, "run", "--name", name, "--net", "none", image, *self.shell, "-c", change))
         return thin(self.root, "commit", "--diff", differ, name, name)
 
     def comparing(self):

@@ -187,6 +187,7 @@ class GuestInputs:
         self.debian_docker = WORK / "debian-docker.tar"
         self.debian_gzip = WORK / "debian.tar.gz"
         self.debian_zstd = WORK / "debian.tar.zst"
+        self.files_docker = WORK / "files-docker.tar"
         self.files = {count: WORK / f"files-{count}.tar" for count in self.FILES}
 
     def make(self):
@@ -196,14 +197,15 @@ class GuestInputs:
             Inputs.made(self.debian_gzip, f"gzip -6 <{self.debian} >")
         if not self.debian_zstd.exists():
             Inputs.made(self.debian_zstd, f"zstd -q -3 -c {self.debian} >")
-        if not self.debian_docker.exists():
-            root = place()
-            quietly(plywood(root, "import", self.debian, "debian"))
-            words = " ".join(plywood(root, "export", "--format", "docker-archive", "-o", "-", "debian"))
-            Inputs.made(self.debian_docker, f"{words} >")
         for count, path in self.files.items():
             if not path.exists():
                 self.make_files(path, count)
+        for tar, docker in ((self.debian, self.debian_docker), (self.files[max(self.FILES)], self.files_docker)):
+            if not docker.exists():
+                root = place()
+                quietly(plywood(root, "import", tar, docker.stem))
+                words = " ".join(plywood(root, "export", "--format", "docker-archive", "-o", "-", docker.stem))
+                Inputs.made(docker, f"{words} >")
 
     @staticmethod
     def make_files(path, count):
