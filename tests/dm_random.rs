@@ -1,7 +1,7 @@
 //! Same changes, same bytes, on both drivers: random edits of random trees, made on a thin pool and on
 //! overlayfs, give the same layers, and each layer applied to its parent gives the tree that was committed.
 //!
-//! `PLYWOOD_TEST_SEED` repeats one.
+//! `PLYWOOD_TEST_SEED` repeats one; `PLYWOOD_TEST_FIRST` and `PLYWOOD_TEST_ROUNDS` say which are played.
 
 mod common;
 
@@ -116,7 +116,7 @@ impl Root {
         assert!(tar == before, "{key}: twice the same trees, other bytes");
         let whole = whole_tree(compared.child());
         if let Some(parent) = above {
-            applied_to_its_parent_gives_the_child(parent, &tar, &whole);
+            applied_to_its_parent_gives_the_child(parent, &tar, &whole, key, self.driver.driver());
         }
         compared.close().expect("closed");
 
@@ -150,7 +150,7 @@ fn whole_tree(root: &dyn Folder) -> Vec<u8> {
     tar
 }
 
-fn applied_to_its_parent_gives_the_child(parent: &dyn Folder, layer: &[u8], wanted: &[u8]) {
+fn applied_to_its_parent_gives_the_child(parent: &dyn Folder, layer: &[u8], wanted: &[u8], key: &str, driver: Driver) {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = std::fs::File::open(folder.path()).expect("the folder");
     let handle = std::os::fd::AsFd::as_fd(&dir);
@@ -180,8 +180,8 @@ fn applied_to_its_parent_gives_the_child(parent: &dyn Folder, layer: &[u8], want
     .expect("a tar");
     let mut got = Vec::new();
     write_layer(None, &handle, &Everything, &options, &mut got).expect("a tar");
-    assert_eq!(entries(&got), entries(&wanted_tree));
-    assert!(got == wanted_tree, "same entries, other bytes");
+    assert_eq!(entries(&got), entries(&wanted_tree), "{key} on {driver:?}");
+    assert!(got == wanted_tree, "{key} on {driver:?}: same entries, other bytes");
     let _ = tree::digest(&handle).expect("a digest");
 }
 
@@ -232,7 +232,8 @@ fn dm_random_edits_give_the_same_layers_on_thin_and_on_overlay() {
         Ok(seed) => play(seed.parse().expect("a number"), &thin, &overlay),
         Err(_) => {
             let rounds = std::env::var("PLYWOOD_TEST_ROUNDS").map_or(8, |rounds| rounds.parse().expect("a number"));
-            (1..=rounds).for_each(|seed| play(seed, &thin, &overlay));
+            let first: u64 = std::env::var("PLYWOOD_TEST_FIRST").map_or(1, |first| first.parse().expect("a number"));
+            (first..first + rounds).for_each(|seed| play(seed, &thin, &overlay));
         }
     }
     assert_eq!(thin.driver.verify().expect("looked at"), Vec::<String>::new());

@@ -1,7 +1,8 @@
 //! Same changes, same bytes: the upper folder's names and the walk over everything give one tar,
 //! and the layer that a commit makes of it shows the tree that the container had.
 //!
-//! Random trees, randomly edited through the mount. `PLYWOOD_TEST_SEED` repeats one.
+//! Random trees, randomly edited through the mount. `PLYWOOD_TEST_SEED` repeats one; `PLYWOOD_TEST_ROUNDS`
+//! plays as many.
 
 mod common;
 
@@ -174,7 +175,11 @@ fn play(seed: u64) {
 fn root_random_edits_give_the_same_bytes_by_every_differ() {
     match std::env::var("PLYWOOD_TEST_SEED") {
         Ok(seed) => play(seed.parse().unwrap()),
-        Err(_) => (1..=12).for_each(play),
+        Err(_) => {
+            let rounds =
+                std::env::var("PLYWOOD_TEST_ROUNDS").map_or(common::as_many(60, 12), |rounds| rounds.parse().unwrap());
+            (1..=rounds).for_each(play);
+        }
     }
 }
 
@@ -233,5 +238,36 @@ fn root_what_is_copied_up_and_not_changed_is_not_in_the_layer() {
         names,
         ["also", "touched"].map(PathBuf::from),
         "both names of the changed link, nothing else"
+    );
+}
+
+/// overlayfs marks the directory that was made again as opaque, and none of those that are made again in it.
+#[test]
+fn root_what_went_with_its_directory_stays_gone_when_directories_are_made_again() {
+    let root = Root::new();
+    root.driver.prepare("base", None, None).unwrap();
+    let mounted = root.driver.mount("base", Access::ReadWrite).unwrap();
+    for directory in ["cache/pool/main", "cache/pool/other"] {
+        fs::create_dir_all(mounted.path().join(directory)).unwrap();
+        fs::write(mounted.path().join(directory).join("old"), "old").unwrap();
+    }
+    mounted.close().unwrap();
+    let base = root.commit("base", 0);
+    root.driver.prepare("container", Some(&base.chain_id), None).unwrap();
+    let mounted = root.driver.mount("container", Access::ReadWrite).unwrap();
+    fs::remove_dir_all(mounted.path().join("cache")).unwrap();
+    fs::create_dir_all(mounted.path().join("cache/pool/main")).unwrap();
+    mounted.close().unwrap();
+    let layer = root.commit("container", 0);
+    let tar = root.store.blobs.read(&layer.blob.digest, 1 << 20).unwrap();
+    let mut archive = tar::Archive::new(&tar[..]);
+    let entries = archive.entries().unwrap();
+    let gone: Vec<_> = entries
+        .map(|entry| entry.unwrap().path().unwrap().into_owned())
+        .filter(|path| path.to_string_lossy().contains(".wh."))
+        .collect();
+    assert_eq!(
+        gone,
+        ["cache/pool/.wh.other", "cache/pool/main/.wh.old"].map(PathBuf::from)
     );
 }

@@ -99,14 +99,14 @@ impl Dice {
                 Ok(mknodat(CWD, &path, kind, 0o600.into(), rustix::fs::makedev(1, 3))?)
             }
             // Opened for writing and left as it was: copied up, not changed.
-            29 => open(&path, &mut fs::OpenOptions::new()).map(drop),
+            29 => open_file(&path, &mut fs::OpenOptions::new()).map(drop),
             30..=32 => touch(&path, TIMES[number % TIMES.len()]),
             33 => open(&path, &mut fs::OpenOptions::new())?.set_len(number as u64 / 2),
             34 | 35 => sparse(&path, number as u64),
             36 => punch(&path, number as u64),
             // Written after its last name is gone: nothing of it may stay.
             37 => {
-                let file = open(&path, &mut fs::OpenOptions::new())?;
+                let file = open_file(&path, &mut fs::OpenOptions::new())?;
                 fs::remove_file(&path)?;
                 (&file).write_all(b"nobody reads this")
             }

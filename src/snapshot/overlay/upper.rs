@@ -51,7 +51,8 @@ impl Scope for UpperScope {
             Err(error) => return Err(Error::io("open in the upper folder", path, error)),
         };
         match folders::xattr(dir.as_fd(), OPAQUE) {
-            // It hides the directory below: everything there is gone, unless it was made again.
+            // It hides the directory below: everything there is gone, unless it was made again. A directory that was made
+            // again in it says nothing of the kind itself.
             Ok(_) => Ok(Candidates::All),
             Err(Errno::NODATA) => Ok(Candidates::Only(
                 walk::names(dir.as_fd()).context("list in the upper folder", path)?,

@@ -44,7 +44,7 @@ pub trait Scope: std::fmt::Debug {
 /// The candidate names of one directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Candidates {
-    /// Any name of the parent or the child.
+    /// Any name of the parent or the child, here and in all directories beneath: the scope is not asked about those.
     All,
     /// These alone.
     Only(Vec<std::ffi::OsString>),

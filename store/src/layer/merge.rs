@@ -107,6 +107,8 @@ struct Level {
     pairs: std::vec::IntoIter<Pair>,
     /// Whether the parent has this directory too.
     both: bool,
+    /// Whether nothing is left out, from here on down.
+    whole: bool,
 }
 
 /// Walks `child` beside `parent`, narrowed to `scope`; tells whether anything was left out.
@@ -123,9 +125,9 @@ pub(super) fn merge(
         narrowed: false,
     };
     let both = walk.parent.is_some();
-    let mut levels = vec![walk.level(both, scope, visitor)?];
+    let mut levels = vec![walk.level(both, !both, scope, visitor)?];
     while let Some(level) = levels.last_mut() {
-        let both = level.both;
+        let (both, whole) = (level.both, level.whole);
         let Some(pair) = level.pairs.next() else {
             levels.pop();
             if !levels.is_empty() {
@@ -150,7 +152,8 @@ pub(super) fn merge(
         if directory(pair.new.as_ref()) {
             let both = directory(pair.old.as_ref());
             walk.enter(&pair.name, both)?;
-            levels.push(walk.level(both, scope, visitor)?);
+            // What is new as a whole is read as a whole.
+            levels.push(walk.level(both, whole || !both, scope, visitor)?);
         } else {
             walk.path.pop();
         }
@@ -191,14 +194,14 @@ impl Walk {
         Ok(())
     }
 
-    /// The names of the directory at hand, in order.
-    fn level(&mut self, both: bool, scope: &dyn Scope, visitor: &mut dyn Visitor) -> Result<Level> {
-        // What is new as a whole is read as a whole.
-        let candidates = if both {
-            scope.names(&self.path)?
-        } else {
+    /// The names of the directory at hand, in order; all of them where it is `whole`.
+    fn level(&mut self, both: bool, whole: bool, scope: &dyn Scope, visitor: &mut dyn Visitor) -> Result<Level> {
+        let candidates = if whole {
             Candidates::All
+        } else {
+            scope.names(&self.path)?
         };
+        let whole = candidates == Candidates::All;
         let parent = self.parent.as_ref().filter(|_| both).map(Chain::here);
         let child = self.child.here();
         let names: BTreeSet<OsString> = match candidates {
@@ -237,6 +240,7 @@ impl Walk {
         Ok(Level {
             pairs: gone.into_iter(),
             both,
+            whole,
         })
     }
 }
