@@ -121,16 +121,12 @@ fn limit_bounding_set(keep: CapabilitySet) -> Result<()> {
 /// [`become_user`] with setpriv(1), to be put before the command.
 pub(super) fn command(user: &User, spec: &Spec) -> String {
     let groups: Vec<String> = user.groups.iter().map(u32::to_string).collect();
-    let groups = if groups.is_empty() {
-        "--clear-groups".to_owned()
-    } else {
-        format!("--groups={}", groups.join(","))
-    };
+    let groups = groups.join(",");
     let bounding = spec.capabilities.setpriv();
     let bounding = bounding.map_or_else(String::new, |set| format!(" --bounding-set={set}"));
     let no_new = if spec.no_new_privileges { " --no-new-privs" } else { "" };
     format!(
-        "setpriv --reuid={} --regid={} {groups}{bounding} --inh-caps=-all{no_new}",
+        "setpriv --reuid={} --regid={} --groups={groups}{bounding} --inh-caps=-all{no_new}",
         user.uid, user.gid
     )
 }
@@ -139,34 +135,33 @@ pub(super) fn command(user: &User, spec: &Spec) -> String {
 mod tests {
     use super::*;
     use crate::exec::capability::Capabilities;
-    use crate::exec::spec;
 
     #[test]
     fn the_command_is_one_that_setpriv_takes() {
         let user = User {
             uid: 1000,
             gid: 1001,
-            groups: vec![27, 4],
+            groups: vec![1001, 27, 4],
             home: "/".to_owned(),
         };
         let privileged = Spec {
             capabilities: Capabilities::chosen(true, &[], &[]).unwrap(),
             no_new_privileges: true,
-            ..spec::plain()
+            ..Spec::new(vec!["sh".to_owned()], "box")
         };
         assert_eq!(
             command(&user, &privileged),
-            "setpriv --reuid=1000 --regid=1001 --groups=27,4 --inh-caps=-all --no-new-privs"
+            "setpriv --reuid=1000 --regid=1001 --groups=1001,27,4 --inh-caps=-all --no-new-privs"
         );
         let root = User {
             uid: 0,
             gid: 0,
-            groups: vec![],
+            groups: vec![0],
             home: "/".to_owned(),
         };
         assert!(
-            command(&root, &spec::plain())
-                .starts_with("setpriv --reuid=0 --regid=0 --clear-groups --bounding-set=-all,+chown,+dac_override,")
+            command(&root, &Spec::new(vec!["sh".to_owned()], "box"))
+                .starts_with("setpriv --reuid=0 --regid=0 --groups=0 --bounding-set=-all,+chown,+dac_override,")
         );
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::capability::Capabilities;
 use super::cgroup::limits::Limits;
+use super::command::DEFAULT_PATH;
 use super::device::Asked;
 use super::error::{Error, Result, Stage};
 use super::ids::IdRange;
@@ -122,6 +123,36 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// A command as root in `/`, on no network, with the rights that commands have and nothing of the host's.
+    pub fn new(args: Vec<String>, hostname: &str) -> Self {
+        Self {
+            args,
+            env: vec![format!("PATH={DEFAULT_PATH}")],
+            working_dir: "/".to_owned(),
+            user: String::new(),
+            hostname: hostname.to_owned(),
+            network: Network::None,
+            terminal: false,
+            stdin: false,
+            read_only: false,
+            privileged: false,
+            ids: None,
+            devices: Vec::new(),
+            capabilities: Capabilities::default(),
+            no_new_privileges: true,
+            init: false,
+            volumes: Vec::new(),
+            stop_signal: None,
+            limits: Limits::default(),
+            seccomp: Seccomp::default(),
+            ulimits: Vec::new(),
+            oom_score: None,
+            binds: Vec::new(),
+            tmpfs: Vec::new(),
+            tmpfs_sizes: BTreeMap::new(),
+        }
+    }
+
     /// Whether this can be run at all; records are read by others than who wrote them.
     ///
     /// # Errors
@@ -196,40 +227,13 @@ impl Spec {
     }
 }
 
-/// The least that can be run.
-#[cfg(test)]
-pub(super) fn plain() -> Spec {
-    Spec {
-        args: vec!["sh".to_owned()],
-        env: vec!["PATH=/bin".to_owned()],
-        working_dir: "/".to_owned(),
-        user: String::new(),
-        hostname: "box".to_owned(),
-        network: Network::default(),
-        terminal: false,
-        stdin: false,
-        read_only: false,
-        privileged: false,
-        ids: None,
-        devices: Vec::new(),
-        capabilities: Capabilities::default(),
-        init: false,
-        volumes: Vec::new(),
-        stop_signal: None,
-        limits: Limits::default(),
-        no_new_privileges: true,
-        seccomp: Seccomp::default(),
-        ulimits: Vec::new(),
-        oom_score: None,
-        binds: Vec::new(),
-        tmpfs: Vec::new(),
-        tmpfs_sizes: BTreeMap::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn plain() -> Spec {
+        Spec::new(vec!["sh".to_owned()], "box")
+    }
 
     #[test]
     fn what_cannot_be_run_is_refused_before_anything_happens() {

@@ -23,7 +23,8 @@ pub struct User {
     pub uid: u32,
     /// Main group.
     pub gid: u32,
-    /// Supplementary groups.
+    /// Supplementary groups, the main one among them: a set-group-id program changes that one, and must not leave a
+    /// group whose members some file refuses (CVE-2022-36109).
     pub groups: Vec<u32>,
     /// Home directory, `/` where nothing says otherwise.
     pub home: String,
@@ -89,18 +90,18 @@ pub fn find(wanted: &str, passwd: &[u8], group: &[u8]) -> Result<User> {
         .map(|account| account.home)
         .filter(|home| home.starts_with(b"/"))
         .map_or_else(|| "/".into(), |home| String::from_utf8_lossy(home).into_owned());
-    let (gid, groups) = match wanted_group {
-        Some(wanted) => (find_group(wanted, group)?, Vec::new()),
-        None => {
-            let gid = account.as_ref().map_or(0, |account| account.gid);
-            let name = account.as_ref().map(|account| account.name);
-            let groups = lines(group)
-                .filter_map(Group::parse)
-                .filter(|group| name.is_some_and(|name| group.has(name)))
-                .map(|group| group.gid);
-            (gid, groups.take(GROUPS_MAX).collect())
-        }
+    let (gid, name) = match wanted_group {
+        Some(wanted) => (find_group(wanted, group)?, None),
+        None => (
+            account.as_ref().map_or(0, |account| account.gid),
+            account.as_ref().map(|account| account.name),
+        ),
     };
+    let others = lines(group)
+        .filter_map(Group::parse)
+        .filter(|group| group.gid != gid && name.is_some_and(|name| group.has(name)))
+        .map(|group| group.gid);
+    let groups = std::iter::once(gid).chain(others).take(GROUPS_MAX).collect();
     Ok(User { uid, gid, groups, home })
 }
 
@@ -188,18 +189,18 @@ mod tests {
     #[test]
     fn users_are_found_by_name_and_number() {
         for (wanted, uid, gid, groups, home) in [
-            ("", 0, 0, vec![], "/root"),
-            ("root", 0, 0, vec![], "/root"),
-            ("ops", 1000, 1001, vec![27, 4], "/home/ops"),
-            ("1000", 1000, 1001, vec![27, 4], "/home/ops"),
-            ("ops:", 1000, 1001, vec![27, 4], "/home/ops"),
-            ("ops:staff", 1000, 50, vec![], "/home/ops"),
-            ("ops:7", 1000, 7, vec![], "/home/ops"),
-            ("12345", 12345, 0, vec![], "/"),
-            ("12345:sudo", 12345, 27, vec![], "/"),
-            (":sudo", 0, 27, vec![], "/root"),
-            ("77", 5, 6, vec![], "/n"),
-            ("nohome", 9, 9, vec![], "/"),
+            ("", 0, 0, vec![0], "/root"),
+            ("root", 0, 0, vec![0], "/root"),
+            ("ops", 1000, 1001, vec![1001, 27, 4], "/home/ops"),
+            ("1000", 1000, 1001, vec![1001, 27, 4], "/home/ops"),
+            ("ops:", 1000, 1001, vec![1001, 27, 4], "/home/ops"),
+            ("ops:staff", 1000, 50, vec![50], "/home/ops"),
+            ("ops:7", 1000, 7, vec![7], "/home/ops"),
+            ("12345", 12345, 0, vec![0], "/"),
+            ("12345:sudo", 12345, 27, vec![27], "/"),
+            (":sudo", 0, 27, vec![27], "/root"),
+            ("77", 5, 6, vec![6], "/n"),
+            ("nohome", 9, 9, vec![9], "/"),
         ] {
             let user = find(wanted, PASSWD, GROUP).unwrap();
             assert_eq!(
@@ -242,7 +243,7 @@ mod tests {
             User {
                 uid: 0,
                 gid: 0,
-                groups: vec![],
+                groups: vec![0],
                 home: "/".to_owned()
             }
         );

@@ -8,10 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use plywood::exec::capability::Capabilities;
-use plywood::exec::cgroup::limits::Limits;
-use plywood::exec::seccomp::Seccomp;
-use plywood::exec::spec::{Network, Spec};
+use plywood::exec::spec::Spec;
 use plywood::exec::{self, Attendant, Error, Streams, Surroundings};
 
 use crate::sentinel::Sentinel;
@@ -154,32 +151,7 @@ impl Ended {
 }
 
 pub fn spec(args: &[&str]) -> Spec {
-    Spec {
-        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-        env: vec![format!("PATH={}", exec::DEFAULT_PATH)],
-        working_dir: "/".to_owned(),
-        user: String::new(),
-        hostname: "box".to_owned(),
-        network: Network::None,
-        terminal: false,
-        stdin: false,
-        read_only: false,
-        privileged: false,
-        ids: None,
-        devices: Vec::new(),
-        capabilities: Capabilities::default(),
-        no_new_privileges: true,
-        seccomp: Seccomp::default(),
-        ulimits: Vec::new(),
-        oom_score: None,
-        init: false,
-        volumes: Vec::new(),
-        stop_signal: None,
-        limits: Limits::default(),
-        binds: Vec::new(),
-        tmpfs: Vec::new(),
-        tmpfs_sizes: std::collections::BTreeMap::new(),
-    }
+    Spec::new(args.iter().map(|arg| (*arg).to_owned()).collect(), "box")
 }
 
 pub fn shell(script: &str) -> Spec {

@@ -23,9 +23,6 @@ use crate::commands::container::{self, Attending};
 use crate::commands::{Host, Session, connection, hold, now, random_key, request, rm};
 use crate::error::{Context, Error, Result, undone};
 use crate::exec::Streams;
-use crate::exec::capability::Capabilities;
-use crate::exec::cgroup::limits::Limits;
-use crate::exec::seccomp::Seccomp;
 use crate::exec::spec::Spec;
 use crate::failure::Failure;
 
@@ -101,32 +98,18 @@ impl Running<'_> {
             .cloned()
             .collect();
         let spec = Spec {
-            args: work.args.clone(),
             env: request::environment_of_step(&env)?,
             working_dir: work.working_dir.clone(),
             user: work.user.clone(),
-            hostname: HOSTNAME.to_owned(),
             network,
-            terminal: false,
-            stdin: false,
-            read_only: false,
-            privileged: false,
-            ids: None,
-            devices: Vec::new(),
-            capabilities: Capabilities::default(),
             // As in Docker's builds: packages' scripts call sudo and su.
             no_new_privileges: false,
-            seccomp: Seccomp::default(),
-            ulimits: Vec::new(),
-            oom_score: None,
-            stop_signal: None,
-            limits: Limits::default(),
             // What the shell does not pass on ends the command all the same.
             init: true,
-            volumes: Vec::new(),
             binds: mounts.binds.clone(),
             tmpfs: mounts.tmpfs.clone(),
             tmpfs_sizes: mounts.tmpfs_sizes.clone(),
+            ..Spec::new(work.args.clone(), HOSTNAME)
         };
         spec.check().map_err(|error| Error::invalid(error.to_string()))?;
         Ok(spec)
