@@ -245,7 +245,7 @@ fn more(dice: &mut Dice, root: &Path) -> std::io::Result<()> {
                 .try_for_each(|path| Ok(setxattr(path, "user.shared", &value, XattrFlags::empty())?))
         }
         5 => Command::new("cp")
-            .arg("-a")
+            .args(["-a", "--remove-destination"])
             .arg(&path)
             .arg(&other)
             .stderr(Stdio::null())
