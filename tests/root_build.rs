@@ -496,6 +496,8 @@ fn root_ctrl_c_ends_a_build_at_once() {
         .unwrap()
         .unwrap();
     std::thread::sleep(Duration::from_millis(as_many(500, 3000)));
+    // It is seen as what it runs on.
+    assert_eq!(site.plywood.json(["ps"])[0]["image_name"], "base");
     let begun = Instant::now();
     let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();

@@ -201,6 +201,7 @@ impl Stages<'_> {
                 base_created: None,
                 clock: None,
                 image: ImageId(Digest::of(b"scratch")),
+                image_name: "scratch".to_owned(),
             }),
             plan::Source::Stage(other) => {
                 let below = self.built.get(other);
@@ -238,6 +239,7 @@ impl Stages<'_> {
             top: image.layers.last().copied(),
             clock: None,
             image: image.id,
+            image_name: name.to_owned(),
         })
     }
 

@@ -188,9 +188,9 @@ impl Stages<'_> {
                     work,
                     net: &self.args.net,
                     base: built.image,
-                    shown: FAILED,
+                    shown: &built.image_name,
                     parent: built.top.as_ref(),
-                    margin: &margin,
+                    teller,
                 }
                 .run(id, intent, &mounts);
                 let closed = mounts.close(self.host);
