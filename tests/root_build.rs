@@ -434,6 +434,22 @@ fn root_e10_no_source_leads_out_of_the_context() {
 }
 
 #[test]
+fn root_a_stage_that_only_a_trigger_of_the_base_needs_is_built() {
+    let site = Site::new("overlay");
+    site.dockerfile("FROM base\nONBUILD COPY --from=tool /tool /tool\nONBUILD RUN cat /tool > /triggered\n");
+    site.build(&["-t", "trigger"]);
+    let text = "FROM base AS tool\nRUN echo tool > /tool\nFROM base AS unused\nRUN false\nFROM trigger\n";
+    assert_eq!(site.prints(text, "cat /triggered"), "tool");
+    // Where there is none of that name it is an image.
+    let told = site.dockerfile("FROM trigger\n").fails(&[]);
+    assert!(
+        told.contains("ONBUILD of trigger:1:1: ") && told.contains("tool"),
+        "{told}"
+    );
+    site.plywood.sound();
+}
+
+#[test]
 fn root_e10_what_was_made_to_mount_on_goes_and_nothing_else() {
     let site = Site::new("overlay");
     let sentinel = site.plywood.beside("sentinel");

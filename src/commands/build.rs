@@ -38,7 +38,8 @@ use crate::build::arguments::Globals;
 use crate::build::context::Tree;
 use crate::build::ignore::{self, Patterns};
 use crate::build::plan::Plan;
-use crate::build::syntax;
+use crate::build::state::{Base, State};
+use crate::build::syntax::{self, Instruction};
 use crate::cli::{BuildArgs, NetworkChoice};
 use crate::commands::{Session, tag};
 use crate::error::{Context, Error, Result};
@@ -69,10 +70,13 @@ pub fn run(args: &BuildArgs, session: &Session) -> Outcome {
     let given = given(args)?;
     let globals = Globals::new(&dockerfile, &given, args.target.as_deref()).map_err(in_lines)?;
     let globals = Arc::new(globals);
-    let plan = Plan::new(&dockerfile, args.target.as_deref(), &globals).map_err(in_lines)?;
+    // What is wrong with the Dockerfile is told before anything is looked at.
+    Plan::new(&dockerfile, args.target.as_deref(), &globals).map_err(in_lines)?;
     let secrets = secrets(&args.secret).map_err(|error| Failure::from(error).with_code(USAGE))?;
     let context = source.context()?;
     let host = session.host()?;
+    let triggers = |name: &str| triggers(&host.store, name, &globals);
+    let plan = Plan::with_triggers(&dockerfile, args.target.as_deref(), &globals, &triggers).map_err(in_lines)?;
     let mut progress = Progress::new(&session.output);
     let since = match args.worker_stage {
         Some(_) => args.worker_since,
@@ -120,6 +124,14 @@ pub fn run(args: &BuildArgs, session: &Session) -> Outcome {
     }
     tell(session, &host.store, args, &image, progress.steps())?;
     Ok(OK)
+}
+
+/// The `ONBUILD` instructions of an image. That one is not there or damaged is told where the stage begins.
+fn triggers(store: &Store, name: &str, globals: &Arc<Globals>) -> Result<Vec<Instruction>> {
+    let config = store.find_image(name).and_then(|image| oci::read_config(store, &image));
+    config.map_or(Ok(Vec::new()), |config| {
+        State::begin(Base::Image(&config), globals).triggers(name)
+    })
 }
 
 /// The clock, in microseconds since 1970.
