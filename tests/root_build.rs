@@ -118,6 +118,51 @@ fn root_gc_keeps_the_build_cache_until_it_is_asked() {
 }
 
 #[test]
+fn root_rmi_and_df_tell_what_the_build_cache_keeps() {
+    let site = website();
+    site.build(&["-t", "website"]);
+    let df = || site.plywood.json(["df"]);
+    let bytes = |df: &serde_json::Value, name: &str| df["build_cache"][name].as_u64().unwrap();
+    let kind = |df: &serde_json::Value, kind: &str| {
+        let rows = df["kinds"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["kind"] == kind).unwrap();
+        ["count", "bytes", "reclaimable"].map(|name| row[name].as_u64().unwrap())
+    };
+    // The image has all of them.
+    let before = df();
+    assert_eq!(
+        (bytes(&before, "steps"), bytes(&before, "layers")),
+        (5, 0),
+        "{before:#}"
+    );
+    assert_eq!(kind(&before, "build cache"), [5, 0, 0]);
+    let foretold = site.plywood.json(["rmi", "--dry-run", "website"]);
+    assert_eq!(foretold["kept_by_build_cache"].as_array().unwrap().len(), 4);
+    assert_eq!(site.plywood.json(["rmi", "website"]), foretold);
+    let after = df();
+    assert_eq!((bytes(&after, "steps"), bytes(&after, "layers")), (5, 4), "{after:#}");
+    let [count, taken, reclaimable] = kind(&after, "build cache");
+    assert_eq!((count, taken, taken), (5, reclaimable, bytes(&after, "layer_bytes")));
+    assert!(site.plywood.ok(["df"]).contains("plywood gc --build-cache would free"));
+    site.plywood.ok(["gc", "--build-cache"]);
+    let end = df();
+    let taken = |df: &serde_json::Value| kind(df, "layers")[1] + kind(df, "blobs")[1];
+    let freed = taken(&after) + reclaimable - taken(&end);
+    assert_eq!(freed, bytes(&after, "freed_bytes"), "{after:#} {end:#}");
+    assert_eq!(bytes(&end, "steps"), 0);
+    // In words.
+    site.build(&["-t", "website"]);
+    for words in [&["rmi", "--dry-run", "website"][..], &["rmi", "website"]] {
+        let told = String::from_utf8(site.plywood.run(words).stderr).unwrap();
+        assert!(
+            told.contains("4 layers stay") && told.contains("plywood gc --build-cache"),
+            "{told}"
+        );
+    }
+    site.plywood.sound();
+}
+
+#[test]
 fn root_a_failed_step_can_be_entered() {
     let site = Site::new("overlay");
     site.dockerfile("FROM base\nRUN echo kept > /kept\nRUN echo half > /half; \\\n    echo cannot >&2; exit 7\n");
