@@ -422,6 +422,22 @@ fn root_triggers_of_the_base_come_first() {
 }
 
 #[test]
+fn root_a_stage_that_only_a_trigger_of_the_base_needs_is_built() {
+    let site = Site::new("overlay");
+    site.dockerfile("FROM base\nONBUILD COPY --from=tool /tool /tool\nONBUILD RUN cat /tool > /triggered\n");
+    site.build(&["-t", "trigger"]);
+    let text = "FROM base AS tool\nRUN echo tool > /tool\nFROM base AS unused\nRUN false\nFROM trigger\n";
+    assert_eq!(site.prints(text, "cat /triggered"), "tool");
+    // Where there is none of that name it is an image.
+    let told = site.dockerfile("FROM trigger\n").fails(&[]);
+    assert!(
+        told.contains("ONBUILD of trigger:1:1: ") && told.contains("tool"),
+        "{told}"
+    );
+    site.plywood.sound();
+}
+
+#[test]
 fn root_bad_dockerfiles_are_pointed_at_and_leave_nothing() {
     let site = Site::new("overlay");
     let before = common::listing(&site.plywood);
@@ -476,22 +492,6 @@ fn root_e10_no_source_leads_out_of_the_context() {
     let cache = "FROM base\nRUN --mount=type=cache,id=../../../../../../etc,target=/c ls /c > /seen; touch /c/x\n";
     assert_eq!(site.prints(cache, "cat /seen"), "");
     assert!(!std::path::Path::new("/etc/x").exists());
-}
-
-#[test]
-fn root_a_stage_that_only_a_trigger_of_the_base_needs_is_built() {
-    let site = Site::new("overlay");
-    site.dockerfile("FROM base\nONBUILD COPY --from=tool /tool /tool\nONBUILD RUN cat /tool > /triggered\n");
-    site.build(&["-t", "trigger"]);
-    let text = "FROM base AS tool\nRUN echo tool > /tool\nFROM base AS unused\nRUN false\nFROM trigger\n";
-    assert_eq!(site.prints(text, "cat /triggered"), "tool");
-    // Where there is none of that name it is an image.
-    let told = site.dockerfile("FROM trigger\n").fails(&[]);
-    assert!(
-        told.contains("ONBUILD of trigger:1:1: ") && told.contains("tool"),
-        "{told}"
-    );
-    site.plywood.sound();
 }
 
 #[test]

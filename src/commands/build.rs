@@ -11,14 +11,18 @@
 //! A step that is done is a layer, and a record in the build cache that keeps it: whatever happens to the build
 //! afterwards, the next one goes on from there. Until an image is published nothing else of a build can be seen.
 
+mod board;
 mod built;
 mod copy;
+mod event;
 mod layers;
 mod mounts;
 mod progress;
 mod run;
 mod stage;
 mod steps;
+mod tail;
+mod threads;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -31,6 +35,8 @@ use plywood_store::intent::Plan as Intended;
 use plywood_store::record::ImageRecord;
 use serde::Serialize;
 
+use self::board::Board;
+use self::event::{Event, Teller};
 use self::layers::{Cache, Squashing};
 use self::progress::{Done, Progress};
 use self::stage::Stages;
@@ -40,12 +46,13 @@ use crate::build::ignore::{self, Patterns};
 use crate::build::plan::Plan;
 use crate::build::state::{Base, State};
 use crate::build::syntax::{self, Instruction};
-use crate::cli::{BuildArgs, NetworkChoice};
+use crate::cli::{BuildArgs, NetworkChoice, ProgressChoice};
 use crate::commands::{Session, tag};
 use crate::error::{Context, Error, Result};
 use crate::failure::{Failure, OK, Outcome, USAGE};
 use crate::image::compose::{self, ImageDraft};
 use crate::image::{oci, whole};
+use crate::output::Bars;
 
 /// Bytes that a Dockerfile may have.
 const DOCKERFILE_MAX: u64 = 1 << 20;
@@ -77,7 +84,12 @@ pub fn run(args: &BuildArgs, session: &Session) -> Outcome {
     let host = session.host()?;
     let triggers = |name: &str| triggers(&host.store, name, &globals);
     let plan = Plan::with_triggers(&dockerfile, args.target.as_deref(), &globals, &triggers).map_err(in_lines)?;
-    let mut progress = Progress::new(&session.output);
+    let board = board(args, session)?;
+    let mut progress = Progress::new(match &board {
+        _ if args.worker_stage.is_some() => Teller::build(&session.output),
+        Some(board) => Teller::board(board),
+        None => Teller::lines(&session.output),
+    });
     let since = match args.worker_stage {
         Some(_) => args.worker_since,
         None => microseconds(),
@@ -102,27 +114,28 @@ pub fn run(args: &BuildArgs, session: &Session) -> Outcome {
         only_cached: false,
         missed: false,
         intent,
+        bars: Bars::hidden(),
         number: 0,
         built: BTreeMap::new(),
     };
     if let Some(stage) = args.worker_stage {
         let built = stages.build_one(stage, &mut progress);
         stages.intent.done()?;
-        return built.map(|()| OK);
+        return built.map(|()| OK).map_err(|failure| reported(&failure, &progress));
     }
-    let image = stages
-        .build(&mut progress)
-        .and_then(|()| publish(args, &mut stages, &plan).map_err(Failure::from));
-    let unused = globals.unused(&dockerfile);
+    let built = stages.build(&mut progress);
+    let steps = progress.into_steps();
+    board.iter().for_each(Board::end);
+    let image = built.and_then(|()| publish(args, &mut stages, &plan).map_err(Failure::from));
     let done = stages.intent.done();
     let image = image?;
     done?;
-    for name in unused {
+    for name in globals.unused(&dockerfile) {
         session
             .output
             .note(format!("no ARG of the Dockerfile takes --build-arg {name}"));
     }
-    tell(session, &host.store, args, &image, progress.steps())?;
+    tell(session, &host.store, args, &image, &steps)?;
     Ok(OK)
 }
 
@@ -132,6 +145,27 @@ fn triggers(store: &Store, name: &str, globals: &Arc<Globals>) -> Result<Vec<Ins
     config.map_or(Ok(Vec::new()), |config| {
         State::begin(Base::Image(&config), globals).triggers(name)
     })
+}
+
+/// The drawing, for a person at a terminal.
+fn board(args: &BuildArgs, session: &Session) -> Result<Option<Board>, Failure> {
+    let (is_worker, has_terminal) = (args.worker_stage.is_some(), session.output.has_terminal());
+    match args.progress {
+        _ if is_worker || session.global.quiet => Ok(None),
+        ProgressChoice::Plain => Ok(None),
+        ProgressChoice::Tty if !has_terminal => Err(Failure::usage(
+            "--progress tty draws on a terminal, and standard error is none",
+        )),
+        ProgressChoice::Auto | ProgressChoice::Tty => Ok(has_terminal.then(Board::new)),
+    }
+}
+
+/// A worker's failure: the build tells it.
+fn reported(failure: &Failure, progress: &Progress<'_>) -> Failure {
+    if let Some(report) = failure.report() {
+        progress.teller().tell(&Event::Report(report));
+    }
+    Failure::told(failure.code())
 }
 
 /// The clock, in microseconds since 1970.
@@ -295,7 +329,10 @@ fn publish(args: &BuildArgs, stages: &mut Stages<'_>, plan: &Plan) -> Result<Ima
     if args.squash {
         Squashing {
             host: stages.host,
-            bars: stages.session.output.bars(),
+            bars: match args.progress {
+                ProgressChoice::Plain => &stages.bars,
+                ProgressChoice::Auto | ProgressChoice::Tty => stages.session.output.bars(),
+            },
         }
         .squash(&mut built, &mut stages.intent)?;
     }

@@ -34,7 +34,7 @@ impl Stages<'_> {
     fn layering<'b>(&'b self, name: &'b str, parent: Option<ChainId>) -> Layering<'b> {
         Layering {
             host: self.host,
-            bars: self.session.output.bars(),
+            bars: &self.bars,
             name,
             parent,
         }
@@ -174,7 +174,7 @@ impl Stages<'_> {
         self.miss()?;
         let failure = RefCell::new(None);
         let found = Cell::new(key);
-        let (mut step, begun, margin) = (None, Instant::now(), progress.margin());
+        let (mut step, begun, teller) = (None, Instant::now(), progress.teller());
         let ran = self.layering("RUN", built.top).layer(
             |id, intent| {
                 let mounts = Mounts::prepare(self.host, work, self, intent)?;
