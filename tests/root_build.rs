@@ -541,6 +541,39 @@ fn root_stages_that_do_not_need_each_other_are_built_at_once() {
 }
 
 #[test]
+fn root_what_is_looked_up_is_read_once() {
+    let site = Site::new("overlay");
+    site.file("a.txt", "a")
+        .file("b.txt", "b")
+        .file("c/c.txt", "c")
+        .file("d.txt", "d");
+    // Two workers, and what the second stage reads after a step that must be done first.
+    site.dockerfile(
+        "FROM base AS one\nCOPY a.txt /a\nRUN --mount=target=/d,source=d.txt cat /d > /seen\nCOPY b.txt /b\nFROM base AS two\nCOPY c /c\nCOPY a.txt /a\nFROM one\nCOPY --from=two /c/c.txt /c.txt\n",
+    );
+    let context = site.path(".");
+    let build = ["-vv", "build", "-t", "image", context.to_str().unwrap()];
+    for _ in 0..2 {
+        let told = String::from_utf8(site.plywood.run(build).stderr).unwrap();
+        let hashed = |name: &str| {
+            let name = format!("source={name:?}");
+            let is_it = |line: &&str| line.contains("hashed for the build cache") && line.contains(&name);
+            told.lines().filter(is_it).count()
+        };
+        assert_eq!(["a.txt", "b.txt", "c", "/d.txt"].map(hashed), [1; 4], "{told}");
+    }
+    site.file("b.txt", "other");
+    let (told, _) = site.told(&["-t", "image"]);
+    assert_eq!(cached(&told), 4, "{told}");
+    assert_eq!(
+        site.plywood
+            .ok(["run", "--rm", "image", "cat", "/b", "/c.txt", "/seen"]),
+        "othercd"
+    );
+    site.plywood.sound();
+}
+
+#[test]
 fn root_ctrl_c_ends_a_build_at_once() {
     let site = Site::new("overlay");
     site.dockerfile("FROM base\nRUN echo kept > /kept\nRUN sleep 600; true\n");

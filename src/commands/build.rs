@@ -13,6 +13,7 @@
 
 mod board;
 mod built;
+mod contents;
 mod copy;
 mod event;
 mod layers;
@@ -36,10 +37,12 @@ use plywood_store::record::ImageRecord;
 use serde::Serialize;
 
 use self::board::Board;
+use self::contents::Contents;
 use self::event::{Event, Teller};
 use self::layers::{Cache, Squashing};
 use self::progress::{Done, Progress};
 use self::stage::Stages;
+use self::workers::Given;
 use crate::build::arguments::Globals;
 use crate::build::context::Tree;
 use crate::build::ignore::{self, Patterns};
@@ -72,7 +75,11 @@ pub fn run(args: &BuildArgs, session: &Session) -> Outcome {
             "a build has no container's network: use --net bridge, none or host",
         ));
     }
-    let source = Source::read(args)?;
+    let (known_text, known) = match args.worker_stage.map(|_| Given::read()).transpose()? {
+        Some(given) => (Some(given.dockerfile.into_owned()), given.contents),
+        None => (None, Vec::new()),
+    };
+    let source = Source::read(args, known_text)?;
     let dockerfile = syntax::parse(&source.text, &source.shown).map_err(in_lines)?;
     let given = given(args)?;
     let globals = Globals::new(&dockerfile, &given, args.target.as_deref()).map_err(in_lines)?;
@@ -90,6 +97,7 @@ pub fn run(args: &BuildArgs, session: &Session) -> Outcome {
         Some(board) => Teller::board(board),
         None => Teller::lines(&session.output),
     });
+    let contents = Contents::new(known, progress.teller().clone());
     let since = match args.worker_stage {
         Some(_) => args.worker_since,
         None => microseconds(),
@@ -110,6 +118,7 @@ pub fn run(args: &BuildArgs, session: &Session) -> Outcome {
         context: context.as_ref(),
         secrets: &secrets,
         cache: Cache::new(&host.store, if args.no_cache { since } else { i64::MIN }),
+        contents: &contents,
         since,
         only_cached: false,
         missed: false,
@@ -192,7 +201,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    fn read(args: &BuildArgs) -> Result<Self> {
+    /// The text is read, unless it is `known`.
+    fn read(args: &BuildArgs, known: Option<String>) -> Result<Self> {
         let context = (args.context != Path::new(STREAM)).then(|| args.context.clone());
         let path = match (&args.file, &context) {
             (Some(file), _) if file == Path::new(STREAM) => None,
@@ -202,6 +212,7 @@ impl Source {
         };
         let mut bytes = Vec::new();
         let shown = match &path {
+            path if known.is_some() => path.clone().unwrap_or_else(|| PathBuf::from("Dockerfile")),
             Some(path) => {
                 let file = std::fs::File::open(path).map_err(|error| match error.kind() {
                     std::io::ErrorKind::NotFound => Error::not_found(format!("there is no {}", path.display()))
@@ -225,7 +236,12 @@ impl Source {
                 shown.display()
             )));
         }
-        let text = String::from_utf8(bytes).map_err(|_| Error::invalid(format!("{} is not UTF-8", shown.display())))?;
+        let text = match known {
+            Some(text) => text,
+            None => {
+                String::from_utf8(bytes).map_err(|_| Error::invalid(format!("{} is not UTF-8", shown.display())))?
+            }
+        };
         Ok(Self {
             text,
             shown,

@@ -109,7 +109,7 @@ impl Board {
                 return;
             }
             Event::Note(text) => return draw(&state, Some(&format!("      {}", printable(text.as_bytes())))),
-            Event::Report(_) => return,
+            Event::Report(_) | Event::Content(..) => return,
             Event::Config => String::new(),
             Event::Cached => "cached".to_owned(),
             Event::Done(took) => format!("{} s", seconds(*took)),

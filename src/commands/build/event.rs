@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use plywood_store::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::board::Board;
@@ -39,6 +40,8 @@ pub(super) enum Event {
     Failed(Duration),
     /// What a worker has to report of that, as the user is to see it.
     Report(String),
+    /// A worker has read what a source holds.
+    Content(Digest, Digest),
 }
 
 /// Who is told.
@@ -129,8 +132,8 @@ impl<'a> Teller<'a> {
             Event::Note(text) => format!("{margin}{text}"),
             Event::Cached => format!("{margin}cached"),
             Event::Done(took) => format!("{margin}done in {} s", seconds(*took)),
-            // The error follows.
-            Event::Config | Event::Failed(_) | Event::Report(_) => return None,
+            // Of a failure the error follows.
+            Event::Config | Event::Failed(_) | Event::Report(_) | Event::Content(..) => return None,
         })
     }
 }

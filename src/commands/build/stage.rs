@@ -8,6 +8,7 @@ use plywood_store::intent::Intent;
 use plywood_store::{ChainId, Digest, ImageId};
 
 use super::built::Built;
+use super::contents::Contents;
 use super::layers::Cache;
 use super::mounts::Sources;
 use super::progress::{How, Progress};
@@ -41,6 +42,7 @@ pub(super) struct Stages<'a> {
     pub(super) context: Option<&'a Tree>,
     pub(super) secrets: &'a BTreeMap<String, SecretSource>,
     pub(super) cache: Cache<'a>,
+    pub(super) contents: &'a Contents<'a>,
     /// Keeps what the build has come to from being garbage.
     pub(super) intent: Intent,
     /// When the build began, microseconds since 1970: steps that were done later are its own.
@@ -63,10 +65,11 @@ impl Stages<'_> {
     /// # Errors
     /// As for a step.
     pub(super) fn build(&mut self, progress: &mut Progress<'_>) -> Result<(), Failure> {
-        let (teller, source, output) = (progress.teller().clone(), self.source, &self.session.output);
+        let (teller, output) = (progress.teller().clone(), &self.session.output);
+        let (source, contents) = (self.source, self.contents);
         // The workers end before those who read what they tell.
         std::thread::scope(|scope| {
-            let workers = Workers::new(&source.text, self.since, output, &teller, scope);
+            let workers = Workers::new(&source.text, contents, self.since, output, &teller, scope);
             self.build_with(workers, progress)
         })
     }

@@ -2,26 +2,51 @@
 //!
 //! The build that was called does every stage itself in the end, from the cache: so what a stage comes to is
 //! found out in one way only, and a worker that dies has done no harm. A worker is this very command with two
-//! words more. It writes its [events](Event) to its standard output, a line of JSON each; the build tells them.
+//! words more, and is [given](Given) what this build knows already. It writes its [events](Event) to its standard
+//! output, a line of JSON each; the build tells them.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::borrow::Cow;
+use std::io::{BufRead, BufReader, BufWriter, Read};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
 
+use plywood_store::Digest;
 use rustix::process::{Pid, Signal};
+use serde::{Deserialize, Serialize};
 
+use super::contents::Contents;
 use super::event::{Event, Teller};
 use super::tail::printable;
 use super::threads::deaf;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::failure::{FAILED, Failure};
 use crate::output::Output;
 
 /// How often it is looked whether a worker has ended.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// What a worker is given on its standard input.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Given<'a> {
+    /// The Dockerfile, as the build has read it.
+    pub(super) dockerfile: Cow<'a, str>,
+    /// Of [`Contents`].
+    pub(super) contents: Vec<(Digest, Digest)>,
+}
+
+impl Given<'_> {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// I/O; where there is none.
+    pub(super) fn read() -> Result<Self> {
+        let given = std::io::read_to_string(std::io::stdin().lock()).context("read", "standard input")?;
+        serde_json::from_str(&given).map_err(|error| Error::invalid("a worker is given no build").caused_by(error))
+    }
+}
 
 /// A stage at work.
 #[derive(Debug)]
@@ -35,8 +60,8 @@ struct Worker<'s> {
 /// Workers, by the numbers of their stages.
 #[derive(Debug)]
 pub(super) struct Workers<'s, 'e> {
-    /// The Dockerfile, for those that cannot read it where this one has.
     dockerfile: &'e str,
+    contents: &'e Contents<'e>,
     /// Since when steps are new, in microseconds since 1970.
     since: i64,
     output: &'e Output,
@@ -50,6 +75,7 @@ pub(super) struct Workers<'s, 'e> {
 impl<'s, 'e> Workers<'s, 'e> {
     pub(super) fn new(
         dockerfile: &'e str,
+        contents: &'e Contents<'e>,
         since: i64,
         output: &'e Output,
         teller: &'e Teller<'e>,
@@ -57,6 +83,7 @@ impl<'s, 'e> Workers<'s, 'e> {
     ) -> Self {
         Self {
             dockerfile,
+            contents,
             since,
             output,
             teller,
@@ -98,11 +125,15 @@ impl<'s, 'e> Workers<'s, 'e> {
             command.stderr(Stdio::piped());
         }
         let mut child = command.spawn().context("start", "a worker for a stage")?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // One that has a file of its own need not read it, and may be gone already.
-            let _ = stdin.write_all(self.dockerfile.as_bytes());
+        let given = Given {
+            dockerfile: self.dockerfile.into(),
+            contents: self.contents.all(),
+        };
+        if let Some(stdin) = child.stdin.take() {
+            // One that is gone already is told of when it is waited for.
+            let _ = serde_json::to_writer(BufWriter::new(stdin), &given);
         }
-        let (teller, output) = (self.teller.beside(stage, name), self.output);
+        let (teller, output, contents) = (self.teller.beside(stage, name), self.output, self.contents);
         let (stdout, stderr, is_over) = (child.stdout.take(), child.stderr.take(), Arc::clone(&self.is_over));
         let warnings = move || each_line(stderr, |line| output.error(printable(line)));
         let events = move || {
@@ -110,6 +141,7 @@ impl<'s, 'e> Workers<'s, 'e> {
             each_line(stdout, |line| match serde_json::from_slice(line) {
                 _ if is_over.load(Ordering::Relaxed) => {}
                 Ok(Event::Report(text)) => report = Some(text),
+                Ok(Event::Content(source, content)) => contents.learn(source, content),
                 Ok(event) => teller.tell(&event),
                 // Cut off.
                 Err(_) => {}
