@@ -92,7 +92,7 @@ pub fn run(args: &BuildArgs, session: &Session) -> Outcome {
     let triggers = |name: &str| triggers(&host.store, name, &globals);
     let plan = Plan::with_triggers(&dockerfile, args.target.as_deref(), &globals, &triggers).map_err(in_lines)?;
     let board = board(args, session)?;
-    let mut progress = Progress::new(match &board {
+    let progress = Progress::new(match &board {
         _ if args.worker_stage.is_some() => Teller::build(&session.output),
         Some(board) => Teller::board(board),
         None => Teller::lines(&session.output),
@@ -107,7 +107,7 @@ pub fn run(args: &BuildArgs, session: &Session) -> Outcome {
         blobs: Vec::new(),
         layers: Vec::new(),
     })?;
-    let mut stages = Stages {
+    let stages = Stages {
         session,
         host: &host,
         args,
@@ -127,24 +127,33 @@ pub fn run(args: &BuildArgs, session: &Session) -> Outcome {
         number: 0,
         built: BTreeMap::new(),
     };
-    if let Some(stage) = args.worker_stage {
-        let built = stages.build_one(stage, &mut progress);
-        stages.intent.done()?;
-        return built.map(|()| OK).map_err(|failure| reported(&failure, &progress));
+    match args.worker_stage {
+        Some(stage) => do_one(stage, stages, progress),
+        None => do_all(stages, progress, board.as_ref()),
     }
+}
+
+/// As a worker.
+fn do_one(stage: usize, mut stages: Stages<'_>, mut progress: Progress<'_>) -> Outcome {
+    let built = stages.build_one(stage, &mut progress);
+    stages.intent.done()?;
+    built.map(|()| OK).map_err(|failure| reported(&failure, &progress))
+}
+
+/// The target's image, which is told.
+fn do_all(mut stages: Stages<'_>, mut progress: Progress<'_>, board: Option<&Board>) -> Outcome {
     let built = stages.build(&mut progress);
     let steps = progress.into_steps();
-    board.iter().for_each(Board::end);
-    let image = built.and_then(|()| publish(args, &mut stages, &plan).map_err(Failure::from));
+    board.into_iter().for_each(Board::end);
+    let image = built.and_then(|()| publish(&mut stages).map_err(Failure::from));
     let done = stages.intent.done();
     let image = image?;
     done?;
-    for name in globals.unused(&dockerfile) {
-        session
-            .output
-            .note(format!("no ARG of the Dockerfile takes --build-arg {name}"));
+    for name in stages.globals.unused(stages.dockerfile) {
+        let output = &stages.session.output;
+        output.note(format!("no ARG of the Dockerfile takes --build-arg {name}"));
     }
-    tell(session, &host.store, args, &image, &steps)?;
+    tell(stages.session, &stages.host.store, stages.args, &image, &steps)?;
     Ok(OK)
 }
 
@@ -338,8 +347,9 @@ fn secrets(texts: &[String]) -> Result<BTreeMap<String, SecretSource>> {
 }
 
 /// Makes the target's stage an image, under its names.
-fn publish(args: &BuildArgs, stages: &mut Stages<'_>, plan: &Plan) -> Result<ImageRecord> {
-    let Some(mut built) = stages.built.remove(&plan.target) else {
+fn publish(stages: &mut Stages<'_>) -> Result<ImageRecord> {
+    let args = stages.args;
+    let Some(mut built) = stages.built.remove(&stages.plan.target) else {
         return Err(Error::invalid("the target was not built"));
     };
     if args.squash {

@@ -1,10 +1,10 @@
 //! What happens in a build, and to whom it is told.
 //!
 //! ```text
-//! a step, a command ── Event ──> Teller ──> lines on standard error          into a pipe, a file, with --progress plain
-//!                                       ├─> the board                        on a terminal
-//!                                       └─> a line of JSON on standard output, for the build that started this worker,
-//!                                           whose own teller has it next
+//! a step, a command ── Event ──> Teller ──> lines on standard error    into a pipe, a file, with --progress plain
+//!                                       ├─> the board                  on a terminal
+//!                                       └─> JSON on standard output    in a worker: the build that has started it
+//!                                                                      reads that, and tells it by its own teller
 //! ```
 
 use std::time::Duration;
