@@ -26,13 +26,15 @@ fn root_a_step_at_work_is_drawn_and_leaves_one_line() {
     let site = Site::new("overlay");
     let long = "x".repeat(200);
     site.dockerfile(&format!(
-        "FROM base\nRUN for i in $(seq 30); do echo \"line $i {long}\"; done; sleep 1\nENV A=b\nRUN true\n"
+        "FROM base\nRUN for i in $(seq 30); do echo \"line $i {long}\"; done; printf '50%%\\r'; sleep 1\nENV A=b\nRUN true\n"
     ));
     let first = build(&site, &[]);
     assert_eq!(first.code, 0, "{:#?}", first.screen);
     // While it worked: its last lines, with the time, no wider than the terminal; of those before them none.
     assert!(first.raw.contains(" line 30 xxx"), "{}", first.raw);
-    assert!(first.raw.contains(" line 25 xxx"), "{}", first.raw);
+    assert!(first.raw.contains(" line 26 xxx"), "{}", first.raw);
+    // And what stands in a line that has not ended.
+    assert!(first.raw.contains(" 50%\r"), "{}", first.raw);
     assert_eq!(widest(&first.raw), 59, "{}", first.raw);
     // In the end: a line of each step, with its time at the right, and the id.
     let steps: Vec<&String> = first.screen.iter().filter(|line| line.starts_with('[')).collect();

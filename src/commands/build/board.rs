@@ -36,6 +36,22 @@ struct Running {
     head: String,
     begun: Instant,
     printed: VecDeque<(Duration, String)>,
+    /// The last of these lines is one that will be written over.
+    passes: bool,
+}
+
+impl Running {
+    fn print(&mut self, at: Duration, text: &str, passes: bool) {
+        if self.passes {
+            self.printed.pop_back();
+        }
+        self.passes = passes;
+        if self.printed.len() == SHOWN {
+            self.printed.pop_front();
+        }
+        // How wide a tab is depends on where it stands.
+        self.printed.push_back((at, text.replace('\t', "    ")));
+    }
 }
 
 /// What is going on, by the numbers of the stages.
@@ -94,17 +110,14 @@ impl Board {
                     head: head.replace('\t', " "),
                     begun: Instant::now(),
                     printed: VecDeque::new(),
+                    passes: false,
                 };
                 state.running.insert(stage, running);
                 return draw(&state, None);
             }
-            Event::Line(at, text) => {
+            Event::Line(at, text) | Event::Passing(at, text) => {
                 if let Some(running) = state.running.get_mut(&stage) {
-                    if running.printed.len() == SHOWN {
-                        running.printed.pop_front();
-                    }
-                    // How wide a tab is depends on where it stands.
-                    running.printed.push_back((*at, text.replace('\t', "    ")));
+                    running.print(*at, text, matches!(event, Event::Passing(..)));
                 }
                 return;
             }
@@ -211,6 +224,7 @@ mod tests {
                 head: format!("[{stage} 2/3] RUN make all"),
                 begun: now.checked_sub(Duration::from_millis(3210)).unwrap(),
                 printed: (0..*printed).map(line).collect(),
+                passes: false,
             };
             (stage, running)
         };
@@ -263,6 +277,20 @@ mod tests {
                 "      0.4 li",
                 "      0.5 li",
             ]
+        );
+    }
+
+    #[test]
+    fn a_line_that_passes_is_written_over() {
+        let now = Instant::now();
+        let mut state = state(now, &[1]);
+        let running = state.running.get_mut(&0).unwrap();
+        for (text, passes) in [("10%", true), ("20%", true), ("100%", false), ("next", false)] {
+            running.print(Duration::from_secs(1), text, passes);
+        }
+        assert_eq!(
+            lines(&state, now, 23, 40)[1..],
+            ["      0.0 line 0", "      1.0 100%", "      1.0 next"]
         );
     }
 

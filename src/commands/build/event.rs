@@ -28,6 +28,8 @@ pub(super) enum Event {
     Step(String),
     /// Its command printed a line, that time after it was started.
     Line(Duration, String),
+    /// The same of what the line holds before it is written over, as programs show their progress.
+    Passing(Duration, String),
     /// Something that the user should know about it.
     Note(String),
     /// It only changed the config.
@@ -132,8 +134,10 @@ impl<'a> Teller<'a> {
             Event::Note(text) => format!("{margin}{text}"),
             Event::Cached => format!("{margin}cached"),
             Event::Done(took) => format!("{margin}done in {} s", seconds(*took)),
-            // Of a failure the error follows.
-            Event::Config | Event::Failed(_) | Event::Report(_) | Event::Content(..) => return None,
+            // A log wants none that passes, and of a failure has the error.
+            Event::Passing(..) | Event::Config | Event::Failed(_) | Event::Report(_) | Event::Content(..) => {
+                return None;
+            }
         })
     }
 }

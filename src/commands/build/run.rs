@@ -18,7 +18,7 @@ use crate::build::work::RunWork;
 use crate::cli::NetworkChoice;
 use crate::commands::build::event::{Event, Teller};
 use crate::commands::build::mounts::Mounts;
-use crate::commands::build::tail::{Tail, listen};
+use crate::commands::build::tail::{Printed, Tail, listen};
 use crate::commands::connection::Connection;
 use crate::commands::container::{self, Attending};
 use crate::commands::{Host, Session, connection, hold, now, random_key, request, rm};
@@ -173,7 +173,12 @@ impl Running<'_> {
                 Attending::Build(streams),
                 || {
                     for end in ends.take().into_iter().flat_map(|(out, err)| [out, err]) {
-                        let tell = |at, line| teller.tell(&Event::Line(at, line));
+                        let tell = |at, printed| {
+                            teller.tell(&match printed {
+                                Printed::Line(line) => Event::Line(at, line),
+                                Printed::Passing(text) => Event::Passing(at, text),
+                            });
+                        };
                         scope.spawn(move || listen(end, begun, tail, tell));
                     }
                     Ok(())

@@ -4,7 +4,7 @@
 //! taken out before anybody sees a line.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -35,28 +35,62 @@ impl Tail {
     }
 }
 
+/// What a command has printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Printed {
+    /// A line.
+    Line(String),
+    /// What stands in a line now, and is about to be written over.
+    Passing(String),
+}
+
 /// Reads what a command prints until its end, and tells it line by line with the time since `begun`.
-pub(super) fn listen(from: impl Read, begun: Instant, tail: &Tail, tell: impl Fn(Duration, String)) {
+pub(super) fn listen(from: impl Read, begun: Instant, tail: &Tail, tell: impl Fn(Duration, Printed)) {
     let mut from = BufReader::new(from);
-    let mut line = Vec::new();
+    // Since the last carriage return; and what that has left standing.
+    let (mut text, mut standing) = (Vec::new(), String::new());
     loop {
-        line.clear();
-        match from.by_ref().take(LONGEST as u64).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {
-                let text = printable(&line);
-                tail.push(&text);
-                tell(begun.elapsed(), text);
-            }
+        let bytes = match from.fill_buf() {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(_) => return,
+        };
+        let is_over = bytes.is_empty();
+        let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+        let room = LONGEST - text.len();
+        let (taken, breaks) = match end {
+            Some(end) if end < room => (end + 1, Some(bytes[end])),
+            _ => (bytes.len().min(room), None),
+        };
+        text.extend_from_slice(&bytes[..taken]);
+        from.consume(taken);
+        let is_line = breaks == Some(b'\n') || text.len() == LONGEST || is_over;
+        if !is_line && breaks.is_none() {
+            continue;
+        }
+        let shown = printable(&text);
+        let is_empty = matches!(text.as_slice(), [] | [b'\n' | b'\r']);
+        // A line break after a carriage return ends the line that stands there.
+        let shown = if is_empty { std::mem::take(&mut standing) } else { shown };
+        if is_line && (!is_over || !text.is_empty() || !shown.is_empty()) {
+            tail.push(&shown);
+            tell(begun.elapsed(), Printed::Line(shown));
+            standing.clear();
+        } else if !is_line {
+            standing.clone_from(&shown);
+            tell(begun.elapsed(), Printed::Passing(shown));
+        }
+        text.clear();
+        if is_over {
+            return;
         }
     }
 }
 
-/// A line without what drives a terminal. Of what it overwrites, the last counts.
+/// A line without what drives a terminal, and without its end.
 pub(super) fn printable(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let text = text.trim_end_matches(['\n', '\r']);
-    let text = text.rsplit('\r').next().unwrap_or_default();
     // What is left of control characters is none that a sequence begins with, or the eight-bit kind.
     let plain = strip_str(text).to_string();
     plain
@@ -80,18 +114,48 @@ mod tests {
         let told = Mutex::new(Vec::new());
         let tail = Tail::default();
         let printed: String = (0..30).map(|number| format!("line {number}\n")).collect();
-        let printed = format!("{printed}10%\r100%\r\nx");
         listen(printed.as_bytes(), Instant::now(), &tail, |_, line| {
             told.lock().unwrap().push(line);
         });
         let told = told.into_inner().unwrap();
-        assert_eq!(told.len(), 32);
-        assert_eq!(told[30..], ["100%", "x"]);
+        assert_eq!(told.len(), 30);
+        assert_eq!(told[29], Printed::Line("line 29".to_owned()));
         assert_eq!(
             tail.told().lines().filter(|line| line.starts_with("    ")).count(),
             KEPT
         );
-        assert!(tail.told().starts_with("\n    line 12\n"));
+        assert!(tail.told().starts_with("\n    line 10\n"));
+    }
+
+    #[test]
+    fn what_is_written_over_is_told_as_it_passes() {
+        let (line, passing) = (
+            |text: &str| Printed::Line(text.to_owned()),
+            |text: &str| Printed::Passing(text.to_owned()),
+        );
+        for (printed, wanted) in [
+            (
+                "10%\r20%\rdone\nx",
+                vec![passing("10%"), passing("20%"), line("done"), line("x")],
+            ),
+            (
+                "10%\r100%\r\nx\r\n",
+                vec![passing("10%"), passing("100%"), line("100%"), passing("x"), line("x")],
+            ),
+            (
+                "\r10%\r\r\n",
+                vec![passing(""), passing("10%"), passing("10%"), line("10%")],
+            ),
+            ("a\n\nb\r", vec![line("a"), line(""), passing("b"), line("b")]),
+            ("", vec![]),
+        ] {
+            let told = Mutex::new(Vec::new());
+            let tail = Tail::default();
+            listen(printed.as_bytes(), Instant::now(), &tail, |_, printed| {
+                told.lock().unwrap().push(printed);
+            });
+            assert_eq!(told.into_inner().unwrap(), wanted, "{printed:?}");
+        }
     }
 
     #[test]
