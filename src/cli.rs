@@ -17,7 +17,7 @@ use clap_complete::Shell;
 
 use plywood_store::Reference;
 
-pub use build::BuildArgs;
+pub use build::{BuildArgs, ProgressChoice};
 pub use live::{
     AttachArgs, CpArgs, ExecArgs, KillArgs, LogsArgs, NsenterArgs, StatsArgs, StopArgs, VolumeRmArgs, VolumeVerb,
     WaitArgs,

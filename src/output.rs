@@ -1,7 +1,9 @@
 //! The only writer to the terminal: results on stdout, everything else on stderr.
 //!
 //! A verb gives its result once, as text or with `--json` as one document.
-//! Progress bars appear on a terminal only, and vanish when their work is done.
+//! Progress bars appear on a terminal only, and vanish when their work is done; so do the [`live`] lines of a build.
+
+pub mod live;
 
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
@@ -137,6 +139,12 @@ impl Output {
         }
     }
 
+    /// Whether there is a terminal, and somebody who wants to see on it how work goes on.
+    pub fn has_terminal(&self) -> bool {
+        let is_dumb = std::env::var_os("TERM").is_none_or(|name| name.is_empty() || name == "dumb");
+        !self.bars.hidden && !is_dumb
+    }
+
     /// Progress of long work.
     pub fn bars(&self) -> &Bars {
         &self.bars
@@ -173,13 +181,13 @@ static CURRENT: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// Writes to the terminal while the bar is out of the way: what it draws over is lost.
 fn beside_bar<T>(write: impl FnOnce() -> T) -> T {
-    match CURRENT.lock() {
+    live::aside(|| match CURRENT.lock() {
         Ok(bar) => match bar.as_ref() {
             Some(bar) => bar.suspend(write),
             None => write(),
         },
         Err(_) => write(),
-    }
+    })
 }
 
 /// A bar for long work, with bytes and rate.
@@ -189,6 +197,11 @@ pub struct Bars {
 }
 
 impl Bars {
+    /// None are shown.
+    pub fn hidden() -> Self {
+        Self { hidden: true }
+    }
+
     /// Begins work on `what`; `total` in bytes where it is known.
     pub fn begin(&self, what: &str, total: Option<u64>) {
         if self.hidden {

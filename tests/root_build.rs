@@ -134,6 +134,51 @@ fn root_gc_keeps_the_build_cache_until_it_is_asked() {
 }
 
 #[test]
+fn root_rmi_and_df_tell_what_the_build_cache_keeps() {
+    let site = website();
+    site.build(&["-t", "website"]);
+    let df = || site.plywood.json(["df"]);
+    let bytes = |df: &serde_json::Value, name: &str| df["build_cache"][name].as_u64().unwrap();
+    let kind = |df: &serde_json::Value, kind: &str| {
+        let rows = df["kinds"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["kind"] == kind).unwrap();
+        ["count", "bytes", "reclaimable"].map(|name| row[name].as_u64().unwrap())
+    };
+    // The image has all of them.
+    let before = df();
+    assert_eq!(
+        (bytes(&before, "steps"), bytes(&before, "layers")),
+        (5, 0),
+        "{before:#}"
+    );
+    assert_eq!(kind(&before, "build cache"), [5, 0, 0]);
+    let foretold = site.plywood.json(["rmi", "--dry-run", "website"]);
+    assert_eq!(foretold["kept_by_build_cache"].as_array().unwrap().len(), 4);
+    assert_eq!(site.plywood.json(["rmi", "website"]), foretold);
+    let after = df();
+    assert_eq!((bytes(&after, "steps"), bytes(&after, "layers")), (5, 4), "{after:#}");
+    let [count, taken, reclaimable] = kind(&after, "build cache");
+    assert_eq!((count, taken, taken), (5, reclaimable, bytes(&after, "layer_bytes")));
+    assert!(site.plywood.ok(["df"]).contains("plywood gc --build-cache would free"));
+    site.plywood.ok(["gc", "--build-cache"]);
+    let end = df();
+    let taken = |df: &serde_json::Value| kind(df, "layers")[1] + kind(df, "blobs")[1];
+    let freed = taken(&after) + reclaimable - taken(&end);
+    assert_eq!(freed, bytes(&after, "freed_bytes"), "{after:#} {end:#}");
+    assert_eq!(bytes(&end, "steps"), 0);
+    // In words.
+    site.build(&["-t", "website"]);
+    for words in [&["rmi", "--dry-run", "website"][..], &["rmi", "website"]] {
+        let told = String::from_utf8(site.plywood.run(words).stderr).unwrap();
+        assert!(
+            told.contains("4 layers stay") && told.contains("plywood gc --build-cache"),
+            "{told}"
+        );
+    }
+    site.plywood.sound();
+}
+
+#[test]
 fn root_a_failed_step_can_be_entered() {
     let site = Site::new("overlay");
     site.dockerfile("FROM base\nRUN echo kept > /kept\nRUN echo half > /half; \\\n    echo cannot >&2; exit 7\n");
@@ -393,6 +438,22 @@ fn root_triggers_of_the_base_come_first() {
 }
 
 #[test]
+fn root_a_stage_that_only_a_trigger_of_the_base_needs_is_built() {
+    let site = Site::new("overlay");
+    site.dockerfile("FROM base\nONBUILD COPY --from=tool /tool /tool\nONBUILD RUN cat /tool > /triggered\n");
+    site.build(&["-t", "trigger"]);
+    let text = "FROM base AS tool\nRUN echo tool > /tool\nFROM base AS unused\nRUN false\nFROM trigger\n";
+    assert_eq!(site.prints(text, "cat /triggered"), "tool");
+    // Where there is none of that name it is an image.
+    let told = site.dockerfile("FROM trigger\n").fails(&[]);
+    assert!(
+        told.contains("ONBUILD of trigger:1:1: ") && told.contains("tool"),
+        "{told}"
+    );
+    site.plywood.sound();
+}
+
+#[test]
 fn root_bad_dockerfiles_are_pointed_at_and_leave_nothing() {
     let site = Site::new("overlay");
     let before = common::listing(&site.plywood);
@@ -496,6 +557,39 @@ fn root_stages_that_do_not_need_each_other_are_built_at_once() {
 }
 
 #[test]
+fn root_what_is_looked_up_is_read_once() {
+    let site = Site::new("overlay");
+    site.file("a.txt", "a")
+        .file("b.txt", "b")
+        .file("c/c.txt", "c")
+        .file("d.txt", "d");
+    // Two workers, and what the second stage reads after a step that must be done first.
+    site.dockerfile(
+        "FROM base AS one\nCOPY a.txt /a\nRUN --mount=target=/d,source=d.txt cat /d > /seen\nCOPY b.txt /b\nFROM base AS two\nCOPY c /c\nCOPY a.txt /a\nFROM one\nCOPY --from=two /c/c.txt /c.txt\n",
+    );
+    let context = site.path(".");
+    let build = ["-vv", "build", "-t", "image", context.to_str().unwrap()];
+    for _ in 0..2 {
+        let told = String::from_utf8(site.plywood.run(build).stderr).unwrap();
+        let hashed = |name: &str| {
+            let name = format!("source={name:?}");
+            let is_it = |line: &&str| line.contains("hashed for the build cache") && line.contains(&name);
+            told.lines().filter(is_it).count()
+        };
+        assert_eq!(["a.txt", "b.txt", "c", "/d.txt"].map(hashed), [1; 4], "{told}");
+    }
+    site.file("b.txt", "other");
+    let (told, _) = site.told(&["-t", "image"]);
+    assert_eq!(cached(&told), 4, "{told}");
+    assert_eq!(
+        site.plywood
+            .ok(["run", "--rm", "image", "cat", "/b", "/c.txt", "/seen"]),
+        "othercd"
+    );
+    site.plywood.sound();
+}
+
+#[test]
 fn root_ctrl_c_ends_a_build_at_once() {
     let site = Site::new("overlay");
     site.dockerfile("FROM base\nRUN echo kept > /kept\nRUN sleep 600; true\n");
@@ -512,6 +606,8 @@ fn root_ctrl_c_ends_a_build_at_once() {
         .unwrap()
         .unwrap();
     std::thread::sleep(Duration::from_millis(as_many(500, 3000)));
+    // It is seen as what it runs on.
+    assert_eq!(site.plywood.json(["ps"])[0]["image_name"], "base");
     let begun = Instant::now();
     let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();

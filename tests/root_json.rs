@@ -93,6 +93,7 @@ fn root_each_document_is_what_the_page_says() {
 
     page.holds("rmi", &plywood.json(["rmi", "--dry-run", "site"]));
     page.holds("rmi", &plywood.json(["rmi", "site"]));
+    page.holds("rmi", &plywood.json(["rmi", "built"]));
     plywood.ok(["import", base]);
     page.holds("gc", &plywood.json(["gc", "--build-cache"]));
     page.was_all_seen(&[

@@ -59,12 +59,27 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans for a target: a stage's name or number; the last one by default.
+    /// Plans for a target: a stage's name or number; the last one by default. What an image's `ONBUILD` needs is
+    /// left out: see [`Plan::with_triggers`].
     ///
     /// # Errors
     /// Not found where the target is none; invalid, pointing at the word, where a stage needs itself or one
     /// below, or is for another platform.
     pub fn new(file: &Dockerfile, target: Option<&str>, globals: &Globals) -> Result<Self> {
+        Self::with_triggers(file, target, globals, &|_| Ok(Vec::new()))
+    }
+
+    /// The same, where it is known what the `ONBUILD` instructions of images are; `triggers` gives those of the
+    /// image with a name.
+    ///
+    /// # Errors
+    /// As for [`Plan::new`]; an instruction that is none, or needs what cannot be needed there; the caller's.
+    pub fn with_triggers(
+        file: &Dockerfile,
+        target: Option<&str>,
+        globals: &Globals,
+        triggers: &dyn Fn(&str) -> Result<Vec<Instruction>>,
+    ) -> Result<Self> {
         let mut plan = Self {
             target: 0,
             stages: Vec::new(),
@@ -80,7 +95,10 @@ impl Plan {
             let Some(stage) = file.stages.get(index).filter(|_| !planned.contains_key(&index)) else {
                 continue;
             };
-            let stage = plan.stage(file, index, stage, globals)?;
+            let mut stage = plan.stage(file, index, stage, globals)?;
+            if let Source::Image(name) = &stage.base {
+                stage.needs.extend(plan.needs(index, &triggers(name)?)?);
+            }
             wanted.extend(stage.waits_for());
             planned.insert(index, stage);
         }
@@ -137,11 +155,11 @@ impl Plan {
         Ok(Planned { index, base, needs })
     }
 
-    /// What the instructions of a stage need; also those that an image's `ONBUILD` brings.
+    /// What the instructions of a stage need.
     ///
     /// # Errors
     /// Invalid, pointing at the word, where one needs its own stage or one below.
-    pub fn needs(&self, index: usize, instructions: &[Instruction]) -> Result<BTreeSet<Source>> {
+    fn needs(&self, index: usize, instructions: &[Instruction]) -> Result<BTreeSet<Source>> {
         let mut needs = BTreeSet::new();
         for instruction in instructions {
             let froms: Vec<&str> = match &instruction.word {
@@ -305,6 +323,29 @@ mod tests {
         ] {
             assert_eq!(shown(text, None), wanted, "{text}");
         }
+    }
+
+    #[test]
+    fn an_images_triggers_count() {
+        let text = "FROM a AS tool\nFROM b AS other\nFROM onbuild\nRUN x";
+        let file = syntax::parse(text, Path::new("Dockerfile")).unwrap();
+        let globals = Globals::new(&file, &BTreeMap::new(), None).unwrap();
+        let planned = |trigger: &str| {
+            Plan::with_triggers(&file, None, &globals, &|name| match name {
+                "onbuild" => Ok(vec![syntax::parse_trigger(trigger, Path::new("ONBUILD of onbuild"))?]),
+                _ => Ok(Vec::new()),
+            })
+        };
+        let plan = planned("COPY --from=tool x y").unwrap();
+        let stages: Vec<usize> = plan.stages.iter().map(|stage| stage.index).collect();
+        assert_eq!(stages, [0, 2]);
+        assert_eq!(plan.stages[1].waits_for(), BTreeSet::from([0]));
+        assert_eq!(planned("RUN x").unwrap().stages.len(), 1);
+        let told = planned("COPY --from=2 x y").unwrap_err().to_string();
+        assert!(
+            told.starts_with("ONBUILD of onbuild:1:8: stage 2 needs itself"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -2,10 +2,21 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::NetworkChoice;
 use plywood_store::Reference;
+
+/// How a build tells what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProgressChoice {
+    /// tty on a terminal, else plain
+    Auto,
+    /// A line after the other
+    Plain,
+    /// Steps at work are drawn in place, with their times and the last lines of their output
+    Tty,
+}
 
 /// `plywood build`
 #[derive(Debug, Args)]
@@ -49,6 +60,9 @@ pub struct BuildArgs {
         default_value = "bridge"
     )]
     pub net: NetworkChoice,
+    /// How the steps are told, on standard error; -q tells nothing
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = ProgressChoice::Auto)]
+    pub progress: ProgressChoice,
     /// Do this stage only, for another plywood
     #[arg(long, hide = true)]
     pub worker_stage: Option<usize>,

@@ -11,14 +11,19 @@
 //! A step that is done is a layer, and a record in the build cache that keeps it: whatever happens to the build
 //! afterwards, the next one goes on from there. Until an image is published nothing else of a build can be seen.
 
+mod board;
 mod built;
+mod contents;
 mod copy;
+mod event;
 mod layers;
 mod mounts;
 mod progress;
 mod run;
 mod stage;
 mod steps;
+mod tail;
+mod threads;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -31,20 +36,26 @@ use plywood_store::intent::Plan as Intended;
 use plywood_store::record::ImageRecord;
 use serde::Serialize;
 
+use self::board::Board;
+use self::contents::Contents;
+use self::event::{Event, Teller};
 use self::layers::{Cache, Squashing};
 use self::progress::{Done, Progress};
 use self::stage::Stages;
+use self::workers::Given;
 use crate::build::arguments::Globals;
 use crate::build::context::Tree;
 use crate::build::ignore::{self, Patterns};
 use crate::build::plan::Plan;
-use crate::build::syntax;
-use crate::cli::{BuildArgs, NetworkChoice};
+use crate::build::state::{Base, State};
+use crate::build::syntax::{self, Instruction};
+use crate::cli::{BuildArgs, NetworkChoice, ProgressChoice};
 use crate::commands::{Session, tag};
 use crate::error::{Context, Error, Result};
 use crate::failure::{Failure, OK, Outcome, USAGE};
 use crate::image::compose::{self, ImageDraft};
 use crate::image::{oci, whole};
+use crate::output::Bars;
 
 /// Bytes that a Dockerfile may have.
 const DOCKERFILE_MAX: u64 = 1 << 20;
@@ -64,16 +75,29 @@ pub fn run(args: &BuildArgs, session: &Session) -> Outcome {
             "a build has no container's network: use --net bridge, none or host",
         ));
     }
-    let source = Source::read(args)?;
+    let (known_text, known) = match args.worker_stage.map(|_| Given::read()).transpose()? {
+        Some(given) => (Some(given.dockerfile.into_owned()), given.contents),
+        None => (None, Vec::new()),
+    };
+    let source = Source::read(args, known_text)?;
     let dockerfile = syntax::parse(&source.text, &source.shown).map_err(in_lines)?;
     let given = given(args)?;
     let globals = Globals::new(&dockerfile, &given, args.target.as_deref()).map_err(in_lines)?;
     let globals = Arc::new(globals);
-    let plan = Plan::new(&dockerfile, args.target.as_deref(), &globals).map_err(in_lines)?;
+    // What is wrong with the Dockerfile is told before anything is looked at.
+    Plan::new(&dockerfile, args.target.as_deref(), &globals).map_err(in_lines)?;
     let secrets = secrets(&args.secret).map_err(|error| Failure::from(error).with_code(USAGE))?;
     let context = source.context()?;
     let host = session.host()?;
-    let mut progress = Progress::new(&session.output);
+    let triggers = |name: &str| triggers(&host.store, name, &globals);
+    let plan = Plan::with_triggers(&dockerfile, args.target.as_deref(), &globals, &triggers).map_err(in_lines)?;
+    let board = board(args, session)?;
+    let progress = Progress::new(match &board {
+        _ if args.worker_stage.is_some() => Teller::build(&session.output),
+        Some(board) => Teller::board(board),
+        None => Teller::lines(&session.output),
+    });
+    let contents = Contents::new(known, progress.teller().clone());
     let since = match args.worker_stage {
         Some(_) => args.worker_since,
         None => microseconds(),
@@ -83,7 +107,7 @@ pub fn run(args: &BuildArgs, session: &Session) -> Outcome {
         blobs: Vec::new(),
         layers: Vec::new(),
     })?;
-    let mut stages = Stages {
+    let stages = Stages {
         session,
         host: &host,
         args,
@@ -94,32 +118,72 @@ pub fn run(args: &BuildArgs, session: &Session) -> Outcome {
         context: context.as_ref(),
         secrets: &secrets,
         cache: Cache::new(&host.store, if args.no_cache { since } else { i64::MIN }),
+        contents: &contents,
         since,
         only_cached: false,
         missed: false,
         intent,
+        bars: Bars::hidden(),
         number: 0,
         built: BTreeMap::new(),
     };
-    if let Some(stage) = args.worker_stage {
-        let built = stages.build_one(stage, &mut progress);
-        stages.intent.done()?;
-        return built.map(|()| OK);
+    match args.worker_stage {
+        Some(stage) => do_one(stage, stages, progress),
+        None => do_all(stages, progress, board.as_ref()),
     }
-    let image = stages
-        .build(&mut progress)
-        .and_then(|()| publish(args, &mut stages, &plan).map_err(Failure::from));
-    let unused = globals.unused(&dockerfile);
+}
+
+/// As a worker.
+fn do_one(stage: usize, mut stages: Stages<'_>, mut progress: Progress<'_>) -> Outcome {
+    let built = stages.build_one(stage, &mut progress);
+    stages.intent.done()?;
+    built.map(|()| OK).map_err(|failure| reported(&failure, &progress))
+}
+
+/// The target's image, which is told.
+fn do_all(mut stages: Stages<'_>, mut progress: Progress<'_>, board: Option<&Board>) -> Outcome {
+    let built = stages.build(&mut progress);
+    let steps = progress.into_steps();
+    board.into_iter().for_each(Board::end);
+    let image = built.and_then(|()| publish(&mut stages).map_err(Failure::from));
     let done = stages.intent.done();
     let image = image?;
     done?;
-    for name in unused {
-        session
-            .output
-            .note(format!("no ARG of the Dockerfile takes --build-arg {name}"));
+    for name in stages.globals.unused(stages.dockerfile) {
+        let output = &stages.session.output;
+        output.note(format!("no ARG of the Dockerfile takes --build-arg {name}"));
     }
-    tell(session, &host.store, args, &image, progress.steps())?;
+    tell(stages.session, &stages.host.store, stages.args, &image, &steps)?;
     Ok(OK)
+}
+
+/// The `ONBUILD` instructions of an image. That one is not there or damaged is told where the stage begins.
+fn triggers(store: &Store, name: &str, globals: &Arc<Globals>) -> Result<Vec<Instruction>> {
+    let config = store.find_image(name).and_then(|image| oci::read_config(store, &image));
+    config.map_or(Ok(Vec::new()), |config| {
+        State::begin(Base::Image(&config), globals).triggers(name)
+    })
+}
+
+/// The drawing, for a person at a terminal.
+fn board(args: &BuildArgs, session: &Session) -> Result<Option<Board>, Failure> {
+    let (is_worker, has_terminal) = (args.worker_stage.is_some(), session.output.has_terminal());
+    match args.progress {
+        _ if is_worker || session.global.quiet => Ok(None),
+        ProgressChoice::Plain => Ok(None),
+        ProgressChoice::Tty if !has_terminal => Err(Failure::usage(
+            "--progress tty draws on a terminal, and standard error is none",
+        )),
+        ProgressChoice::Auto | ProgressChoice::Tty => Ok(has_terminal.then(Board::new)),
+    }
+}
+
+/// A worker's failure: the build tells it.
+fn reported(failure: &Failure, progress: &Progress<'_>) -> Failure {
+    if let Some(report) = failure.report() {
+        progress.teller().tell(&Event::Report(report));
+    }
+    Failure::told(failure.code())
 }
 
 /// The clock, in microseconds since 1970.
@@ -146,7 +210,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    fn read(args: &BuildArgs) -> Result<Self> {
+    /// The text is read, unless it is `known`.
+    fn read(args: &BuildArgs, known: Option<String>) -> Result<Self> {
         let context = (args.context != Path::new(STREAM)).then(|| args.context.clone());
         let path = match (&args.file, &context) {
             (Some(file), _) if file == Path::new(STREAM) => None,
@@ -156,6 +221,7 @@ impl Source {
         };
         let mut bytes = Vec::new();
         let shown = match &path {
+            path if known.is_some() => path.clone().unwrap_or_else(|| PathBuf::from("Dockerfile")),
             Some(path) => {
                 let file = std::fs::File::open(path).map_err(|error| match error.kind() {
                     std::io::ErrorKind::NotFound => Error::not_found(format!("there is no {}", path.display()))
@@ -179,7 +245,12 @@ impl Source {
                 shown.display()
             )));
         }
-        let text = String::from_utf8(bytes).map_err(|_| Error::invalid(format!("{} is not UTF-8", shown.display())))?;
+        let text = match known {
+            Some(text) => text,
+            None => {
+                String::from_utf8(bytes).map_err(|_| Error::invalid(format!("{} is not UTF-8", shown.display())))?
+            }
+        };
         Ok(Self {
             text,
             shown,
@@ -276,14 +347,18 @@ fn secrets(texts: &[String]) -> Result<BTreeMap<String, SecretSource>> {
 }
 
 /// Makes the target's stage an image, under its names.
-fn publish(args: &BuildArgs, stages: &mut Stages<'_>, plan: &Plan) -> Result<ImageRecord> {
-    let Some(mut built) = stages.built.remove(&plan.target) else {
+fn publish(stages: &mut Stages<'_>) -> Result<ImageRecord> {
+    let args = stages.args;
+    let Some(mut built) = stages.built.remove(&stages.plan.target) else {
         return Err(Error::invalid("the target was not built"));
     };
     if args.squash {
         Squashing {
             host: stages.host,
-            bars: stages.session.output.bars(),
+            bars: match args.progress {
+                ProgressChoice::Plain => &stages.bars,
+                ProgressChoice::Auto | ProgressChoice::Tty => stages.session.output.bars(),
+            },
         }
         .squash(&mut built, &mut stages.intent)?;
     }

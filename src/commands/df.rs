@@ -3,11 +3,12 @@
 //! Of each layer and container: all that it has; of that, what others have too and what nothing else has, which its
 //! removal frees; and what the layer below does not have, which is its own change. On thin all of it comes from one
 //! look at the pool's metadata, to the block. A kind has what is in none of the kinds above it, so together they are
-//! the pool's data. Of a `--cow` container that is in use the kernel says how full its store is.
+//! the pool's data. What layers the build cache alone keeps is a kind of its own, as `gc` leaves it and
+//! `gc --build-cache` frees it. Of a `--cow` container that is in use the kernel says how full its store is.
 
 use std::collections::BTreeSet;
 
-use plywood_store::gc::Garbage;
+use plywood_store::gc::{Garbage, Without};
 use plywood_store::record::{LayerRecord, SnapshotRecord};
 use plywood_store::{Driver, Store};
 use serde::Serialize;
@@ -26,7 +27,7 @@ struct Row {
     count: usize,
     /// Bytes that it takes, and none of the kinds before it.
     bytes: u64,
-    /// Of these, bytes that `gc` would free.
+    /// Of these, bytes that `gc` would free; for the build cache `gc --build-cache`.
     reclaimable: u64,
 }
 
@@ -85,10 +86,26 @@ struct StoreRow {
     status: Status,
 }
 
+/// What the build cache keeps and nothing else, as `--json` shows it.
+#[derive(Debug, Default, Serialize)]
+struct CacheRow {
+    /// Its records: all of them.
+    steps: usize,
+    /// Layers.
+    layers: usize,
+    /// Bytes of both that follow: what `gc --build-cache` would free.
+    freed_bytes: u64,
+    /// Bytes of blobs.
+    blob_bytes: u64,
+    /// Bytes of layers' content.
+    layer_bytes: u64,
+}
+
 /// Everything, as `--json` shows it.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     kinds: Vec<Row>,
+    build_cache: CacheRow,
     layers: Vec<LayerRow>,
     containers: Vec<ContainerRow>,
     stores: Vec<StoreRow>,
@@ -110,16 +127,21 @@ pub fn run(session: &Session) -> Outcome {
 fn measure(host: &Host) -> Result<Report> {
     let store = &host.store;
     // The driver takes locks of its own: ours ends before it is asked.
-    let (garbage, mut records, snapshots, containers) = {
+    let (garbage, uncached, mut records, snapshots, containers) = {
         let _lock = store.shared()?;
+        let without = Without {
+            steps_before: Some(i64::MAX),
+            ..Without::default()
+        };
         (
             plywood_store::gc::mark(store)?,
+            plywood_store::gc::mark_without(store, &without)?,
             base_first(store.layers.list()?),
             store.snapshots.list()?,
             store.containers.list()?,
         )
     };
-    let mut groups = Groups::of(&garbage, &records);
+    let mut groups = Groups::of(&garbage, &uncached, &records);
     for snapshot in snapshots {
         let going = garbage.snapshots.iter().any(|other| other.key == snapshot.key);
         let is_container = containers.iter().any(|container| container.id == snapshot.key);
@@ -128,7 +150,8 @@ fn measure(host: &Host) -> Result<Report> {
     let space = host.snapshotter.space(&groups.0)?;
     records.retain(|layer| space.layers.contains_key(&layer.chain_id));
     let mut kinds = vec![blobs(host, &garbage)?];
-    kinds.extend(groups.rows(&space));
+    let build_cache = groups.cache(&space, &garbage, &uncached);
+    kinds.extend(groups.rows(&space, &build_cache));
     if host.snapshotter.driver() == Driver::Thin {
         kinds.push(Row {
             kind: "empty volume",
@@ -148,6 +171,7 @@ fn measure(host: &Host) -> Result<Report> {
         .map(|one| (space.snapshots.get(&one.id).copied(), one));
     Ok(Report {
         kinds,
+        build_cache,
         layers: layer_rows(host, &records, &space)?,
         containers: usages
             .filter_map(|(usage, one)| {
@@ -164,23 +188,26 @@ fn measure(host: &Host) -> Result<Report> {
 
 /// What is counted together, in this order: what is in two of them stays as long as the first. What `gc` removes comes
 /// last.
-struct Groups([Group; 5]);
+struct Groups([Group; 6]);
 
 const LAYERS: usize = 0;
 const CONTAINERS: usize = 1;
 const WORK: usize = 2;
-const GOING_WORK: usize = 3;
-const GOING_LAYERS: usize = 4;
+const CACHED_LAYERS: usize = 3;
+const GOING_WORK: usize = 4;
+const GOING_LAYERS: usize = 5;
 
 impl Groups {
-    fn of(garbage: &Garbage, layers: &[LayerRecord]) -> Self {
-        let going: BTreeSet<_> = garbage.layers.iter().map(|layer| layer.chain_id).collect();
-        let mut groups: [Group; 5] = Default::default();
+    /// `uncached` is what would be garbage without the build cache.
+    fn of(garbage: &Garbage, uncached: &Garbage, layers: &[LayerRecord]) -> Self {
+        let chains = |garbage: &Garbage| -> BTreeSet<_> { garbage.layers.iter().map(|layer| layer.chain_id).collect() };
+        let (going, cached) = (chains(garbage), chains(uncached));
+        let mut groups: [Group; 6] = Default::default();
         for layer in layers {
-            let group = if going.contains(&layer.chain_id) {
-                GOING_LAYERS
-            } else {
-                LAYERS
+            let group = match layer.chain_id {
+                chain if going.contains(&chain) => GOING_LAYERS,
+                chain if cached.contains(&chain) => CACHED_LAYERS,
+                _ => LAYERS,
             };
             groups[group].layers.push(layer.clone());
         }
@@ -196,8 +223,21 @@ impl Groups {
         self.0[group].snapshots.push(snapshot);
     }
 
-    /// The layers, the containers; what commands at work have made besides.
-    fn rows(&self, space: &Space) -> Vec<Row> {
+    fn cache(&self, space: &Space, garbage: &Garbage, uncached: &Garbage) -> CacheRow {
+        let blobs = |garbage: &Garbage| -> u64 { garbage.blobs.iter().map(|(_, size)| size).sum() };
+        let layer_bytes = space.groups.get(CACHED_LAYERS).copied().unwrap_or(0);
+        let blob_bytes = blobs(uncached).saturating_sub(blobs(garbage));
+        CacheRow {
+            steps: uncached.steps.len(),
+            layers: self.0[CACHED_LAYERS].layers.len(),
+            freed_bytes: layer_bytes + blob_bytes,
+            blob_bytes,
+            layer_bytes,
+        }
+    }
+
+    /// The layers, the containers, the build cache; what commands at work have made besides.
+    fn rows(&self, space: &Space, cache: &CacheRow) -> Vec<Row> {
         let count = |group: usize| {
             let Group { layers, snapshots } = &self.0[group];
             layers
@@ -221,6 +261,12 @@ impl Groups {
             row("layers", LAYERS, Some(GOING_LAYERS)),
             row("containers", CONTAINERS, None),
         ];
+        rows.extend((cache.steps > 0).then_some(Row {
+            kind: "build cache",
+            count: cache.steps,
+            bytes: cache.layer_bytes,
+            reclaimable: cache.layer_bytes,
+        }));
         rows.extend(Some(work).filter(|work| work.count > 0));
         rows
     }
@@ -287,6 +333,15 @@ fn tell(report: &Report, session: &Session) -> Result<()> {
         &["KIND", ">COUNT", ">SIZE", ">RECLAIMABLE"],
         report.kinds.iter().map(kind).collect(),
     )?;
+    let cache = &report.build_cache;
+    if cache.freed_bytes > 0 {
+        output.line(format!(
+            "\nplywood gc --build-cache would free {}: {} of layers, {} of blobs",
+            output::bytes(cache.freed_bytes),
+            output::bytes(cache.layer_bytes),
+            output::bytes(cache.blob_bytes)
+        ))?;
+    }
     let layer = |row: &LayerRow| {
         let ends = [output::bytes(row.stored_size), row.images.join(", ")];
         cells(images::short(&row.chain_id), &row.taken, ends)

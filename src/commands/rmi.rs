@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use plywood_store::error::Kind;
 use plywood_store::gc::{self, Garbage};
 use plywood_store::record::{ImageRecord, name_key};
-use plywood_store::{ImageId, Reference, Store};
+use plywood_store::{ChainId, ImageId, Reference, Store};
 use serde::Serialize;
 
 use crate::cli::RmiArgs;
@@ -21,6 +21,8 @@ struct Removed {
     untagged: Vec<String>,
     deleted: Vec<String>,
     layers: Vec<String>,
+    /// Layers of the images that went, which only the build cache keeps.
+    kept_by_build_cache: Vec<String>,
     /// Bytes of both that follow.
     freed_bytes: u64,
     /// Bytes of blobs.
@@ -29,6 +31,9 @@ struct Removed {
     layer_bytes: u64,
     #[serde(skip)]
     images: BTreeSet<ImageId>,
+    /// Their layers.
+    #[serde(skip)]
+    stacks: BTreeSet<ChainId>,
 }
 
 /// Removes each image, and says for each what became of it.
@@ -86,7 +91,27 @@ fn free(host: &Host, dry_run: bool, measured: bool, removed: &mut Removed) -> Re
     if !dry_run {
         removed.went(&collect::sweep(host)?);
     }
+    removed.kept_by_build_cache = kept(&host.store, removed)?;
     Ok(())
+}
+
+/// Those of the images' layers that would go, were it not for the build cache.
+fn kept(store: &Store, removed: &Removed) -> Result<Vec<String>> {
+    if !store.steps.folder().is_dir() {
+        return Ok(Vec::new());
+    }
+    let _lock = store.shared()?;
+    let without = gc::Without {
+        names: removed.images.clone(),
+        steps_before: Some(i64::MAX),
+    };
+    let chains = gc::mark_without(store, &without)?.layers;
+    let chains = chains
+        .into_iter()
+        .filter(|layer| removed.stacks.contains(&layer.chain_id));
+    let mut chains: Vec<String> = chains.map(|layer| layer.chain_id.to_string()).collect();
+    chains.retain(|chain| !removed.layers.contains(chain));
+    Ok(chains)
 }
 
 impl Removed {
@@ -131,6 +156,7 @@ fn remove(host: &Host, text: &str, args: &RmiArgs, removed: &mut Removed) -> Res
     if last {
         removed.deleted.push(image.id.to_string());
         removed.images.insert(image.id);
+        removed.stacks.extend(&image.layers);
     }
     Ok(())
 }
@@ -171,6 +197,16 @@ fn tell(removed: &Removed, dry_run: bool, session: &Session) -> Result<()> {
         for name in names {
             session.output.line(format!("{what}: {name}"))?;
         }
+    }
+    let kept = removed.kept_by_build_cache.len();
+    if kept > 0 {
+        let (layers, stay, them) = match kept {
+            1 => ("layer", "stays", "it"),
+            _ => ("layers", "stay", "them"),
+        };
+        session.output.note(format!(
+            "{kept} {layers} {stay}, as the build cache keeps {them}: plywood gc --build-cache frees what only it keeps"
+        ));
     }
     if dry_run {
         session.output.line(format!(

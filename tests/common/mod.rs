@@ -13,6 +13,7 @@ pub mod json_page;
 pub mod layout;
 pub mod site;
 pub mod tars;
+pub mod terminal;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -25,6 +25,8 @@ pub(super) struct Built {
     pub(super) clock: Option<String>,
     /// The image that it began with, by way of other stages.
     pub(super) image: ImageId,
+    /// What that is called.
+    pub(super) image_name: String,
 }
 
 impl Built {

@@ -17,6 +17,7 @@ use plywood_store::layer::read::is_header;
 use plywood_store::{ChainId, Digest, Store};
 use rustix::fs::{OFlags, ResolveFlags};
 
+use super::contents::{Contents, Place};
 use crate::build::context::{Form, Picked, Tree};
 use crate::build::ignore::Patterns;
 use crate::build::key::{self, Counted, Key};
@@ -63,14 +64,22 @@ pub(super) struct Copying<'a> {
     found: Vec<Found>,
     form: Form,
     store: &'a Store,
+    place: Place<'a>,
+    contents: &'a Contents<'a>,
 }
 
 impl<'a> Copying<'a> {
-    /// Finds the sources in `tree`, which is the context or what `--from` names; heredocs need none.
+    /// Finds the sources in `tree`, which is the context or what `--from` names, at `place`; heredocs need none.
     ///
     /// # Errors
     /// What is not there.
-    pub(super) fn find(store: &'a Store, work: &'a CopyWork, tree: Option<&'a Tree>) -> Result<Self> {
+    pub(super) fn find(
+        store: &'a Store,
+        work: &'a CopyWork,
+        tree: Option<&'a Tree>,
+        place: Place<'a>,
+        contents: &'a Contents<'a>,
+    ) -> Result<Self> {
         let mut found = Vec::new();
         for source in &work.sources {
             match source {
@@ -103,6 +112,8 @@ impl<'a> Copying<'a> {
                 exclude: Arc::new(Patterns::of(&work.exclude)?),
             },
             store,
+            place,
+            contents,
         })
     }
 
@@ -113,9 +124,31 @@ impl<'a> Copying<'a> {
     pub(super) fn key(&self, parent: Option<&ChainId>) -> Result<Digest> {
         let mut contents = Vec::new();
         for found in &self.found {
-            contents.push(self.content_of(found)?);
+            contents.push(match self.source(found) {
+                Some(source) => {
+                    let shown = found.name();
+                    self.contents
+                        .of(source, &shown.to_string_lossy(), || self.content_of(found))?
+                }
+                None => self.content_of(found)?,
+            });
         }
         Ok(self.key_of(parent, &contents))
+    }
+
+    /// Stands for a source of that place, as it is copied here.
+    fn source(&self, found: &Found) -> Option<Digest> {
+        let Found::Picked(picked) = found else { return None };
+        let Counted { names, owners } = self.counted(found);
+        let mut source = self.place.source();
+        source
+            .text("copy")
+            .bytes(picked.path.as_os_str().as_encoded_bytes())
+            .number(u64::from(names))
+            .number(u64::from(owners))
+            .option(self.form.mode.map(|mode| mode.to_string()).as_deref())
+            .list(&self.work.exclude);
+        Some(source.finish())
     }
 
     /// What a source holds now.
@@ -185,7 +218,11 @@ impl<'a> Copying<'a> {
         let mut contents = Vec::new();
         for found in &self.found {
             self.explain(found, mounted.path());
-            contents.push(self.copy_one(found, root, &form)?);
+            let content = self.copy_one(found, root, &form)?;
+            if let Some(source) = self.source(found) {
+                self.contents.learn(source, content);
+            }
+            contents.push(content);
         }
         Ok(self.key_of(parent, &contents))
     }

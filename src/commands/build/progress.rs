@@ -1,5 +1,4 @@
-//! What a build tells while it works: each step with its number, how long it took, whether it was cached, and
-//! what its command prints.
+//! The steps of a build as they happen: each with its number, how long it took, whether it was cached.
 //!
 //! ```text
 //! [1/3] FROM debian:12
@@ -10,22 +9,14 @@
 //!       cached
 //! ```
 //!
-//! All of it goes to standard error, a line at a time: on a terminal, into a pipe and into a log alike. The last
-//! lines of a command are kept, for the error of one that fails.
+//! So it is told a line at a time, into a pipe or a log; a terminal has the [board](super::board).
 
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Read};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::output::Output;
-
-/// Lines of a failed command that its error repeats.
-const KEPT: usize = 20;
-/// Bytes of a line that are shown: a program may print without end and without lines.
-const LONGEST: usize = 4096;
+use super::event::{Event, Teller};
+use super::tail::printable;
 
 /// A step that is over, as `--json` shows it.
 #[derive(Debug, Serialize)]
@@ -58,7 +49,7 @@ pub(super) enum How {
 /// Tells the steps of one build.
 #[derive(Debug)]
 pub(super) struct Progress<'a> {
-    output: &'a Output,
+    teller: Teller<'a>,
     stage: String,
     /// Shown where there are several stages.
     prefix: String,
@@ -67,16 +58,14 @@ pub(super) struct Progress<'a> {
     text: String,
     begun: Instant,
     done: Vec<Done>,
-    /// Stands before each line, where several stages are told at a time.
-    mark: String,
-    /// Lines of a stage of which it is not known yet whether it is to be told, and how many steps were done before.
-    held_back: Option<(Vec<String>, usize)>,
+    /// Events of a stage of which it is not known yet whether it is to be told, and how many steps were done before.
+    held_back: Option<(Vec<Event>, usize)>,
 }
 
 impl<'a> Progress<'a> {
-    pub(super) fn new(output: &'a Output) -> Self {
+    pub(super) fn new(teller: Teller<'a>) -> Self {
         Self {
-            output,
+            teller,
             stage: String::new(),
             prefix: String::new(),
             step: 0,
@@ -84,15 +73,13 @@ impl<'a> Progress<'a> {
             text: String::new(),
             begun: Instant::now(),
             done: Vec::new(),
-            mark: String::new(),
             held_back: None,
         }
     }
 
     /// Tells nobody, ever.
     pub(super) fn silent() -> Self {
-        static NOBODY: std::sync::OnceLock<Output> = std::sync::OnceLock::new();
-        Self::new(NOBODY.get_or_init(|| Output::new(false, true)))
+        Self::new(Teller::silent())
     }
 
     /// Tells nothing until it is known how the stage went.
@@ -102,8 +89,8 @@ impl<'a> Progress<'a> {
 
     /// Tells what was held back.
     pub(super) fn release(&mut self) {
-        for line in self.held_back.take().into_iter().flat_map(|(lines, _)| lines) {
-            self.output.note(line);
+        for event in self.held_back.take().into_iter().flat_map(|(events, _)| events) {
+            self.teller.tell(&event);
         }
     }
 
@@ -119,23 +106,15 @@ impl<'a> Progress<'a> {
         self.held_back = None;
     }
 
-    /// Puts the stage before each line: others tell theirs at the same time.
-    pub(super) fn mark(&mut self, name: &str) {
-        self.mark = format!("[{name}] ");
+    /// For those who tell while a step is being done.
+    pub(super) fn teller(&self) -> &Teller<'a> {
+        &self.teller
     }
 
-    /// What stands before each line of a command.
-    pub(super) fn margin(&self) -> String {
-        match self.mark.is_empty() {
-            true => "      ".to_owned(),
-            false => self.mark.clone(),
-        }
-    }
-
-    fn tell(&mut self, line: String) {
+    fn tell(&mut self, event: Event) {
         match &mut self.held_back {
-            Some((lines, _)) => lines.push(line),
-            None => self.output.note(line),
+            Some((events, _)) => events.push(event),
+            None => self.teller.tell(&event),
         }
     }
 
@@ -151,24 +130,25 @@ impl<'a> Progress<'a> {
         self.step += 1;
         text.clone_into(&mut self.text);
         self.begun = Instant::now();
-        let line = format!("[{}{}/{}] {}", self.prefix, self.step, self.steps, first_line(text));
-        self.tell(line);
+        // An image's ONBUILD is anybody's text.
+        let text = printable(first_line(text).as_bytes());
+        let head = format!("[{}{}/{}] {text}", self.prefix, self.step, self.steps);
+        self.tell(Event::Step(head));
     }
 
     /// The step is over. Of one that only changed the config nothing is told.
     pub(super) fn done(&mut self, how: How) {
-        let margin = self.margin();
         let took = match how {
             How::Done | How::Config => self.begun.elapsed(),
             How::Worker(took) => took,
             How::Cached => Duration::ZERO,
         };
         let cached = matches!(how, How::Cached);
-        match how {
-            How::Config => {}
-            How::Cached => self.tell(format!("{margin}cached")),
-            How::Done | How::Worker(_) => self.tell(format!("{margin}done in {:.1} s", took.as_secs_f64())),
-        }
+        self.tell(match how {
+            How::Config => Event::Config,
+            How::Cached => Event::Cached,
+            How::Done | How::Worker(_) => Event::Done(took),
+        });
         self.done.push(Done {
             stage: self.stage.clone(),
             step: self.step,
@@ -178,114 +158,22 @@ impl<'a> Progress<'a> {
         });
     }
 
-    /// Of something that the user should know, at the step at hand.
-    pub(super) fn note(&mut self, text: &str) {
-        let line = format!("{}{text}", self.margin());
-        self.tell(line);
+    /// The step has failed.
+    pub(super) fn failed(&mut self) {
+        self.tell(Event::Failed(self.begun.elapsed()));
     }
 
-    pub(super) fn steps(&self) -> &[Done] {
-        &self.done
+    /// Of something that the user should know, at the step at hand.
+    pub(super) fn note(&mut self, text: &str) {
+        self.tell(Event::Note(text.to_owned()));
+    }
+
+    /// All that are over.
+    pub(super) fn into_steps(self) -> Vec<Done> {
+        self.done
     }
 }
 
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
-}
-
-/// The last lines that a command has printed.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Tail(Arc<Mutex<VecDeque<String>>>);
-
-impl Tail {
-    fn push(&self, line: &str) {
-        let Ok(mut lines) = self.0.lock() else { return };
-        if lines.len() == KEPT {
-            lines.pop_front();
-        }
-        lines.push_back(line.to_owned());
-    }
-
-    /// Each on a line of its own, indented.
-    pub(super) fn told(&self) -> String {
-        let Ok(lines) = self.0.lock() else { return String::new() };
-        lines.iter().map(|line| format!("\n    {line}")).collect()
-    }
-}
-
-/// Reads what a command prints until its end, and tells it line by line with the time since `begun`.
-pub(super) fn listen(from: impl Read, begun: Instant, margin: &str, tail: &Tail, tell: impl Fn(&str)) {
-    let mut from = BufReader::new(from);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match from.by_ref().take(LONGEST as u64).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {
-                let text = printable(&line);
-                tail.push(&text);
-                tell(&format!("{margin}{} {text}", seconds(begun.elapsed())));
-            }
-        }
-    }
-}
-
-fn seconds(time: Duration) -> String {
-    format!("{:.1}", time.as_secs_f64())
-}
-
-/// A command's output must not move the cursor of whoever watches. Of what a line overwrites, the last counts.
-fn printable(line: &[u8]) -> String {
-    let text = String::from_utf8_lossy(line);
-    let text = text.trim_end_matches(['\n', '\r']);
-    let text = text.rsplit('\r').next().unwrap_or_default();
-    text.chars()
-        .map(|char| {
-            if char.is_control() && char != '\t' {
-                '\u{fffd}'
-            } else {
-                char
-            }
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_command_prints_is_told_in_lines_and_its_end_is_kept() {
-        let told = Mutex::new(Vec::new());
-        let tail = Tail::default();
-        let printed: String = (0..30).map(|number| format!("line {number}\n")).collect();
-        let printed = format!("{printed}10%\r100%\r\n\x1b[2Jx");
-        listen(printed.as_bytes(), Instant::now(), "      ", &tail, |line| {
-            told.lock().unwrap().push(line.to_owned());
-        });
-        let told = told.into_inner().unwrap();
-        assert_eq!(told.len(), 32);
-        assert_eq!(told[30], "      0.0 100%");
-        assert_eq!(told[31], "      0.0 \u{fffd}[2Jx");
-        assert_eq!(
-            tail.told().lines().filter(|line| line.starts_with("    ")).count(),
-            KEPT
-        );
-        assert!(tail.told().starts_with("\n    line 12\n"));
-    }
-
-    #[test]
-    fn a_line_without_end_is_told_in_pieces() {
-        let told = Mutex::new(0);
-        listen(
-            std::io::repeat(b'x').take(3 * LONGEST as u64),
-            Instant::now(),
-            "",
-            &Tail::default(),
-            |_| {
-                *told.lock().unwrap() += 1;
-            },
-        );
-        assert_eq!(*told.lock().unwrap(), 3);
-    }
 }

@@ -16,8 +16,9 @@ use plywood_store::{ChainId, ImageId};
 use crate::build::syntax::RunNetwork;
 use crate::build::work::RunWork;
 use crate::cli::NetworkChoice;
+use crate::commands::build::event::{Event, Teller};
 use crate::commands::build::mounts::Mounts;
-use crate::commands::build::progress::{Tail, listen};
+use crate::commands::build::tail::{Printed, Tail, listen};
 use crate::commands::connection::Connection;
 use crate::commands::container::{self, Attending};
 use crate::commands::{Host, Session, connection, hold, now, random_key, request, rm};
@@ -50,8 +51,8 @@ pub(super) struct Running<'a> {
     /// What `ps` shows as its image.
     pub(super) shown: &'a str,
     pub(super) parent: Option<&'a ChainId>,
-    /// What stands before each line that it prints.
-    pub(super) margin: &'a str,
+    /// Who hears what it prints.
+    pub(super) teller: &'a Teller<'a>,
 }
 
 impl Running<'_> {
@@ -138,7 +139,7 @@ impl Running<'_> {
         let pipe = || std::io::pipe().context("make", "a pipe");
         let ((out, to_out), (err, to_err)) = (pipe()?, pipe()?);
         let null = File::open("/dev/null").context("open", "/dev/null")?;
-        let (output, margin) = (&self.session.output, self.margin);
+        let teller = self.teller;
         let outcome = std::thread::scope(|scope| {
             let streams = Streams {
                 stdin: null.as_fd(),
@@ -155,7 +156,13 @@ impl Running<'_> {
                 Attending::Build(streams),
                 || {
                     for end in ends.take().into_iter().flat_map(|(out, err)| [out, err]) {
-                        scope.spawn(move || listen(end, begun, margin, tail, |line| output.note(line)));
+                        let tell = |at, printed| {
+                            teller.tell(&match printed {
+                                Printed::Line(line) => Event::Line(at, line),
+                                Printed::Passing(text) => Event::Passing(at, text),
+                            });
+                        };
+                        scope.spawn(move || listen(end, begun, tail, tell));
                     }
                     Ok(())
                 },

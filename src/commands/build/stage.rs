@@ -8,6 +8,7 @@ use plywood_store::intent::Intent;
 use plywood_store::{ChainId, Digest, ImageId};
 
 use super::built::Built;
+use super::contents::Contents;
 use super::layers::Cache;
 use super::mounts::Sources;
 use super::progress::{How, Progress};
@@ -24,6 +25,7 @@ use crate::commands::{Host, Session};
 use crate::error::{Context, Error, Result, in_one_line};
 use crate::failure::Failure;
 use crate::image::oci::{self, History};
+use crate::output::Bars;
 
 /// Bytes that a secret may have.
 const SECRET_MAX: u64 = 500 << 10;
@@ -40,6 +42,7 @@ pub(super) struct Stages<'a> {
     pub(super) context: Option<&'a Tree>,
     pub(super) secrets: &'a BTreeMap<String, SecretSource>,
     pub(super) cache: Cache<'a>,
+    pub(super) contents: &'a Contents<'a>,
     /// Keeps what the build has come to from being garbage.
     pub(super) intent: Intent,
     /// When the build began, microseconds since 1970: steps that were done later are its own.
@@ -48,6 +51,8 @@ pub(super) struct Stages<'a> {
     pub(super) only_cached: bool,
     /// One was missing.
     pub(super) missed: bool,
+    /// Of a step's layer: the step itself is told.
+    pub(super) bars: Bars,
     /// The stage at hand.
     pub(super) number: usize,
     /// By their numbers.
@@ -60,8 +65,17 @@ impl Stages<'_> {
     /// # Errors
     /// As for a step.
     pub(super) fn build(&mut self, progress: &mut Progress<'_>) -> Result<(), Failure> {
+        let (teller, output) = (progress.teller().clone(), &self.session.output);
+        let (source, contents) = (self.source, self.contents);
+        // The workers end before those who read what they tell.
+        std::thread::scope(|scope| {
+            let workers = Workers::new(&source.text, contents, self.since, output, &teller, scope);
+            self.build_with(workers, progress)
+        })
+    }
+
+    fn build_with(&mut self, mut workers: Workers<'_, '_>, progress: &mut Progress<'_>) -> Result<(), Failure> {
         let mut left: Vec<&Planned> = self.plan.stages.iter().collect();
-        let mut workers = Workers::new(&self.source.text, self.since);
         while !left.is_empty() {
             if let ([planned], 0) = (left.as_slice(), workers.count()) {
                 return self.do_stage(planned, progress);
@@ -84,7 +98,7 @@ impl Stages<'_> {
             }
             for planned in ready {
                 if workers.count() < Workers::most() {
-                    workers.start(planned.index)?;
+                    workers.start(planned.index, &self.name(planned.index))?;
                 }
                 left.push(planned);
             }
@@ -121,10 +135,7 @@ impl Stages<'_> {
             .filter(|planned| needed.contains(&planned.index))
         {
             match planned.index == stage {
-                true => {
-                    progress.mark(&self.name(stage));
-                    self.do_stage(planned, progress)?;
-                }
+                true => self.do_stage(planned, progress)?,
                 false => self.do_stage(planned, &mut Progress::silent())?,
             }
         }
@@ -185,7 +196,8 @@ impl Stages<'_> {
         progress.done(How::Config);
         for instruction in triggers.iter().chain(&stage.instructions) {
             progress.step(&instruction.origin.text);
-            self.step(instruction, &mut built, progress)?;
+            let done = self.step(instruction, &mut built, progress);
+            done.inspect_err(|_| progress.failed())?;
         }
         Ok(built)
     }
@@ -201,6 +213,7 @@ impl Stages<'_> {
                 base_created: None,
                 clock: None,
                 image: ImageId(Digest::of(b"scratch")),
+                image_name: "scratch".to_owned(),
             }),
             plan::Source::Stage(other) => {
                 let below = self.built.get(other);
@@ -238,6 +251,7 @@ impl Stages<'_> {
             top: image.layers.last().copied(),
             clock: None,
             image: image.id,
+            image_name: name.to_owned(),
         })
     }
 

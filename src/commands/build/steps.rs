@@ -8,6 +8,7 @@ use plywood_store::record::StepRecord;
 use plywood_store::{ChainId, Digest};
 
 use super::built::Built;
+use super::contents::Place;
 use super::copy::{Copying, make_folder};
 use super::layers::{Layered, Layering};
 use super::mounts::{self, Mounts, Sources};
@@ -34,7 +35,7 @@ impl Stages<'_> {
     fn layering<'b>(&'b self, name: &'b str, parent: Option<ChainId>) -> Layering<'b> {
         Layering {
             host: self.host,
-            bars: self.session.output.bars(),
+            bars: &self.bars,
             name,
             parent,
         }
@@ -82,7 +83,7 @@ impl Stages<'_> {
         progress: &mut Progress<'_>,
     ) -> Result<(StepRecord, bool)> {
         let Some(from) = &work.from else {
-            let copying = Copying::find(&self.host.store, work, self.context)?;
+            let copying = Copying::find(&self.host.store, work, self.context, Place::Context, self.contents)?;
             return self.copied(&copying, work, built, None, progress);
         };
         let source = self.stack(from)?;
@@ -97,7 +98,8 @@ impl Stages<'_> {
         }
         let view = View::open(self.host, source.as_ref(), &self.intent)?;
         let found = view.tree(from).and_then(|tree| {
-            let copying = Copying::find(&self.host.store, work, Some(&tree))?;
+            let place = Place::Stack(source.as_ref());
+            let copying = Copying::find(&self.host.store, work, Some(&tree), place, self.contents)?;
             self.copied(&copying, work, built, Some(early), progress)
         });
         both(found, view.close(self.host))
@@ -166,7 +168,15 @@ impl Stages<'_> {
             );
             return Err(in_lines(refused.hinted("plywood build --net host allows it")));
         }
-        let now = |source: &str| mounts::content_of(self.context()?, source);
+        let bound = |source: &str| {
+            let mut key = Place::Context.source();
+            key.text("bind").text(source);
+            key.finish()
+        };
+        let now = |source: &str| {
+            let read = || mounts::content_of(self.context()?, source);
+            self.contents.of(bound(source), source, read)
+        };
         let key = self.run_key(work, built, &now).map_err(|error| at(origin, &error))?;
         if let Some(step) = self.cache.find(&key, &mut self.intent)? {
             return Ok((step, true));
@@ -174,11 +184,16 @@ impl Stages<'_> {
         self.miss()?;
         let failure = RefCell::new(None);
         let found = Cell::new(key);
-        let (mut step, begun, margin) = (None, Instant::now(), progress.margin());
+        let (mut step, begun, teller) = (None, Instant::now(), progress.teller());
         let ran = self.layering("RUN", built.top).layer(
             |id, intent| {
                 let mounts = Mounts::prepare(self.host, work, self, intent)?;
-                match self.run_key(work, built, &|source| mounts.content(source)) {
+                let copied = |source: &str| {
+                    let content = mounts.content(source)?;
+                    self.contents.learn(bound(source), content);
+                    Ok(content)
+                };
+                match self.run_key(work, built, &copied) {
                     Ok(key) => found.set(key),
                     Err(error) => return both(Err(error), mounts.close(self.host)),
                 }
@@ -188,9 +203,9 @@ impl Stages<'_> {
                     work,
                     net: &self.args.net,
                     base: built.image,
-                    shown: FAILED,
+                    shown: &built.image_name,
                     parent: built.top.as_ref(),
-                    margin: &margin,
+                    teller,
                 }
                 .run(id, intent, &mounts);
                 let closed = mounts.close(self.host);
