@@ -186,6 +186,46 @@ fn extents_that_go_in_a_circle_or_overlap() {
     });
 }
 
+/// Lets `to` say that it has the blocks of `from`, and its size.
+fn share(image: &mut Image, from: &Inode, to: &Inode) {
+    let (from, to) = (image.place(from.number()), image.place(to.number()));
+    // i_size_lo, i_flags, i_block.
+    for field in [4..8, 0x20..0x24, 0x28..0x28 + 60] {
+        let bytes = image.0[from + field.start..from + field.end].to_vec();
+        image.put(to + field.start, &bytes);
+    }
+}
+
+#[test]
+fn many_files_that_share_one_extent_tree() {
+    for (what, from, to) in [
+        ("one extent tree", "var/pieces", "etc/text"),
+        ("one run of blocks", "usr/bin/tool", "etc/text"),
+        ("the blocks of one directory", "etc/conf.d", "usr/bin"),
+    ] {
+        forged(what, |image| share(image, &image.find(from), &image.find(to)));
+    }
+    let (_, mut child) = Image::pair();
+    let pieces = child.find("var/pieces");
+    let volume = child.open().unwrap();
+    let many = directory::entries(&volume, &child.find("many")).unwrap();
+    let many: Vec<Inode> = many
+        .iter()
+        .filter(|entry| !directory::is_dots(&entry.name))
+        .map(|entry| volume.inode(entry.inode).unwrap())
+        .collect();
+    assert!(many.len() > 50);
+    for file in &many {
+        share(&mut child, &pieces, file);
+    }
+    // The tree is walked for the first, as often as it is asked for, and for no other.
+    let volume = child.open().unwrap();
+    for (number, file) in many.iter().chain(&many).enumerate() {
+        let found = volume.mapping(&volume.inode(file.number()).unwrap());
+        assert_eq!(found.is_ok(), number % many.len() == 0, "{number}: {found:?}");
+    }
+}
+
 #[test]
 fn directories_that_are_none() {
     for length in [0_u16, 4, 7, 13, 0xffff] {
