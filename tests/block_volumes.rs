@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::rc::Rc;
 
 use plywood::delta::changes::{Compared, compare};
-use plywood::delta::names::{Unknown, scan};
+use plywood::delta::names::{Parents, Unknown, scan};
 use plywood::error::Result;
 use plywood::ext4::directory;
 use plywood::ext4::inode::Inode;
@@ -101,6 +101,11 @@ fn layer(parent: &Rc<Volume>, child: &Rc<Volume>, scope: &dyn Scope) -> Result<V
 }
 
 fn by_blocks(parent: &Image, child: &Image) -> Result<Option<Vec<u8>>> {
+    by_blocks_and(Box::new(Unknown), parent, child)
+}
+
+/// With the directories of names that somebody noted.
+fn by_blocks_and(noted: Box<dyn Parents>, parent: &Image, child: &Image) -> Result<Option<Vec<u8>>> {
     let blocks = parent.0.chunks(BLOCK).zip(child.0.chunks(BLOCK));
     let blocks = (0_u64..).zip(blocks);
     let changed: Vec<u64> = blocks
@@ -108,9 +113,19 @@ fn by_blocks(parent: &Image, child: &Image) -> Result<Option<Vec<u8>>> {
         .map(|(block, _)| block)
         .collect();
     let (parent, child) = (parent.open()?, child.open()?);
-    match compare(&parent, &child, &changed, Box::new(Unknown))? {
+    match compare(&parent, &child, &changed, noted)? {
         Compared::Known(changes) => layer(&parent, &child, &changes).map(Some),
         Compared::Unknown(_) => Ok(None),
+    }
+}
+
+/// One directory, for every name.
+#[derive(Debug)]
+struct Noted(u32);
+
+impl Parents for Noted {
+    fn parents(&self, _inode: u32) -> Result<Vec<u32>> {
+        Ok(vec![self.0])
     }
 }
 
@@ -186,6 +201,46 @@ fn extents_that_go_in_a_circle_or_overlap() {
     });
 }
 
+/// Lets `to` say that it has the blocks of `from`, and its size.
+fn share(image: &mut Image, from: &Inode, to: &Inode) {
+    let (from, to) = (image.place(from.number()), image.place(to.number()));
+    // i_size_lo, i_flags, i_block.
+    for field in [4..8, 0x20..0x24, 0x28..0x28 + 60] {
+        let bytes = image.0[from + field.start..from + field.end].to_vec();
+        image.put(to + field.start, &bytes);
+    }
+}
+
+#[test]
+fn many_files_that_share_one_extent_tree() {
+    for (what, from, to) in [
+        ("one extent tree", "var/pieces", "etc/text"),
+        ("one run of blocks", "usr/bin/tool", "etc/text"),
+        ("the blocks of one directory", "etc/conf.d", "usr/bin"),
+    ] {
+        forged(what, |image| share(image, &image.find(from), &image.find(to)));
+    }
+    let (_, mut child) = Image::pair();
+    let pieces = child.find("var/pieces");
+    let volume = child.open().unwrap();
+    let many = directory::entries(&volume, &child.find("many")).unwrap();
+    let many: Vec<Inode> = many
+        .iter()
+        .filter(|entry| !directory::is_dots(&entry.name))
+        .map(|entry| volume.inode(entry.inode).unwrap())
+        .collect();
+    assert!(many.len() > 50);
+    for file in &many {
+        share(&mut child, &pieces, file);
+    }
+    // The tree is walked for the first, as often as it is asked for, and for no other.
+    let volume = child.open().unwrap();
+    for (number, file) in many.iter().chain(&many).enumerate() {
+        let found = volume.mapping(&volume.inode(file.number()).unwrap());
+        assert_eq!(found.is_ok(), number % many.len() == 0, "{number}: {found:?}");
+    }
+}
+
 #[test]
 fn directories_that_are_none() {
     for length in [0_u16, 4, 7, 13, 0xffff] {
@@ -218,6 +273,35 @@ fn directories_that_are_none() {
         let at = image.entry("etc", "passwd");
         image.put(at, &2900_u32.to_le_bytes());
     });
+}
+
+#[test]
+fn a_name_more_than_its_inode_says() {
+    let name = "a-name-that-is-long-enough-to-fill-its-directory-soon-59";
+    let forge = |image: &mut Image| {
+        let number = image.find("var/reserved").number();
+        let volume = image.open().unwrap();
+        let blocks = directory::blocks(&volume, &image.find("many")).unwrap();
+        let entry = blocks.iter().find_map(|(_, block)| {
+            let from = *block as usize * BLOCK;
+            let bytes = &image.0[from..from + BLOCK];
+            let at = bytes.windows(name.len()).position(|found| found == name.as_bytes())?;
+            Some(from + at - 8)
+        });
+        image.put(entry.unwrap(), &number.to_le_bytes());
+    };
+    let told = |told: Result<Option<Vec<u8>>>| {
+        let error = told.unwrap_err();
+        assert!(error.to_string().contains("has 2 names, and says 1"), "{error}");
+    };
+    // The new one and the noted one are one too many.
+    let (mut parent, mut child) = Image::pair();
+    forge(&mut child);
+    let noted = Noted(child.find("var").number());
+    told(by_blocks_and(Box::new(noted), &parent, &child));
+    // In both, so that its directory did not change: without a note its names are looked for everywhere, and counted.
+    forge(&mut parent);
+    told(by_blocks(&parent, &child));
 }
 
 #[test]

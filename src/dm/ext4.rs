@@ -16,6 +16,8 @@ use crate::dm::program::Program;
 use crate::dm::volume::Mode as Access;
 use crate::error::{Context, Error, Result};
 use crate::explain::{quote, step};
+use crate::ext4::layout::{SUPERBLOCK, SUPERBLOCK_BYTES};
+pub use crate::ext4::superblock::Health;
 
 /// The same for every golden volume: equal volumes, equal bytes.
 const UUID: &str = "706c7977-6f6f-4400-8000-676f6c64656e";
@@ -103,45 +105,17 @@ pub fn unmount(target: &Path) -> Result<()> {
     nix::mount::umount2(target, MntFlags::UMOUNT_NOFOLLOW).context("unmount", target)
 }
 
-/// What a superblock says about its filesystem's health.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Health {
-    /// Whole, and nothing left in the journal.
-    Clean,
-    /// The journal has to be replayed: mounted while its last user ended.
-    NeedsRecovery,
-    /// The kernel recorded an error in it.
-    Errors,
-}
-
 /// Reads the health of the filesystem on a device.
 ///
 /// # Errors
 /// Where it cannot be read, or holds no ext4.
 pub fn health(device: &Path) -> Result<Health> {
     step(|| format!("dumpe2fs -h {}    # state, errors, needs_recovery", quote(device)));
-    let mut block = [0; 1024];
+    let mut superblock = [0; SUPERBLOCK_BYTES];
     let file = File::open(device).context("open", device)?;
-    file.read_exact_at(&mut block, 1024)
+    file.read_exact_at(&mut superblock, SUPERBLOCK)
         .context("read the superblock of", device)?;
-    parse_health(&block).ok_or_else(|| Error::corrupt(format!("{} holds no ext4 filesystem", device.display())))
-}
-
-/// The fields `s_magic`, `s_state`, `s_feature_incompat` and `s_error_count`
-/// (`Documentation/filesystems/ext4/super.rst`).
-fn parse_health(block: &[u8; 1024]) -> Option<Health> {
-    let word = |at: usize| block.get(at..at + 2)?.try_into().ok().map(u16::from_le_bytes);
-    let long = |at: usize| block.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
-    if word(0x38)? != 0xEF53 {
-        return None;
-    }
-    let recorded_errors = word(0x3A)? & 2 != 0 || long(0x194)? != 0;
-    let journal_full = long(0x60)? & 4 != 0;
-    Some(match (recorded_errors, journal_full) {
-        (true, _) => Health::Errors,
-        (false, true) => Health::NeedsRecovery,
-        (false, false) => Health::Clean,
-    })
+    Health::of(&superblock).ok_or_else(|| Error::corrupt(format!("{} holds no ext4 filesystem", device.display())))
 }
 
 /// What `e2fsck` found.
@@ -222,22 +196,6 @@ fn told(said: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn health_is_what_the_superblock_says() {
-        let mut block = [0; 1024];
-        assert_eq!(parse_health(&block), None);
-        block[0x38..0x3A].copy_from_slice(&[0x53, 0xEF]);
-        block[0x3A] = 1;
-        assert_eq!(parse_health(&block), Some(Health::Clean));
-        block[0x60] = 4;
-        assert_eq!(parse_health(&block), Some(Health::NeedsRecovery));
-        block[0x194] = 1;
-        assert_eq!(parse_health(&block), Some(Health::Errors));
-        block[0x194] = 0;
-        block[0x3A] = 2;
-        assert_eq!(parse_health(&block), Some(Health::Errors));
-    }
 
     #[test]
     fn a_formatted_file_has_room_for_two_million_files_and_is_clean() {

@@ -1,5 +1,7 @@
 //! Extents: which blocks of the disk a file's content is in (`Documentation/filesystems/ext4/ifork.rst`).
 
+use std::ops::Range;
+
 use super::fields::{joined, u16_at, u32_at};
 use super::inode::Inode;
 use super::layout::{BLOCK, EXTENT_MAGIC, LONGEST_EXTENT};
@@ -39,27 +41,38 @@ impl Mapping {
     pub(super) fn of(volume: &Volume, inode: &Inode) -> Result<Self> {
         let mut mapping = Self::default();
         if inode.has_extents() {
+            let number = inode.number();
+            let is_known = volume.claims().knows(number);
             let mut walk = Walk {
                 volume,
-                inode: inode.number(),
+                inode: number,
+                is_known,
                 mapping: &mut mapping,
             };
             walk.node(inode.payload(), None, (0, 1 << 32))?;
+            // A small disk would look like a large file.
             if !mapping.is_apart() {
-                return Err(corrupt(inode.number(), "a block of it is in two places"));
+                return Err(corrupt(number, "a block of it is in two places"));
+            }
+            if !is_known {
+                volume.claims().take(number, mapping.runs())?;
             }
         }
         Ok(mapping)
     }
 
-    /// Whether no block is in it twice: a small disk would look like a large file.
-    fn is_apart(&self) -> bool {
-        let nodes = self.nodes.iter().map(|node| (*node, *node + 1));
+    /// All blocks of it, those of its tree first.
+    fn runs(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let nodes = self.nodes.iter().map(|node| *node..*node + 1);
         let extents = self.extents.iter();
-        let extents = extents.map(|extent| (extent.physical, extent.physical + extent.length));
-        let mut runs: Vec<(u64, u64)> = nodes.chain(extents).collect();
-        runs.sort_unstable();
-        runs.is_sorted_by(|before, after| before.1 <= after.0)
+        nodes.chain(extents.map(|extent| extent.physical..extent.physical + extent.length))
+    }
+
+    /// Whether no block is in it twice.
+    fn is_apart(&self) -> bool {
+        let mut runs: Vec<Range<u64>> = self.runs().collect();
+        runs.sort_unstable_by_key(|run| run.start);
+        runs.is_sorted_by(|before, after| before.end <= after.start)
     }
 
     /// The extent that has a block of the file.
@@ -81,6 +94,8 @@ impl Mapping {
 struct Walk<'a> {
     volume: &'a Volume,
     inode: u32,
+    /// Its blocks were found to be its own before.
+    is_known: bool,
     mapping: &'a mut Mapping,
 }
 
@@ -114,6 +129,10 @@ impl Walk<'_> {
             let block = joined(u32_at(bytes, at + 4), u16_at(bytes, at + 8));
             if self.mapping.nodes.len() >= MOST {
                 return Err(self.corrupt("its extent tree has more nodes than can be kept"));
+            }
+            // What many say is theirs is read for one of them only.
+            if !self.is_known && self.volume.claims().is_taken(block) {
+                return Err(self.corrupt("a block of its extent tree is another file's as well"));
             }
             self.mapping.nodes.push(block);
             let child = self.volume.block(block)?;

@@ -6,6 +6,7 @@
 //!
 //! Formats: `Documentation/filesystems/ext4/*.rst` of the kernel.
 
+mod claims;
 pub mod content;
 pub mod directory;
 pub mod extents;

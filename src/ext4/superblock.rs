@@ -3,12 +3,59 @@
 use std::ops::Range;
 
 use super::fields::{joined, u16_at, u32_at};
-use super::layout::{self, BLOCK, DESCRIPTOR, FIRST_INODE, INODE, INODES_PER_BLOCK, MAGIC, group, incompat, ro_compat};
+use super::layout::{
+    self, BLOCK, DESCRIPTOR, FIRST_INODE, INODE, INODES_PER_BLOCK, MAGIC, compat, group, incompat, ro_compat,
+};
 use crate::error::{Error, Result};
+
+/// The features that [`mkfs`](crate::dm::ext4) pins, each word whole: `s_feature_compat`, `s_feature_incompat`,
+/// `s_feature_ro_compat`. None of them comes or goes while a volume lives, but for the journal's
+/// [`RECOVER`](incompat::RECOVER).
+const FEATURES: [u32; 3] = [
+    compat::HAS_JOURNAL | compat::EXT_ATTR | compat::DIR_INDEX,
+    incompat::FILETYPE | incompat::EXTENTS | incompat::BIT64 | incompat::FLEX_BG,
+    ro_compat::SPARSE_SUPER
+        | ro_compat::LARGE_FILE
+        | ro_compat::HUGE_FILE
+        | ro_compat::DIR_NLINK
+        | ro_compat::EXTRA_ISIZE
+        | ro_compat::METADATA_CSUM,
+];
+/// `s_state` of a filesystem that is whole, and its bit for one in which an error was found.
+const WHOLE: u16 = 1;
+const ERRORS: u16 = 2;
 
 const BLOCK_NUMBER: u64 = BLOCK as u64;
 /// Groups of a volume of 128 TiB.
 const GROUPS: u64 = 1 << 20;
+
+/// What a superblock says about its filesystem's health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// Whole, and nothing left in the journal.
+    Clean,
+    /// The journal has to be replayed: mounted while its last user ended.
+    NeedsRecovery,
+    /// The kernel recorded an error in it.
+    Errors,
+}
+
+impl Health {
+    /// What the 1024 bytes of a superblock say (`Documentation/filesystems/ext4/super.rst`: `s_magic`, `s_state`,
+    /// `s_error_count`, `s_feature_incompat`). None where they are no superblock.
+    pub fn of(superblock: &[u8]) -> Option<Self> {
+        if u16_at(superblock, 0x38) != MAGIC {
+            return None;
+        }
+        let recorded_errors = u16_at(superblock, 0x3A) & ERRORS != 0 || u32_at(superblock, 0x194) != 0;
+        let journal_full = u32_at(superblock, 0x60) & incompat::RECOVER != 0;
+        Some(match (recorded_errors, journal_full) {
+            (true, _) => Self::Errors,
+            (false, true) => Self::NeedsRecovery,
+            (false, false) => Self::Clean,
+        })
+    }
+}
 
 /// The numbers of a filesystem that do not change while it lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,16 +77,15 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Reads the superblock, whose 1024 bytes are given.
+    /// Reads the superblock, whose 1024 bytes are given: the one place that says whether a filesystem is one of
+    /// plywood's, to read it as well as to write onto it.
     ///
     /// # Errors
-    /// Invalid where it is not a clean filesystem with plywood's features; corrupt where its numbers do not fit
-    /// together.
+    /// Invalid where its journal has to be replayed, or its features are not plywood's; corrupt where it tells of an
+    /// error, or its numbers do not fit together.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        if u16_at(bytes, 0x38) != MAGIC {
-            return Err(Error::corrupt("there is no ext4 superblock"));
-        }
-        features(bytes)?;
+        require_clean(bytes)?;
+        require_features(bytes)?;
         let blocks = joined(u32_at(bytes, 0x04), u32_at(bytes, 0x150));
         let geometry = Self {
             uuid: bytes
@@ -119,27 +165,23 @@ pub(super) fn has_superblock(group: u64) -> bool {
     group <= 1 || [3, 5, 7].into_iter().any(is_power_of)
 }
 
+fn require_clean(bytes: &[u8]) -> Result<()> {
+    let state = u16_at(bytes, 0x3A);
+    match Health::of(bytes) {
+        None => Err(Error::corrupt("there is no ext4 superblock")),
+        Some(Health::Errors) => Err(Error::corrupt("the kernel recorded an error in the ext4 filesystem")),
+        Some(Health::NeedsRecovery) => Err(Error::invalid("the ext4 journal has to be replayed first")),
+        Some(Health::Clean) if state != WHOLE => Err(Error::corrupt(format!(
+            "the ext4 filesystem is in a state that plywood leaves none in ({state:#x})"
+        ))),
+        Some(Health::Clean) => Ok(()),
+    }
+}
+
 /// What plywood's own volumes have, and nothing else: a feature that is not known may change any meaning.
-fn features(bytes: &[u8]) -> Result<()> {
-    let (compatible, incompatible, read_only) = (u32_at(bytes, 0x5C), u32_at(bytes, 0x60), u32_at(bytes, 0x64));
-    if incompatible & incompat::RECOVER != 0 {
-        return Err(Error::invalid("the ext4 journal has to be replayed first"));
-    }
-    if u16_at(bytes, 0x3A) != 1 || u32_at(bytes, 0x194) != 0 {
-        return Err(Error::corrupt("the kernel recorded an error in the ext4 filesystem"));
-    }
-    let needed = incompat::FILETYPE | incompat::EXTENTS | incompat::BIT64 | incompat::FLEX_BG;
-    let known = ro_compat::SPARSE_SUPER
-        | ro_compat::LARGE_FILE
-        | ro_compat::HUGE_FILE
-        | ro_compat::DIR_NLINK
-        | ro_compat::EXTRA_ISIZE
-        | ro_compat::METADATA_CSUM;
-    let compatible_known = layout::compat::HAS_JOURNAL | layout::compat::EXT_ATTR | layout::compat::DIR_INDEX;
-    let fits = incompatible == needed
-        && read_only & !known == 0
-        && read_only & ro_compat::SPARSE_SUPER != 0
-        && compatible & !compatible_known == 0
+fn require_features(bytes: &[u8]) -> Result<()> {
+    let features @ [compatible, incompatible, read_only] = [0x5C, 0x60, 0x64].map(|at| u32_at(bytes, at));
+    let fits = features == FEATURES
         && u32_at(bytes, 0x18) == 2
         && usize::from(u16_at(bytes, 0x58)) == INODE
         && usize::from(u16_at(bytes, 0xFE)) == DESCRIPTOR;
@@ -203,6 +245,70 @@ impl Descriptor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn health_is_what_the_superblock_says() {
+        let mut block = [0; 1024];
+        assert_eq!(Health::of(&block), None);
+        block[0x38..0x3A].copy_from_slice(&[0x53, 0xEF]);
+        block[0x3A] = 1;
+        assert_eq!(Health::of(&block), Some(Health::Clean));
+        block[0x60] = 4;
+        assert_eq!(Health::of(&block), Some(Health::NeedsRecovery));
+        block[0x194] = 1;
+        assert_eq!(Health::of(&block), Some(Health::Errors));
+        block[0x194] = 0;
+        block[0x3A] = 2;
+        assert_eq!(Health::of(&block), Some(Health::Errors));
+    }
+
+    /// One that plywood makes: 256 MiB.
+    fn superblock() -> Vec<u8> {
+        let mut bytes = vec![0; 1024];
+        let words = [
+            (0x00, 65_536),
+            (0x04, 65_536),
+            (0x18, 2),
+            (0x20, 32_768),
+            (0x28, 32_768),
+            (0x54, 11),
+        ];
+        let features = [0x5C, 0x60, 0x64].into_iter().zip(FEATURES);
+        for (at, word) in words.into_iter().chain(features) {
+            bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(word));
+        }
+        for (at, half) in [(0x38, MAGIC), (0x3A, WHOLE), (0x58, 256), (0xFE, 64)] {
+            bytes[at..at + 2].copy_from_slice(&half.to_le_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_superblock_is_one_of_plywoods_to_the_bit_or_refused() {
+        let good = superblock();
+        assert_eq!(Geometry::parse(&good).unwrap().groups(), 2);
+        for (at, bit, why) in [
+            (0x38, 1, "no ext4 superblock"),
+            (0x3A, 2, "recorded an error"),
+            (0x194, 1, "recorded an error"),
+            (0x3A, 1, "a state"),
+            (0x60, incompat::RECOVER, "replayed"),
+            (0x5C, compat::HAS_JOURNAL, "features"),
+            (0x60, incompat::EXTENTS, "features"),
+            (0x60, 1, "features"),
+            (0x64, ro_compat::LARGE_FILE, "features"),
+            (0x58, 128, "features"),
+            (0x54, 1, "fit together"),
+            (0x00, 1, "fit together"),
+            (0x22, 1, "fit together"),
+        ] {
+            let mut bad = good.clone();
+            let word = u32_at(&bad, at) ^ bit;
+            bad[at..at + 4].copy_from_slice(&word.to_le_bytes());
+            let error = Geometry::parse(&bad).unwrap_err().to_string();
+            assert!(error.contains(why), "{at:#x}: {error}");
+        }
+    }
 
     #[test]
     fn copies_of_the_superblock_are_in_the_groups_that_sparse_super_names() {

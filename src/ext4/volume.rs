@@ -3,11 +3,12 @@
 //! Blocks that were read are kept, up to a bound: tables and directories are asked for again and again.
 //! File contents are read past them.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 
+use super::claims::Claims;
 use super::extents::Mapping;
 use super::fields::u32_at;
 use super::inode::Inode;
@@ -30,6 +31,7 @@ pub struct Volume {
     geometry: Geometry,
     descriptors: Vec<Descriptor>,
     kept: RefCell<HashMap<u64, Block>>,
+    claims: RefCell<Claims>,
 }
 
 impl std::fmt::Debug for Volume {
@@ -60,6 +62,7 @@ impl Volume {
             source,
             geometry,
             kept: RefCell::default(),
+            claims: RefCell::default(),
         })
     }
 
@@ -215,10 +218,15 @@ impl Volume {
         (first..first + INODES_PER_BLOCK).filter_map(|number| u32::try_from(number).ok())
     }
 
+    /// The blocks that are known to be a file's.
+    pub(super) fn claims(&self) -> RefMut<'_, Claims> {
+        self.claims.borrow_mut()
+    }
+
     /// Where an inode's content is.
     ///
     /// # Errors
-    /// Corrupt where its extents do not fit together.
+    /// Corrupt where its extents do not fit together, or another file that was asked for has one of the blocks.
     pub fn mapping(&self, inode: &Inode) -> Result<Mapping> {
         Mapping::of(self, inode)
     }

@@ -10,20 +10,10 @@ use super::hash::Hasher;
 use super::stream::{Stream, read};
 use super::{Step, Stop, Volume};
 use crate::ext4::layout::{
-    BLOCK, DESCRIPTOR, FIRST_INODE, INODE, INODES_PER_BLOCK, MAGIC, SUPERBLOCK, SUPERBLOCK_BYTES, compat, group,
-    incompat, ro_compat,
+    BLOCK, DESCRIPTOR, FIRST_INODE, INODE, INODES_PER_BLOCK, SUPERBLOCK, SUPERBLOCK_BYTES, group,
 };
-use crate::ext4::superblock::has_superblock;
+use crate::ext4::superblock::{self, has_superblock};
 
-/// The features that [`format`](crate::dm::ext4::format) pins, each word whole.
-const COMPAT: u32 = compat::HAS_JOURNAL | compat::EXT_ATTR | compat::DIR_INDEX;
-const INCOMPAT: u32 = incompat::FILETYPE | incompat::EXTENTS | incompat::BIT64 | incompat::FLEX_BG;
-const RO_COMPAT: u32 = ro_compat::SPARSE_SUPER
-    | ro_compat::LARGE_FILE
-    | ro_compat::HUGE_FILE
-    | ro_compat::DIR_NLINK
-    | ro_compat::EXTRA_ISIZE
-    | ro_compat::METADATA_CSUM;
 /// `s_flags`: names are hashed with unsigned bytes.
 const UNSIGNED_HASH: u32 = 2;
 /// `s_def_hash_version`.
@@ -74,47 +64,33 @@ impl Geometry {
         let first = read(volume, 0, 1)?;
         let at = usize::try_from(SUPERBLOCK).unwrap_or_default();
         let sb = first.get(at..at + SUPERBLOCK_BYTES).unwrap_or_default();
-        let features = [u32_at(sb, 0x5C), u32_at(sb, 0x60), u32_at(sb, 0x64)];
-        let sizes = (u32_at(sb, 0x18), u16_at(sb, 0x58), u16_at(sb, 0xFE));
-        if u16_at(sb, 0x38) != MAGIC
-            || features != [COMPAT, INCOMPAT, RO_COMPAT]
-            || sizes != (2, 256, 64)
-            || u32_at(sb, SUPERBLOCK_SUM) != checksum(!0, sb.get(..SUPERBLOCK_SUM).unwrap_or_default())
-        {
+        let layout = superblock::Geometry::parse(sb).map_err(|error| Stop::declined(&error.to_string()))?;
+        let sound = u32_at(sb, SUPERBLOCK_SUM) == checksum(!0, sb.get(..SUPERBLOCK_SUM).unwrap_or_default());
+        // Numbers of blocks are 32 bits wide here.
+        let Some(blocks) = u32::try_from(layout.blocks).ok().filter(|_| sound) else {
             return Err(Stop::declined("the volume is not formatted as plywood does it"));
+        };
+        if sb.get(0xFC) != Some(&HALF_MD4) {
+            return Err(Stop::declined("the volume hashes names in another way than plywood's"));
         }
-        let [group_blocks, group_inodes, inodes] = [0x20, 0x28, 0x0].map(|at| u32_at(sb, at));
-        let blocks = u32_at(sb, 0x4);
-        let whole = u32::try_from(BLOCK * 8).unwrap_or_default();
-        let sane = u32_at(sb, 0x150) == 0
-            && group_blocks == whole
-            && u32_at(sb, 0x14) == 0
-            && (1..=whole).contains(&group_inodes)
-            && u64::from(group_inodes) % INODES_PER_BLOCK == 0
-            && group_inodes.checked_mul(blocks.div_ceil(group_blocks)) == Some(inodes)
-            && u32_at(sb, 0x54) == FIRST_INODE
-            && sb.get(0xFC) == Some(&HALF_MD4);
-        if !sane {
-            return Err(Stop::declined("the volume has another geometry than plywood gives it"));
-        }
-        if u32_at(sb, 0x10) != inodes - (FIRST_INODE - 1) || u16_at(sb, 0x3A) != 1 {
-            return Err(Stop::declined("the volume is not empty and clean"));
+        if u32_at(sb, 0x10) != layout.inodes - (FIRST_INODE - 1) {
+            return Err(Stop::declined("the volume is not empty"));
         }
         let seed = checksum(!0, sb.get(0x68..0x78).unwrap_or_default());
         let hasher = Hasher {
             seed: [0xEC, 0xF0, 0xF4, 0xF8].map(|at| u32_at(sb, at)),
             signed: u32_at(sb, 0x160) & UNSIGNED_HASH == 0,
         };
-        let groups = blocks.div_ceil(group_blocks);
+        let groups = blocks.div_ceil(layout.blocks_per_group);
         let table = (groups as usize * DESCRIPTOR).div_ceil(BLOCK);
         let descriptors = read(volume, 1, table)?;
         let mut geometry = Self {
             first,
             descriptors,
             blocks,
-            group_blocks,
-            group_inodes,
-            inodes,
+            group_blocks: layout.blocks_per_group,
+            group_inodes: layout.inodes_per_group,
+            inodes: layout.inodes,
             groups,
             seed,
             hasher,
