@@ -45,7 +45,9 @@ pub fn run(args: &PsArgs, session: &Session) -> Outcome {
         containers.sort_by_key(|container| std::cmp::Reverse(container.created_at));
         for container in &containers {
             let row = row(&store, container)?;
-            if args.all || row.state == "running" {
+            // One that passes is of its command alone. What a killed one has left goes with the next change.
+            let all = args.all && !store.containers.is_passing(&container.id);
+            if all || row.state == "running" {
                 rows.push(row);
             }
         }
