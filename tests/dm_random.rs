@@ -1,7 +1,7 @@
 //! Same changes, same bytes, on both drivers: random edits of random trees, made on a thin pool and on
 //! overlayfs, give the same layers, and each layer applied to its parent gives the tree that was committed.
 //!
-//! `PLYWOOD_TEST_SEED` repeats one; `PLYWOOD_TEST_FIRST` and `PLYWOOD_TEST_ROUNDS` say which are played.
+//! `PLYWOOD_TEST_SEED` repeats one; see [`common::seeds`].
 
 mod common;
 
@@ -228,14 +228,7 @@ fn play(seed: u64, thin: &Root, overlay: &Root) {
 fn dm_random_edits_give_the_same_layers_on_thin_and_on_overlay() {
     enter_private_namespace().expect("a mount namespace");
     let (thin, overlay) = (Root::new(Driver::Thin), Root::new(Driver::Overlay));
-    match std::env::var("PLYWOOD_TEST_SEED") {
-        Ok(seed) => play(seed.parse().expect("a number"), &thin, &overlay),
-        Err(_) => {
-            let rounds = std::env::var("PLYWOOD_TEST_ROUNDS").map_or(8, |rounds| rounds.parse().expect("a number"));
-            let first: u64 = std::env::var("PLYWOOD_TEST_FIRST").map_or(1, |first| first.parse().expect("a number"));
-            (first..first + rounds).for_each(|seed| play(seed, &thin, &overlay));
-        }
-    }
+    common::seeds(8).for_each(|seed| play(seed, &thin, &overlay));
     assert_eq!(thin.driver.verify().expect("looked at"), Vec::<String>::new());
     let lock = thin.store.exclusive().expect("the lock");
     assembly::detach(&thin.store, &lock).expect("the pool leaves the kernel");

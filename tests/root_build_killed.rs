@@ -6,9 +6,9 @@ mod common;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::as_many;
 use common::edits::Dice;
 use common::site::Site;
+use common::{as_many, number};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -65,9 +65,8 @@ fn root_a_build_ended_at_any_moment_is_gone_on_with() {
     // Its times are a fixed date: the same context is the same image, whenever it is built.
     let wanted = site.build(&["-t", "web"]);
     let whole = begun.elapsed();
-    let seed: u64 = std::env::var("PLYWOOD_TEST_SEED").map_or(1, |seed| seed.parse().expect("a number"));
-    let rounds: u32 =
-        std::env::var("PLYWOOD_TEST_ROUNDS").map_or(as_many(20, 4), |rounds| rounds.parse().expect("a number"));
+    let seed = number("PLYWOOD_TEST_SEED").unwrap_or(1);
+    let rounds = number("PLYWOOD_TEST_ROUNDS").unwrap_or(as_many(20, 4));
     let mut dice = Dice::new(seed);
     for round in 0..rounds {
         site.plywood.ok(["rmi", "web"]);

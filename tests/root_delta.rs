@@ -292,12 +292,7 @@ fn play(pair: &Pair, seed: u64) {
 #[test]
 fn root_random_edits_give_the_same_layer_by_blocks_and_by_a_walk() {
     let pair = Pair::new();
-    if let Ok(seed) = std::env::var("PLYWOOD_TEST_SEED") {
-        return play(&pair, seed.parse().unwrap());
-    }
-    let rounds = std::env::var("PLYWOOD_TEST_ROUNDS").map_or(as_many(60, 12), |rounds| rounds.parse().unwrap());
-    let first: u64 = std::env::var("PLYWOOD_TEST_FIRST").map_or(1, |first| first.parse().unwrap());
-    for seed in first..first + rounds {
+    for seed in common::seeds(as_many(60, 12)) {
         // What came before decides what an edit does, so a seed is the first of its own filesystem now and then.
         let fresh = (seed % 20 == 0).then(Pair::new);
         play(fresh.as_ref().unwrap_or(&pair), seed);

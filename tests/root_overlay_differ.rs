@@ -1,8 +1,7 @@
 //! Same changes, same bytes: the upper folder's names and the walk over everything give one tar,
 //! and the layer that a commit makes of it shows the tree that the container had.
 //!
-//! Random trees, randomly edited through the mount. `PLYWOOD_TEST_SEED` repeats one; `PLYWOOD_TEST_ROUNDS`
-//! plays as many.
+//! Random trees, randomly edited through the mount. `PLYWOOD_TEST_SEED` repeats one; see [`common::seeds`].
 
 mod common;
 
@@ -173,14 +172,7 @@ fn play(seed: u64) {
 
 #[test]
 fn root_random_edits_give_the_same_bytes_by_every_differ() {
-    match std::env::var("PLYWOOD_TEST_SEED") {
-        Ok(seed) => play(seed.parse().unwrap()),
-        Err(_) => {
-            let rounds =
-                std::env::var("PLYWOOD_TEST_ROUNDS").map_or(common::as_many(60, 12), |rounds| rounds.parse().unwrap());
-            (1..=rounds).for_each(play);
-        }
-    }
+    common::seeds(common::as_many(60, 12)).for_each(play);
 }
 
 #[test]

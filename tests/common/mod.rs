@@ -326,6 +326,25 @@ pub fn heard(address: (Ipv4Addr, u16)) -> String {
     text
 }
 
+/// A number from the environment.
+pub fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
+}
+
+/// What a random test plays: `PLYWOOD_TEST_SEED` alone; or so many from `PLYWOOD_TEST_FIRST` (1) on as
+/// `PLYWOOD_TEST_ROUNDS` says, `rounds` by itself.
+pub fn seeds(rounds: u64) -> std::ops::Range<u64> {
+    let (first, rounds) = match number("PLYWOOD_TEST_SEED") {
+        Some(seed) => (seed, 1),
+        None => (
+            number("PLYWOOD_TEST_FIRST").unwrap_or(1),
+            number("PLYWOOD_TEST_ROUNDS").unwrap_or(rounds),
+        ),
+    };
+    first..first + rounds
+}
+
 /// How many of something: the guest's system calls take many times as long.
 pub fn as_many<T>(here: T, in_guest: T) -> T {
     match std::env::var_os("PLYWOOD_IN_GUEST") {

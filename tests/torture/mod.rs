@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::Plywood;
 use crate::common::edits::Dice;
+pub use crate::common::number;
 
 use self::killer::Killer;
 use self::story::{Model, Story, Verb};
@@ -74,12 +75,6 @@ pub fn seed() -> u64 {
     let seed = number("PLYWOOD_TEST_SEED").unwrap_or(1);
     println!("PLYWOOD_TEST_SEED={seed}");
     seed
-}
-
-/// A number from the environment.
-pub fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
 }
 
 /// How long a test goes on: its own slice, unless the environment says otherwise.
