@@ -7,7 +7,7 @@
 //! blob that is not what its name says.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -18,10 +18,11 @@ use crate::durable::{self, Temporary};
 use crate::error::Context;
 use crate::intent::Intent;
 use crate::lock::Exclusive;
+use crate::write_back::WriteBack;
 use crate::{Digest, Error, Result};
 
-/// Bytes that a writer gathers before it hashes and writes them.
-const BUFFER: usize = 1 << 20;
+/// Bytes that a writer gathers before it hashes and writes them. What comes in pieces of this size is not gathered.
+const BUFFER: usize = 256 << 10;
 
 /// What a stored or expected blob is. OCI calls it a descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,9 +73,7 @@ impl Blobs {
     pub fn writer(&self) -> Result<BlobWriter> {
         Ok(BlobWriter {
             folder: self.folder.clone(),
-            temporary: Temporary::create(&self.tmp)?,
-            buffer: Vec::with_capacity(BUFFER),
-            hasher: Hasher::default(),
+            content: BufWriter::with_capacity(BUFFER, Growing::new(Temporary::create(&self.tmp)?)),
         })
     }
 
@@ -84,7 +83,7 @@ impl Blobs {
     /// I/O.
     pub fn put(&self, content: &[u8]) -> Result<Stored> {
         let mut writer = self.writer()?;
-        writer.write_all(content).context("write", writer.temporary.path())?;
+        writer.write_all(content).context("write", writer.path())?;
         writer.finish(None)
     }
 
@@ -95,7 +94,7 @@ impl Blobs {
     pub fn put_all(&self, contents: &[&[u8]]) -> Result<()> {
         for content in contents {
             let mut writer = self.writer()?;
-            writer.write_all(content).context("write", writer.temporary.path())?;
+            writer.write_all(content).context("write", writer.path())?;
             let stored = writer.seal(None)?;
             writer.name(stored)?;
         }
@@ -194,19 +193,41 @@ fn missing(digest: &Digest) -> Error {
 }
 
 /// A blob that is being written, hashed on the way.
+#[derive(Debug)]
 pub struct BlobWriter {
     folder: PathBuf,
-    temporary: Temporary,
-    buffer: Vec<u8>,
-    hasher: Hasher,
+    content: BufWriter<Growing>,
 }
 
-impl std::fmt::Debug for BlobWriter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BlobWriter")
-            .field("temporary", &self.temporary)
-            .field("hasher", &self.hasher)
-            .finish_non_exhaustive()
+/// The file of one, and what is in it so far.
+#[derive(Debug)]
+struct Growing {
+    temporary: Temporary,
+    hasher: Hasher,
+    write_back: WriteBack,
+}
+
+impl Growing {
+    fn new(temporary: Temporary) -> Self {
+        Self {
+            temporary,
+            hasher: Hasher::default(),
+            write_back: WriteBack::default(),
+        }
+    }
+}
+
+impl Write for Growing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut file = self.temporary.file()?;
+        let count = file.write(bytes)?;
+        self.hasher.update(bytes.get(..count).unwrap_or(bytes));
+        self.write_back.advance(file, self.hasher.bytes());
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -239,8 +260,9 @@ impl BlobWriter {
     /// # Errors
     /// I/O.
     pub fn so_far(&mut self) -> Result<(Digest, u64)> {
-        self.write_out().context("write", self.temporary.path())?;
-        Ok((self.hasher.clone().digest(), self.hasher.bytes()))
+        self.write_out()?;
+        let hasher = &self.content.get_ref().hasher;
+        Ok((hasher.clone().digest(), hasher.bytes()))
     }
 
     /// What was written so far, to be read beside this writer.
@@ -248,9 +270,8 @@ impl BlobWriter {
     /// # Errors
     /// I/O.
     pub fn written(&mut self) -> Result<File> {
-        let path = self.temporary.path().to_owned();
-        self.write_out().context("write", &path)?;
-        File::open(&path).context("read again", path)
+        self.write_out()?;
+        File::open(self.path()).context("read again", self.path())
     }
 
     /// What was written, from its beginning, and no blob: it goes when the handle is closed.
@@ -258,21 +279,15 @@ impl BlobWriter {
     /// # Errors
     /// I/O.
     pub fn reread(mut self) -> Result<File> {
-        let path = self.temporary.path().to_owned();
-        self.write_out()
-            .and_then(|()| {
-                let mut file = self.temporary.file()?.try_clone()?;
-                io::Seek::rewind(&mut file)?;
-                Ok(file)
-            })
-            .context("read again", path)
+        self.write_out()?;
+        let file = self.content.get_ref().temporary.file().and_then(File::try_clone);
+        file.and_then(|mut file| io::Seek::rewind(&mut file).map(|()| file))
+            .context("read again", self.path())
     }
 
     /// Writes out what is gathered, and says what the content is.
     fn seal(&mut self, expected: Option<(&Digest, u64)>) -> Result<Stored> {
-        self.write_out().context("write", self.temporary.path())?;
-        let size = self.hasher.bytes();
-        let digest = std::mem::take(&mut self.hasher).digest();
+        let (digest, size) = self.so_far()?;
         if let Some((wanted, length)) = expected
             && (*wanted, length) != (digest, size)
         {
@@ -300,7 +315,8 @@ impl BlobWriter {
     fn name(self, stored: Stored) -> Result<Stored> {
         let target = self.folder.join(stored.digest.hex());
         let there = target.symlink_metadata().is_ok();
-        self.temporary.publish_unsynced(&target)?;
+        let content = self.content.into_inner().map_err(io::IntoInnerError::into_error);
+        content.context("write", &target)?.temporary.publish_unsynced(&target)?;
         tracing::debug!(digest = %stored.digest, size = stored.size, there, "blob stored");
         Ok(Stored {
             created: !there,
@@ -308,28 +324,25 @@ impl BlobWriter {
         })
     }
 
-    fn write_out(&mut self) -> io::Result<()> {
-        self.hasher.update(&self.buffer);
-        self.temporary.file()?.write_all(&self.buffer)?;
-        self.buffer.clear();
-        Ok(())
+    /// Where it is until it has its name.
+    fn path(&self) -> &Path {
+        self.content.get_ref().temporary.path()
+    }
+
+    fn write_out(&mut self) -> Result<()> {
+        let written = self.content.flush();
+        written.context("write", self.path())
     }
 }
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.buffer.len() >= BUFFER {
-            self.write_out()?;
-        }
-        let room = BUFFER.saturating_sub(self.buffer.len());
-        let taken = bytes.get(..room).unwrap_or(bytes);
-        self.buffer.extend_from_slice(taken);
-        Ok(taken.len())
+        self.content.write(bytes)
     }
 
     /// Hashes and writes what is gathered, so that who reads [`BlobWriter::written`] finds it.
     fn flush(&mut self) -> io::Result<()> {
-        self.write_out()
+        self.content.flush()
     }
 }
 
@@ -396,6 +409,22 @@ mod tests {
         }
         assert_eq!(store.blobs.list().unwrap().len(), 6);
         assert_eq!(std::fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_blob_that_leaves_memory_while_it_is_written_comes_back_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path(), Driver::Overlay).unwrap();
+        let piece: Vec<u8> = (0..=250).cycle().take((1 << 20) - 1).collect();
+        let mut writer = store.blobs.writer().unwrap();
+        for _ in 0..120 {
+            writer.write_all(&piece).unwrap();
+        }
+        let (digest, bytes) = writer.so_far().unwrap();
+        assert_eq!(bytes, 120 * piece.len() as u64);
+        writer.finish(Some((&digest, bytes))).unwrap();
+        let read = io::copy(&mut store.blobs.open(&digest).unwrap(), &mut io::sink()).unwrap();
+        assert_eq!(read, bytes);
     }
 
     #[test]

@@ -42,6 +42,7 @@ pub mod lock;
 pub mod record;
 pub mod reference;
 pub mod store;
+mod write_back;
 
 pub use digest::{ChainId, DiffId, Digest, ImageId};
 pub use error::{Error, Kind, Result};
