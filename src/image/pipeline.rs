@@ -16,6 +16,7 @@ use plywood_store::{ChainId, DiffId, Digest, Store};
 
 use super::Progress;
 use super::ahead::{Ahead, Arrived, Open, Outside, read_ahead};
+use super::along;
 use super::budget::Budget;
 use super::undo::Made;
 use super::unpack::{Unpacker, of_reader};
@@ -180,9 +181,10 @@ impl Loading<'_> {
 
 impl Loader<'_> {
     fn unpack(&self, mounted: &Mounted, tar: &mut dyn Read, shown: &Path) -> Result<()> {
-        let sync = || rustix::fs::syncfs(mounted.dir()).context("sync", mounted.path());
+        let (dir, path) = (mounted.dir(), mounted.path());
+        let sync = || rustix::fs::syncfs(dir).context("sync", path);
         let mut tar = Metered::new(tar, self.snapshotter.gauge(), &sync);
-        let unpacked = self.unpacker.unpack(mounted, &mut tar, shown);
+        let unpacked = along::synced(&sync, &mut tar, |tar| self.unpacker.unpack(mounted, tar, shown));
         unpacked.map(drop).map_err(|cause| self.cause_of(cause))
     }
 
