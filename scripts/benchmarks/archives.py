@@ -76,13 +76,20 @@ def exports(inputs):
         if not root.exists():
             quietly(plywood(root, "import", inputs.tar, "usr"))
 
+    # An import keeps no more in memory of a blob than its end.
+    def warm():
+        cached(*(root / "blobs" / "sha256").iterdir())
+
     def exporting():
+        warm()
         return plywood(root, "export", "--format", "docker-archive", "-o", place(), "usr")
 
     def copying():
+        cached(inputs.docker)
         return shell(f"dd if={inputs.docker} of={place()} bs=1M conv=fsync status=none")
 
     def piping():
+        warm()
         words = " ".join(plywood(root, "export", "--format", "docker-archive", "-o", "-", "usr"))
         return shell(f"{words} | cat")
 
@@ -104,11 +111,15 @@ def exports(inputs):
                [("tar -c, zstd -T0, sync", 1.3)], setup=imported, size=size)
 
     def hashing():
-        blobs = root / "blobs" / "sha256"
-        return shell(f"openssl dgst -sha256 {blobs}/*")
+        warm()
+        return plywood(root, "check", "--data")
 
-    yield Case("hashing (check --data)", Side("plywood", lambda: plywood(root, "check", "--data")),
-               [Side("openssl dgst -sha256", hashing)], [("openssl dgst -sha256", 1.5)], setup=imported, size=size)
+    def hashing_too():
+        warm()
+        return shell(f"openssl dgst -sha256 {root}/blobs/sha256/*")
+
+    yield Case("hashing (check --data)", Side("plywood", hashing),
+               [Side("openssl dgst -sha256", hashing_too)], [("openssl dgst -sha256", 1.5)], setup=imported, size=size)
 
     many = place()
     yield Case(f"images, of {inputs.IMAGES:,}", Side("plywood", lambda: plywood(many, "images")),

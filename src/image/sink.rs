@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
 
 use plywood_store::durable::sync_folder;
 
@@ -10,7 +12,12 @@ use super::unpack::of_reader;
 use super::whole::{Building, to_regular_file};
 use crate::error::{Context, Error, Kind, Result};
 
-const BUFFER: usize = 1 << 20;
+/// Bytes that are read at a time.
+const PIECE: usize = 256 << 10;
+/// Pieces that may wait to be written.
+const PIECES: usize = 4;
+/// Bytes that are gathered before they are written: a whole piece is not.
+const BUFFER: usize = PIECE;
 
 /// Takes the files of an archive, one after the other.
 pub trait Sink {
@@ -23,7 +30,7 @@ pub trait Sink {
     ///
     /// # Errors
     /// The reader's own, or where it has another size; I/O.
-    fn stream(&mut self, name: &str, size: u64, content: &mut dyn Read) -> Result<()>;
+    fn stream(&mut self, name: &str, size: u64, content: &mut (dyn Read + Send)) -> Result<()>;
     /// A small file.
     ///
     /// # Errors
@@ -80,7 +87,7 @@ impl Sink for TarSink<'_> {
         self.header(&format!("{name}/"), tar::EntryType::Directory, 0o755, 0)
     }
 
-    fn stream(&mut self, name: &str, size: u64, content: &mut dyn Read) -> Result<()> {
+    fn stream(&mut self, name: &str, size: u64, content: &mut (dyn Read + Send)) -> Result<()> {
         self.header(name, tar::EntryType::Regular, 0o644, size)?;
         copy_all(content, self.out, size, name)?;
         let padding = usize::try_from(size.next_multiple_of(512) - size).unwrap_or_default();
@@ -91,31 +98,42 @@ impl Sink for TarSink<'_> {
 }
 
 /// Copies exactly `size` bytes, and sees the end: only there a blob's reader says whether it is whole.
-fn copy_all(from: &mut dyn Read, to: &mut dyn Write, size: u64, name: &str) -> Result<()> {
-    let mut buffer = vec![0; 256 << 10];
-    let mut copied: u64 = 0;
+///
+/// A thread reads, and so hashes, what comes next while this one writes.
+fn copy_all(from: &mut (dyn Read + Send), to: &mut dyn Write, size: u64, name: &str) -> Result<()> {
+    let (read, pieces) = sync_channel(PIECES);
+    thread::scope(|threads| {
+        let reader = thread::Builder::new().name("read".to_owned());
+        let begun = reader.spawn_scoped(threads, move || read_all(from, &read));
+        begun.context("start", "a thread that reads")?;
+        let mut copied = 0;
+        for piece in pieces {
+            let piece = piece.map_err(of_reader)?;
+            copied += piece.len() as u64;
+            if copied > size {
+                break;
+            }
+            to.write_all(&piece).context("write", name)?;
+        }
+        if copied != size {
+            return Err(Error::corrupt(format!(
+                "{name} has not the {size} bytes that its record says"
+            )));
+        }
+        Ok(())
+    })
+}
+
+/// Sends what is read, to its end, an error, or nobody's interest.
+fn read_all(from: &mut dyn Read, to: &SyncSender<io::Result<Vec<u8>>>) {
     loop {
-        let count = match from.read(&mut buffer) {
-            Ok(count) => count,
-            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
-            Err(cause) => return Err(of_reader(cause)),
-        };
-        if count == 0 {
-            break;
+        let mut piece = Vec::with_capacity(PIECE);
+        let read = from.take(PIECE as u64).read_to_end(&mut piece).map(|_| piece);
+        let is_more = read.as_ref().is_ok_and(|piece| !piece.is_empty());
+        if to.send(read).is_err() || !is_more {
+            return;
         }
-        copied += count as u64;
-        if copied > size {
-            break;
-        }
-        to.write_all(buffer.get(..count).unwrap_or_default())
-            .context("write", name)?;
     }
-    if copied != size {
-        return Err(Error::corrupt(format!(
-            "{name} has not the {size} bytes that its record says"
-        )));
-    }
-    Ok(())
 }
 
 /// A folder that appears under its name when it is whole.
@@ -171,7 +189,7 @@ impl Sink for FolderSink {
         Ok(())
     }
 
-    fn stream(&mut self, name: &str, size: u64, content: &mut dyn Read) -> Result<()> {
+    fn stream(&mut self, name: &str, size: u64, content: &mut (dyn Read + Send)) -> Result<()> {
         let path = self.building.path().join(name);
         let mut file = File::create_new(&path).context("create", &path)?;
         copy_all(content, &mut file, size, name)?;
@@ -230,6 +248,19 @@ mod tests {
         assert!(to_file(&path, fail).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"whole");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_failed_write_or_too_long_a_file_ends_the_reading() {
+        let mut room = [0; 4096];
+        let mut full = &mut room[..];
+        let mut sink = TarSink::new(&mut full);
+        let error = sink.stream("x", 1 << 40, &mut io::repeat(7)).unwrap_err();
+        assert_eq!(error.to_string(), "cannot write x");
+        let mut short = Vec::new();
+        let mut sink = TarSink::new(&mut short);
+        let error = sink.stream("x", 3 * PIECE as u64, &mut io::repeat(7)).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt);
     }
 
     #[test]
