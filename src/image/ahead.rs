@@ -42,7 +42,8 @@ const PIECE: usize = 256 << 10;
 const PIECES: usize = 32;
 /// Pieces that may wait to be hashed.
 const UNHASHED: usize = 4;
-/// Packed bytes that the copier may be ahead of the inflater. More would only leave the page cache again.
+/// Packed bytes that the copier may be ahead of the inflater. More would only leave the page cache again: a
+/// [`BlobWriter`] sees to that, 80 MiB behind the end.
 const LEAD: u64 = 64 << 20;
 /// Layers that may be begun beside the one that the caller is at. Each has an open file and a buffer.
 const LAYERS: usize = 4;
