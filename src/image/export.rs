@@ -280,11 +280,12 @@ impl Exporter<'_> {
     }
 
     fn copy(&self, layer: &LayerRecord, outgoing: Outgoing, file: &str, sink: &mut dyn Sink) -> Result<()> {
-        self.progress.begin(&title(layer), Some(outgoing.blob.size));
+        // What it reads it hashes, too: that goes on while the sink writes.
         let mut counted = CountingReader {
-            inner: outgoing.reader,
+            inner: Box::new(compress::read_ahead(outgoing.reader)?),
             progress: self.progress,
         };
+        self.progress.begin(&title(layer), Some(outgoing.blob.size));
         let copied = sink.stream(file, outgoing.blob.size, &mut counted);
         self.progress.end();
         copied

@@ -11,7 +11,8 @@
 //!   [`archive`]: one in a tar, indexed; `guess`: what it is instead;
 //! - [`import`]: an archive into the store, nothing visible before all is verified;
 //!   `layout` and `docker` read the two kinds as `foreign` images, `pipeline` brings in their
-//!   layers, which `ahead` reads while those before are unpacked and `along` brings to the disk, [`budget`] stops what unpacks without end;
+//!   layers, which `ahead` reads while those before are unpacked and `along` brings to the disk, [`budget`] stops
+//!   what unpacks without end;
 //! - [`export`]: images out of the store; [`sink`]: into a tar, a folder, a file; [`whole`]: which are there
 //!   whole or not at all;
 //! - [`undo`]: what a failed import or commit made is taken out again;

@@ -3,8 +3,6 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread;
 
 use plywood_store::durable::sync_folder;
 
@@ -14,8 +12,6 @@ use crate::error::{Context, Error, Kind, Result};
 
 /// Bytes that are read at a time.
 const PIECE: usize = 256 << 10;
-/// Pieces that may wait to be written.
-const PIECES: usize = 4;
 /// Bytes that are gathered before they are written: a whole piece is not.
 const BUFFER: usize = PIECE;
 
@@ -30,7 +26,7 @@ pub trait Sink {
     ///
     /// # Errors
     /// The reader's own, or where it has another size; I/O.
-    fn stream(&mut self, name: &str, size: u64, content: &mut (dyn Read + Send)) -> Result<()>;
+    fn stream(&mut self, name: &str, size: u64, content: &mut dyn Read) -> Result<()>;
     /// A small file.
     ///
     /// # Errors
@@ -87,7 +83,7 @@ impl Sink for TarSink<'_> {
         self.header(&format!("{name}/"), tar::EntryType::Directory, 0o755, 0)
     }
 
-    fn stream(&mut self, name: &str, size: u64, content: &mut (dyn Read + Send)) -> Result<()> {
+    fn stream(&mut self, name: &str, size: u64, content: &mut dyn Read) -> Result<()> {
         self.header(name, tar::EntryType::Regular, 0o644, size)?;
         copy_all(content, self.out, size, name)?;
         let padding = usize::try_from(size.next_multiple_of(512) - size).unwrap_or_default();
@@ -98,42 +94,31 @@ impl Sink for TarSink<'_> {
 }
 
 /// Copies exactly `size` bytes, and sees the end: only there a blob's reader says whether it is whole.
-///
-/// A thread reads, and so hashes, what comes next while this one writes.
-fn copy_all(from: &mut (dyn Read + Send), to: &mut dyn Write, size: u64, name: &str) -> Result<()> {
-    let (read, pieces) = sync_channel(PIECES);
-    thread::scope(|threads| {
-        let reader = thread::Builder::new().name("read".to_owned());
-        let begun = reader.spawn_scoped(threads, move || read_all(from, &read));
-        begun.context("start", "a thread that reads")?;
-        let mut copied = 0;
-        for piece in pieces {
-            let piece = piece.map_err(of_reader)?;
-            copied += piece.len() as u64;
-            if copied > size {
-                break;
-            }
-            to.write_all(&piece).context("write", name)?;
-        }
-        if copied != size {
-            return Err(Error::corrupt(format!(
-                "{name} has not the {size} bytes that its record says"
-            )));
-        }
-        Ok(())
-    })
-}
-
-/// Sends what is read, to its end, an error, or nobody's interest.
-fn read_all(from: &mut dyn Read, to: &SyncSender<io::Result<Vec<u8>>>) {
+fn copy_all(from: &mut dyn Read, to: &mut dyn Write, size: u64, name: &str) -> Result<()> {
+    let mut buffer = vec![0; PIECE];
+    let mut copied: u64 = 0;
     loop {
-        let mut piece = Vec::with_capacity(PIECE);
-        let read = from.take(PIECE as u64).read_to_end(&mut piece).map(|_| piece);
-        let is_more = read.as_ref().is_ok_and(|piece| !piece.is_empty());
-        if to.send(read).is_err() || !is_more {
-            return;
+        let count = match from.read(&mut buffer) {
+            Ok(count) => count,
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
+            Err(cause) => return Err(of_reader(cause)),
+        };
+        if count == 0 {
+            break;
         }
+        copied += count as u64;
+        if copied > size {
+            break;
+        }
+        to.write_all(buffer.get(..count).unwrap_or_default())
+            .context("write", name)?;
     }
+    if copied != size {
+        return Err(Error::corrupt(format!(
+            "{name} has not the {size} bytes that its record says"
+        )));
+    }
+    Ok(())
 }
 
 /// A folder that appears under its name when it is whole.
@@ -189,7 +174,7 @@ impl Sink for FolderSink {
         Ok(())
     }
 
-    fn stream(&mut self, name: &str, size: u64, content: &mut (dyn Read + Send)) -> Result<()> {
+    fn stream(&mut self, name: &str, size: u64, content: &mut dyn Read) -> Result<()> {
         let path = self.building.path().join(name);
         let mut file = File::create_new(&path).context("create", &path)?;
         copy_all(content, &mut file, size, name)?;
