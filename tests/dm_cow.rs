@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::json_page::Page;
-use common::{Plywood, busybox_tar};
+use common::{Plywood, busybox_tar, killed};
 
 /// New, changed, removed and linked files, of a time that does not depend on the clock.
 const EDITS: &str = "
@@ -312,63 +312,19 @@ fn dm_a_merge_that_fills_the_pool_finishes_after_it_has_grown() {
 #[test]
 fn dm_what_a_killed_run_had_made_to_mount_on_is_in_no_layer() {
     let plywood = with_base_on_thin(&[]);
-    // Its folder for a mount is not in the image; nor are what the image's own files are mounted over.
-    for (number, options) in [&["--tmpfs", "/made/for/it"][..], &["--cow", "--tmpfs", "/made/for/it"]]
-        .iter()
-        .enumerate()
-    {
-        let name = format!("c{number}");
-        let run = [
-            &["run", "-d", "--name", &name][..],
-            options,
-            &["base", "sh", "-c", "echo x > /etc/new; sleep 600"],
-        ]
-        .concat();
-        plywood.ok(run);
-        let listed = plywood.json(["inspect", &name]);
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !plywood.run(["exec", &name, "test", "-e", "/etc/new"]).status.success() {
-            assert!(Instant::now() < deadline, "{listed}");
-        }
-        // Its monitor is the parent of its first process, which goes with it.
-        let pid = listed[0]["pid"].as_i64().unwrap();
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let monitor: i32 = stat
-            .rsplit(") ")
-            .next()
-            .unwrap()
-            .split(' ')
-            .nth(1)
-            .unwrap()
-            .parse()
-            .unwrap();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(monitor), nix::sys::signal::Signal::SIGKILL).unwrap();
-        while std::path::Path::new(&format!("/proc/{pid}")).exists() {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let image = format!("image{number}");
-        plywood.ok(["commit", &name, &image]);
-        let seen = plywood.ok([
-            "run",
-            "--rm",
-            &image,
-            "sh",
-            "-c",
-            "ls -d /made /etc/new 2>/dev/null; true",
-        ]);
-        assert_eq!(seen, "/etc/new", "{name}");
-    }
-    plywood.ok(["merge", "c1"]);
-    assert_eq!(
-        plywood.ok([
-            "run",
-            "--rm",
-            "base",
-            "sh",
-            "-c",
-            "ls -d /made /etc/new 2>/dev/null; true"
-        ]),
-        "/etc/new"
-    );
+    killed::what_it_had_made_to_mount_on_is_in_no_layer(&plywood, "thin", &[]);
+    killed::what_it_had_made_to_mount_on_is_in_no_layer(&plywood, "cow", &["--cow"]);
+    plywood.ok(["start", "cow"]);
+    killed::kill_monitor(&plywood, "cow");
+    plywood.ok(["merge", "cow"]);
+    let seen = plywood.ok([
+        "run",
+        "--rm",
+        "base",
+        "sh",
+        "-c",
+        "ls -d /made /etc/new 2>/dev/null; true",
+    ]);
+    assert_eq!(seen, "/etc/new");
     plywood.sound();
 }

@@ -12,7 +12,8 @@ use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Plywood, with_base, words};
+use common::killed::{kill_monitor, monitor_of};
+use common::{Plywood, killed, with_base, words};
 
 /// Ends at TERM with 9, and says so.
 const ENDS_WELL: &str = "trap 'echo ended; exit 9' TERM; echo ready; while :; do sleep 0.1; done";
@@ -36,15 +37,6 @@ fn await_log(plywood: &Plywood, name: &str, word: &str) {
         );
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// The process that stays with a container: the parent of its first.
-fn monitor_of(plywood: &Plywood, name: &str) -> rustix::process::Pid {
-    let document = plywood.json(["inspect", name]);
-    let pid = document[0]["pid"].as_i64().unwrap();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
-    rustix::process::Pid::from_raw(parent.trim().parse().unwrap()).unwrap()
 }
 
 #[test]
@@ -216,19 +208,20 @@ fn root_a_killed_monitor_takes_its_container_with_it() {
         let mut sockets = std::fs::read_dir("/run/plywood").unwrap();
         sockets.any(|socket| socket.unwrap().path().to_str().unwrap().ends_with(&id[..12]))
     };
-    let monitor = monitor_of(&plywood, "one");
     assert!(has_socket());
-    rustix::process::kill_process(monitor, rustix::process::Signal::KILL).unwrap();
-    let begun = Instant::now();
-    while state_of(&plywood, "one").0 == "running" {
-        assert!(begun.elapsed() < Duration::from_secs(10));
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    kill_monitor(&plywood, "one");
     assert_eq!(state_of(&plywood, "one"), ("exited".to_owned(), Some(137)));
     plywood.ok(["gc"]);
     assert!(!has_socket(), "the next command clears up");
     plywood.ok(["start", "one"]);
     plywood.ok(["rm", "-f", "one"]);
+    plywood.sound();
+}
+
+#[test]
+fn root_what_a_killed_run_had_made_to_mount_on_is_in_no_layer() {
+    let plywood = with_base();
+    killed::what_it_had_made_to_mount_on_is_in_no_layer(&plywood, "one", &[]);
     plywood.sound();
 }
 

@@ -417,6 +417,21 @@ pub fn recorded_made(container: &ContainerRecord) -> Result<Vec<Made>> {
     serde_json::from_value(made.clone()).map_err(|error| unreadable(container, error))
 }
 
+/// Takes out of a container that does not run what a killed plywood had made in it to mount on, and has left there.
+/// The caller holds it.
+///
+/// # Errors
+/// Where it cannot be mounted.
+pub fn clear_left(host: &Host, container: &ContainerRecord) -> Result<()> {
+    let left = recorded_made(container)?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    let mounted = host.snapshotter.mount(&container.id, Access::ReadWrite)?;
+    exec::remove_made(mounted.dir(), mounted.path(), &left);
+    mounted.close()
+}
+
 fn unreadable(container: &ContainerRecord, error: serde_json::Error) -> Error {
     Error::new(
         Kind::Incompatible,

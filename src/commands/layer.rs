@@ -11,7 +11,7 @@ use plywood_store::intent::Intent;
 use plywood_store::layer::Limits;
 use plywood_store::layer::diff::{Everything, Options, Written, write_layer};
 use plywood_store::layer::times::set_times;
-use plywood_store::record::{ContainerRecord, LayerRecord, Place};
+use plywood_store::record::{ContainerRecord, LayerRecord};
 use plywood_store::{ChainId, DiffId, Digest, Driver};
 
 use crate::cli::DiffChoice;
@@ -90,20 +90,14 @@ impl Writing<'_> {
         let copy = random_key("commit");
         match user {
             User::Held(_hold) => {
+                container::clear_left(self.host, container)?;
                 self.host.snapshotter.capture(&container.id, &copy, Some(intent))?;
-                match self.clear_left(&copy, container) {
-                    Ok(()) => self.copy(&copy, intent, made),
-                    Err(error) => both(Err(error), self.host.snapshotter.remove(&copy)),
-                }
+                self.copy(&copy, intent, made)
             }
             User::Merging(_hold, copy) => {
-                let captured = self.host.store.snapshots.get(&copy)?;
-                if captured.is_none() {
+                if self.host.store.snapshots.get(&copy)?.is_none() {
+                    container::clear_left(self.host, container)?;
                     self.host.snapshotter.capture(&container.id, &copy, None)?;
-                }
-                // One whose merge has begun cannot be mounted, and was cleared.
-                if captured.is_none_or(|captured| matches!(captured.place, Place::Cow(_))) {
-                    self.clear_left(&copy, container)?;
                 }
                 self.compare(&copy, intent, made)
             }
@@ -215,17 +209,6 @@ impl Writing<'_> {
             both(filled.map(drop), mounted.close())
         });
         filled.or_else(|error| both(Err(error), snapshotter.remove(key)))
-    }
-
-    /// Takes out of a copy what a killed plywood had made in the container to mount on, and has left there.
-    fn clear_left(&self, key: &str, container: &ContainerRecord) -> Result<()> {
-        let left = container::recorded_made(container)?;
-        let left = left.iter().map(|made| match self.host.snapshotter.driver() {
-            Driver::Thin => made.clone(),
-            // Another folder, with other inode numbers.
-            Driver::Overlay => made.copied(),
-        });
-        self.clear(key, &left.collect::<Vec<_>>())
     }
 
     /// Takes out of a copy what was made in the container to mount on.

@@ -46,5 +46,7 @@ fn run_to_end(session: &Session, id: &str, spec: &Spec, monitor: Option<&mut Mon
     container::refuse_shown(&host.store, &found).map_err(before_command)?;
     // A merge that was cut short would go on with what was there before this run.
     host.snapshotter.remove(&merge_key(&found.id)).map_err(before_command)?;
+    // Otherwise this run takes it for the image's, and leaves it.
+    container::clear_left(&host, &found).map_err(before_command)?;
     container::run(session, &host, &found, spec, &hold, monitor.into(), || Ok(())).outcome
 }

@@ -10,6 +10,7 @@ pub mod debian;
 pub mod edits;
 pub mod explain;
 pub mod json_page;
+pub mod killed;
 pub mod layout;
 pub mod site;
 pub mod tars;
