@@ -547,6 +547,22 @@ fn root_every_half_made_step_is_finished_or_undone() {
     );
 }
 
+#[test]
+fn root_a_lock_that_a_program_has_which_is_just_starting_is_waited_for() {
+    let root = Root::new();
+    root.driver.prepare("one", None, None).unwrap();
+    let place = root.store.snapshots.get("one").unwrap().unwrap().place;
+    let inherited = fs::File::open(root.overlay().join(folder_of(&place))).unwrap();
+    rustix::fs::flock(&inherited, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            drop(inherited);
+        });
+        root.edit("one", |path| fs::write(path.join("file"), "x").unwrap());
+    });
+}
+
 /// Names the root folder to the process that is to be killed.
 const VICTIM: &str = "PLYWOOD_TEST_OVERLAY_VICTIM";
 

@@ -249,7 +249,7 @@ impl Overlay {
             true => folders::open(&path)?,
             false => return Err(folders::missing(&path, &format!("snapshot {key}"))),
         };
-        if folders::try_own(&dir, &path)? {
+        if stack::patiently(|owned| !owned, || folders::try_own(&dir, &path))? {
             return Ok(dir);
         }
         Err(
@@ -261,11 +261,10 @@ impl Overlay {
     /// Whether some process has the snapshot's folder in its hands.
     fn still_held(&self, record: &SnapshotRecord) -> Result<bool> {
         match Upper::of(record)? {
-            Upper::Own(name) if self.folders.tree(name).is_dir() => match self.own(&record.key, name) {
-                Ok(_) => Ok(false),
-                Err(error) if error.kind() == Kind::InUse => Ok(true),
-                Err(error) => Err(error),
-            },
+            Upper::Own(name) if self.folders.tree(name).is_dir() => {
+                let path = self.folders.tree(name);
+                Ok(!folders::try_own(&folders::open(&path)?, &path)?)
+            }
             _ => Ok(false),
         }
     }

@@ -37,7 +37,7 @@ use crate::sys::file_user;
 pub(super) const MAX_LAYERS: usize = 500;
 /// Bytes of options that mount(2) reads: a page, less its final NUL.
 const MAX_OPTIONS: usize = 4095;
-/// How often, and after which pause, a busy mount is tried again: a second in all.
+/// How often, and after which pause, what is busy is tried again: a second in all.
 const BUSY_TRIES: u32 = 50;
 const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// No fsync of the container's, and not its unmounting, waits for the disk (Linux 5.10).
@@ -165,7 +165,7 @@ impl Stack {
                 quote(target)
             )
         });
-        patiently(|| {
+        patiently(is_busy, || {
             from_folder(base, || {
                 if let Some(root) = root {
                     file_user::make_files_as(root).map_err(|_| Errno::EPERM)?;
@@ -230,11 +230,11 @@ fn from_folder<T: Send>(folder: &Path, act: impl FnOnce() -> T + Send) -> Result
 }
 
 /// Tries again for a while what a process that is just ending, or just starting, keeps busy: the kernel
-/// takes a dead process's mounts apart in its own time, and a child has our handles until it executes.
-fn patiently(mut act: impl FnMut() -> Result<nix::Result<()>>) -> Result<nix::Result<()>> {
+/// takes a dead process's mounts apart in its own time, and a child has our handles and locks until it executes.
+pub(super) fn patiently<T>(is_busy: impl Fn(&T) -> bool, mut act: impl FnMut() -> Result<T>) -> Result<T> {
     let mut done = act()?;
     for _ in 0..BUSY_TRIES {
-        if done != Err(Errno::EBUSY) {
+        if !is_busy(&done) {
             break;
         }
         std::thread::sleep(BUSY_PAUSE);
@@ -243,10 +243,15 @@ fn patiently(mut act: impl FnMut() -> Result<nix::Result<()>>) -> Result<nix::Re
     Ok(done)
 }
 
+/// What a mount that is in use says.
+fn is_busy(done: &nix::Result<()>) -> bool {
+    *done == Err(Errno::EBUSY)
+}
+
 /// Unmounts what lies at `target`.
 pub(super) fn unmount(target: &Path) -> Result<()> {
     step(|| format!("umount {}", quote(target)));
-    match patiently(|| Ok(nix::mount::umount2(target, MntFlags::UMOUNT_NOFOLLOW)))? {
+    match patiently(is_busy, || Ok(nix::mount::umount2(target, MntFlags::UMOUNT_NOFOLLOW)))? {
         Ok(()) => Ok(()),
         Err(Errno::EBUSY) => Err(Error::new(Kind::InUse, format!("{} is in use", target.display()))
             .hinted(format!("fuser -vm {} names the processes", quote(target)))),
