@@ -367,7 +367,21 @@ fn root_mounts_are_there_for_one_command() {
     };
     assert_eq!(site.prints(&cache(1), "cat /seen"), "1");
     assert_eq!(site.prints(&cache(2), "cat /seen; ls /cache 2>/dev/null; true"), "1\n2");
+    let mounts = || {
+        let df = site.plywood.json(["df"]);
+        let row = df["kinds"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|row| row["kind"] == "cache mounts");
+        let row = row.map(|row| ["count", "bytes", "reclaimable"].map(|name| row[name].as_u64().unwrap()));
+        (row, df["build_cache"]["mount_bytes"].as_u64().unwrap())
+    };
+    let (row, bytes) = mounts();
+    assert!(bytes > 0);
+    assert_eq!(row, Some([1, bytes, bytes]));
     site.plywood.ok(["gc", "--build-cache"]);
+    assert_eq!(mounts(), (None, 0));
     assert_eq!(site.prints(&cache(3), "cat /seen"), "3");
     let secret = run(
         "type=secret,id=token,env=TOKEN,target=/run/token",

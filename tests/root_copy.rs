@@ -227,6 +227,9 @@ fn root_a_half_made_volume_is_swept() {
     fs::create_dir(plywood.root().join("volumes/.new-0123")).unwrap();
     plywood.ok(["gc"]);
     assert!(!plywood.root().join("volumes/.new-0123").exists());
+    let kinds = plywood.json(["df"])["kinds"].clone();
+    let volumes = kinds.as_array().unwrap().iter().find(|row| row["kind"] == "volumes");
+    assert_eq!(volumes.unwrap()["count"], 2);
 }
 
 #[test]

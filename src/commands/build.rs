@@ -409,6 +409,14 @@ fn tell(session: &Session, store: &Store, args: &BuildArgs, image: &ImageRecord,
     })
 }
 
+/// How many caches of `RUN --mount=type=cache` there are, and the bytes that they take.
+///
+/// # Errors
+/// I/O.
+pub fn cache_mounts(store: &Store) -> Result<(usize, u64)> {
+    mounts::taken(store)
+}
+
 /// Removes the caches of `RUN --mount=type=cache` that no build has used since `before`; none for nothing.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 //! Of each layer and container: all that it has; of that, what others have too and what nothing else has, which its
 //! removal frees; and what the layer below does not have, which is its own change. On thin all of it comes from one
 //! look at the pool's metadata, to the block. A kind has what is in none of the kinds above it, so together they are
-//! the pool's data. What layers the build cache alone keeps is a kind of its own, as `gc` leaves it and
+//! the pool's data. Volumes and cache mounts are folders beside it, whatever the driver. What layers the build cache alone keeps is a kind of its own, as `gc` leaves it and
 //! `gc --build-cache` frees it. Of a `--cow` container that is in use the kernel says how full its store is.
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use plywood_store::record::{LayerRecord, SnapshotRecord};
 use plywood_store::{Driver, Store};
 use serde::Serialize;
 
-use crate::commands::{Host, Session, exceptions, images, pool};
+use crate::commands::{Host, Session, build, exceptions, images, pool, volume};
 use crate::dm::classic::Status;
 use crate::error::Result;
 use crate::failure::{OK, Outcome};
@@ -93,12 +93,16 @@ struct CacheRow {
     steps: usize,
     /// Layers.
     layers: usize,
-    /// Bytes of both that follow: what `gc --build-cache` would free.
+    /// Bytes of all that follow: what `gc --build-cache` would free.
     freed_bytes: u64,
     /// Bytes of blobs.
     blob_bytes: u64,
     /// Bytes of layers' content.
     layer_bytes: u64,
+    /// Folders of `RUN --mount=type=cache`.
+    mounts: usize,
+    /// Bytes of these.
+    mount_bytes: u64,
 }
 
 /// Everything, as `--json` shows it.
@@ -150,8 +154,11 @@ fn measure(host: &Host) -> Result<Report> {
     let space = host.snapshotter.space(&groups.0)?;
     records.retain(|layer| space.layers.contains_key(&layer.chain_id));
     let mut kinds = vec![blobs(host, &garbage)?];
-    let build_cache = groups.cache(&space, &garbage, &uncached);
+    let mounts = build::cache_mounts(store)?;
+    let build_cache = groups.cache(&space, (&garbage, &uncached), mounts);
     kinds.extend(groups.rows(&space, &build_cache));
+    kinds.extend(folders("cache mounts", mounts, mounts.1));
+    kinds.extend(folders("volumes", volume::taken(store)?, 0));
     if host.snapshotter.driver() == Driver::Thin {
         kinds.push(Row {
             kind: "empty volume",
@@ -223,16 +230,23 @@ impl Groups {
         self.0[group].snapshots.push(snapshot);
     }
 
-    fn cache(&self, space: &Space, garbage: &Garbage, uncached: &Garbage) -> CacheRow {
+    fn cache(
+        &self,
+        space: &Space,
+        (garbage, uncached): (&Garbage, &Garbage),
+        (mounts, mount_bytes): (usize, u64),
+    ) -> CacheRow {
         let blobs = |garbage: &Garbage| -> u64 { garbage.blobs.iter().map(|(_, size)| size).sum() };
         let layer_bytes = space.groups.get(CACHED_LAYERS).copied().unwrap_or(0);
         let blob_bytes = blobs(uncached).saturating_sub(blobs(garbage));
         CacheRow {
             steps: uncached.steps.len(),
             layers: self.0[CACHED_LAYERS].layers.len(),
-            freed_bytes: layer_bytes + blob_bytes,
+            freed_bytes: layer_bytes + blob_bytes + mount_bytes,
             blob_bytes,
             layer_bytes,
+            mounts,
+            mount_bytes,
         }
     }
 
@@ -270,6 +284,16 @@ impl Groups {
         rows.extend(Some(work).filter(|work| work.count > 0));
         rows
     }
+}
+
+/// What the store keeps in folders of their own, if there are any.
+fn folders(kind: &'static str, (count, bytes): (usize, u64), reclaimable: u64) -> Option<Row> {
+    (count > 0).then_some(Row {
+        kind,
+        count,
+        bytes,
+        reclaimable,
+    })
 }
 
 fn stores(store: &Store) -> Result<Vec<StoreRow>> {
@@ -336,10 +360,11 @@ fn tell(report: &Report, session: &Session) -> Result<()> {
     let cache = &report.build_cache;
     if cache.freed_bytes > 0 {
         output.line(format!(
-            "\nplywood gc --build-cache would free {}: {} of layers, {} of blobs",
+            "\nplywood gc --build-cache would free {}: {} of layers, {} of blobs, {} of cache mounts",
             output::bytes(cache.freed_bytes),
             output::bytes(cache.layer_bytes),
-            output::bytes(cache.blob_bytes)
+            output::bytes(cache.blob_bytes),
+            output::bytes(cache.mount_bytes)
         ))?;
     }
     let layer = |row: &LayerRow| {

@@ -26,6 +26,7 @@ use crate::explain;
 use crate::failure::{Each, OK, Outcome};
 use crate::image::oci::RunConfig;
 use crate::sys::openat2;
+use crate::walk;
 
 /// The folder of volumes.
 const FOLDER: &str = "volumes";
@@ -132,6 +133,17 @@ fn names(store: &Store) -> Result<Vec<String>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// How many volumes there are, and the bytes that they take.
+///
+/// # Errors
+/// I/O.
+pub fn taken(store: &Store) -> Result<(usize, u64)> {
+    let names = names(store)?;
+    let folder = store.root().join(FOLDER);
+    let bytes = names.iter().map(|name| walk::space_at(&folder.join(name)));
+    Ok((names.len(), bytes.sum::<Result<u64>>()?))
 }
 
 /// The names of the containers that have a volume.

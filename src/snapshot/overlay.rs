@@ -32,7 +32,6 @@ mod remove;
 mod show;
 mod stack;
 mod upper;
-mod walk;
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};

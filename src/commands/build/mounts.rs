@@ -23,7 +23,7 @@ use plywood_store::{ChainId, Digest};
 
 pub(super) use self::binds::content_of;
 use self::binds::inside;
-pub(super) use self::caches::sweep;
+pub(super) use self::caches::{sweep, taken};
 use crate::build::context::Tree;
 use crate::build::key::Key;
 use crate::build::syntax::Mount;

@@ -27,9 +27,9 @@ use plywood_store::lock::Exclusive;
 use rustix::fs::{FlockOperation, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::walk;
 use crate::error::{Context, Error, Kind, Result};
 use crate::explain::{quote, step};
+use crate::walk;
 
 /// Characters of a folder's name: 32^5 names are 33 million.
 pub(super) const LENGTH: usize = 5;

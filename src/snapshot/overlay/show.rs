@@ -5,9 +5,10 @@ use std::os::fd::AsFd;
 use plywood_store::record::{LayerRecord, Phase, Record};
 
 use super::stack::Stack;
-use super::{Overlay, Upper, folder, folders, probe, walk};
+use super::{Overlay, Upper, folder, folders, probe};
 use crate::error::Result;
 use crate::snapshot::{Group, Space, StackItem};
+use crate::walk;
 
 impl Overlay {
     pub(super) fn shown_stack(&self, stack: &Stack, layers: &[LayerRecord]) -> Result<Vec<StackItem>> {

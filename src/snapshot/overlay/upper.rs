@@ -15,8 +15,9 @@ use plywood_store::layer::diff::{Candidates, Scope};
 use rustix::fs::{AtFlags, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::{folders, walk};
+use super::folders;
 use crate::error::{Context, Error, Result};
+use crate::walk;
 
 const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 /// `UTIME_OMIT` (utimensat(2)): leave this time alone.

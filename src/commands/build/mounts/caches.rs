@@ -23,6 +23,7 @@ use super::{Mounts, Sources};
 use crate::build::syntax::{Cache, Sharing};
 use crate::commands::Host;
 use crate::error::{Context, Error, Kind, Result};
+use crate::walk;
 
 /// The folder of caches, below the root.
 const CACHES: &str = "build/caches";
@@ -116,22 +117,47 @@ fn lock_file(folder: &Path, name: &str) -> Result<File> {
         .context("open", &path)
 }
 
+/// How many caches there are, and the bytes that they take.
+///
+/// # Errors
+/// I/O.
+pub(in crate::commands::build) fn taken(store: &Store) -> Result<(usize, u64)> {
+    let (mut count, mut bytes) = (0, 0);
+    for name in names(store)? {
+        let path = store.root().join(CACHES).join(name);
+        count += usize::from(path.is_dir());
+        bytes += walk::space_at(&path)?;
+    }
+    Ok((count, bytes))
+}
+
+/// The names of the caches that have a lock: of all that there are.
+fn names(store: &Store) -> Result<Vec<String>> {
+    let folder = store.root().join(CACHES);
+    let entries = match std::fs::read_dir(&folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context("list", &folder)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.context("list", &folder)?.file_name();
+        names.extend(
+            name.to_str()
+                .and_then(|name| name.strip_suffix(".lock"))
+                .map(str::to_owned),
+        );
+    }
+    Ok(names)
+}
+
 /// Removes the caches that no build has used since `before` (seconds since 1970), and none that one uses now.
 ///
 /// # Errors
 /// I/O.
 pub(in crate::commands::build) fn sweep(store: &Store, before: i64) -> Result<()> {
     let folder = store.root().join(CACHES);
-    let entries = match std::fs::read_dir(&folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.context("list", &folder)?,
-    };
-    for entry in entries {
-        let name = entry.context("list", &folder)?.file_name();
-        let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".lock")) else {
-            continue;
-        };
-        let lock = lock_file(&folder, name)?;
+    for name in names(store)? {
+        let lock = lock_file(&folder, &name)?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             continue;
         }
@@ -146,9 +172,9 @@ pub(in crate::commands::build) fn sweep(store: &Store, before: i64) -> Result<()
             continue;
         }
         // The lock stays: somebody may be waiting for it.
-        match std::fs::remove_dir_all(folder.join(name)) {
+        match std::fs::remove_dir_all(folder.join(&name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("remove the cache", folder.join(name), error));
+                return Err(Error::io("remove the cache", folder.join(&name), error));
             }
             _ => {}
         }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
@@ -21,16 +21,16 @@ const BLOCK: u64 = 512;
 
 /// One name of a walked tree.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub struct Entry {
     /// Relative to the tree's root.
-    pub(super) path: PathBuf,
+    pub path: PathBuf,
     /// What it is.
-    pub(super) stat: Stat,
+    pub stat: Stat,
 }
 
 /// Shows every name under `root` once, in no order, without holding more than one directory open.
 /// What vanishes meanwhile is passed over; so is what lies deeper than a path can say.
-pub(super) fn walk(root: BorrowedFd<'_>, each: &mut dyn FnMut(&Entry) -> Result<()>) -> Result<()> {
+pub fn walk(root: BorrowedFd<'_>, each: &mut dyn FnMut(&Entry) -> Result<()>) -> Result<()> {
     let mut pending = vec![PathBuf::new()];
     while let Some(path) = pending.pop() {
         let dir = match open_below(root, &path) {
@@ -58,12 +58,12 @@ pub(super) fn walk(root: BorrowedFd<'_>, each: &mut dyn FnMut(&Entry) -> Result<
 }
 
 /// Whether a directory.
-pub(super) fn is_directory(stat: &Stat) -> bool {
+pub fn is_directory(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
 /// Opens the directory at `path` (empty: the root itself) without leaving `root` or following a link.
-pub(super) fn open_below(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+pub fn open_below(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
     let path = if path.as_os_str().is_empty() {
         Path::new(".")
     } else {
@@ -78,7 +78,7 @@ pub(super) fn open_below(root: BorrowedFd<'_>, path: &Path) -> rustix::io::Resul
 }
 
 /// The names in a directory, without `.` and `..`.
-pub(super) fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<OsString>> {
+pub fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
         let entry = entry?;
@@ -91,7 +91,7 @@ pub(super) fn names(dir: BorrowedFd<'_>) -> rustix::io::Result<Vec<OsString>> {
 }
 
 /// Bytes on the disk of everything under `root`; a hard-linked file counts once.
-pub(super) fn space(root: BorrowedFd<'_>) -> Result<u64> {
+pub fn space(root: BorrowedFd<'_>) -> Result<u64> {
     let mut seen = HashSet::new();
     let mut blocks = u64::try_from(rustix::fs::fstat(root).context("look at", "the tree")?.st_blocks).unwrap_or(0);
     walk(root, &mut |entry| {
@@ -102,6 +102,19 @@ pub(super) fn space(root: BorrowedFd<'_>) -> Result<u64> {
         Ok(())
     })?;
     Ok(blocks.saturating_mul(BLOCK))
+}
+
+/// Bytes on the disk of the folder `path` with all that is in it; 0 where it is not there, or has just gone.
+///
+/// # Errors
+/// No folder; I/O.
+pub fn space_at(path: &Path) -> Result<u64> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(folder) => space(folder.as_fd()),
+        Err(Errno::NOENT) => Ok(0),
+        Err(error) => Err(Error::io("open", path, error)),
+    }
 }
 
 #[cfg(test)]
