@@ -5,14 +5,24 @@ mod common;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use common::{Plywood, busybox_tar};
+use common::{Plywood, busybox_tar, nodes};
 
-#[test]
-fn dm_e18_no_container_sees_what_another_one_writes() {
+fn with_base() -> Plywood {
     let plywood = Plywood::new("thin");
     let base = plywood.beside("base.tar");
     busybox_tar(&base);
     plywood.ok(["import", base.to_str().expect("UTF-8"), "base"]);
+    plywood
+}
+
+#[test]
+fn dm_only_a_privileged_container_opens_device_nodes_of_its_own() {
+    nodes::only_a_privileged_container_opens_its_own(&with_base());
+}
+
+#[test]
+fn dm_e18_no_container_sees_what_another_one_writes() {
+    let plywood = with_base();
     common::siblings_keep_to_themselves(&plywood, "base");
     // A page belongs to a device, and each container has one of its own: what a fault of the kernel's writes into
     // the pages of a file stays in the container that it was read in.

@@ -12,7 +12,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Plywood, ready, with_base};
+use common::{Plywood, nodes, ready, with_base};
 
 /// A container that can mount, so that it reaches nodes on a mount with devices.
 const MOUNTS: [&str; 6] = [
@@ -110,6 +110,11 @@ fn root_devices_of_every_container_and_terminals_work() {
         told.starts_with("x\r\n/dev/pts/0\r\nmade\r\n") && told.ends_with("closed"),
         "{told}"
     );
+}
+
+#[test]
+fn root_only_a_privileged_container_opens_device_nodes_of_its_own() {
+    nodes::only_a_privileged_container_opens_its_own(&with_base());
 }
 
 #[test]

@@ -126,6 +126,12 @@ impl Copy {
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     }
 
+    /// Lets device nodes in it open what they name.
+    pub(super) fn allow_devices(&self) -> Result<(), Errno> {
+        mount_setattr::clear_flags(&self.0, MountAttrFlags::MOUNT_ATTR_NODEV)
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    }
+
     /// Shows the owners of its files as this user namespace has them.
     pub(super) fn map_ids(&self, user_namespace: BorrowedFd<'_>) -> Result<(), Errno> {
         mount_setattr::map_ids(&self.0, user_namespace, true)

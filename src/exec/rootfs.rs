@@ -1,11 +1,11 @@
 //! The container's root filesystem: pivot_root first, then everything else
 //! happens inside, where no path can lead out.
 //!
-//! Devices: the root, `/dev` and every other mount are `nodev`, so a device
-//! node that an image brings or a container makes opens nothing. The few that
-//! a container may have are made in a small tmpfs that no name reaches, and
-//! each is bind-mounted to its place; they are the container's own inodes, so
-//! a `chmod /dev/null` stays in it.
+//! Devices: the root, `/dev` and every other mount are `nodev` unless the run
+//! is `--privileged`, so a device node that an image brings or a container
+//! makes opens nothing. The few that a container may have are made in a small
+//! tmpfs that no name reaches, and each is bind-mounted to its place; they are
+//! the container's own inodes, so a `chmod /dev/null` stays in it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -63,7 +63,11 @@ pub(super) fn enter(root: &Path, privileged: bool, users: Option<Users<'_>>) -> 
     explain::step(|| format!("mount --rbind {quoted} {quoted}"));
     let folder = super::leftover::open_host_folder(root).attempt(Stage::Root, || at("open"))?;
     let copy = Copy::of_handle(&folder).attempt(Stage::Root, || at("bind-mount"))?;
-    if !privileged {
+    if privileged {
+        // A thin volume is mounted without them.
+        explain::step(|| format!("mount -o remount,bind,dev {quoted}"));
+        copy.allow_devices().attempt(Stage::Root, || at("allow devices in"))?;
+    } else {
         explain::step(|| format!("mount -o remount,bind,nodev {quoted}"));
         copy.flag(MountAttrFlags::MOUNT_ATTR_NODEV)
             .attempt(Stage::Root, || at("forbid devices in"))?;

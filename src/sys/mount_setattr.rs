@@ -24,6 +24,20 @@ pub fn add_flags(mount: impl AsFd, set: MountAttrFlags, recursive: bool) -> io::
     set_attributes(mount.as_fd(), &attributes, recursive)
 }
 
+/// Takes `flags` from those of the mount whose root `mount` is.
+///
+/// # Errors
+/// The kernel's: `EPERM` for a flag that another user namespace has locked.
+pub fn clear_flags(mount: impl AsFd, flags: MountAttrFlags) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: 0,
+        attr_clr: u64::from(flags.bits()),
+        propagation: 0,
+        userns_fd: 0,
+    };
+    set_attributes(mount.as_fd(), &attributes, false)
+}
+
 /// Shows the owners of the detached mount `mount`, and of all mounts beneath it where `recursive`, as this user
 /// namespace maps them; what is on the disk stays.
 ///

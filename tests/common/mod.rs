@@ -12,6 +12,7 @@ pub mod explain;
 pub mod json_page;
 pub mod killed;
 pub mod layout;
+pub mod nodes;
 pub mod site;
 pub mod tars;
 pub mod terminal;
