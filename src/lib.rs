@@ -24,7 +24,7 @@
 //! | [`dm`] | device-mapper: control, table and status, pool, volume |
 //! | [`exec`] | run: namespaces, root filesystem, terminal |
 //! | [`network`] | the bridge, a container's place on it, published ports, names |
-//! | `walk` | trees of files by handles: every name, and the space that they take |
+//! | [`walk`] | trees of files by handles: every name, and the space that they take |
 //! | [`sys`] | the only unsafe code: one wrapper, one system call |
 
 // Not for the whole workspace: a test fails by panicking, and may print.
@@ -47,4 +47,4 @@ pub mod network;
 pub mod output;
 pub mod snapshot;
 pub mod sys;
-mod walk;
+pub mod walk;

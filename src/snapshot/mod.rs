@@ -17,29 +17,30 @@
 //! only; callers hold none across a call. An empty snapshot's root directory has
 //! mode 0755, owner 0:0, mtime 0, and nothing in it, on every driver.
 
+mod comparison;
+mod mounted;
 pub mod overlay;
 mod shown;
 mod space;
 pub mod thin;
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use plywood_store::blob::Descriptor;
 use plywood_store::intent::Intent;
-use plywood_store::layer::diff::Scope;
-use plywood_store::layer::folder::Folder;
 use plywood_store::record::{LayerRecord, SnapshotRecord};
 use plywood_store::{ChainId, DiffId, Driver};
 
+pub use self::comparison::{Comparison, Differ, Found, Side};
+pub use self::mounted::{Device, Mounted};
 pub use self::shown::point;
 pub use self::space::{Group, Space, Usage};
 pub use crate::dm::room::{Gauge, Room};
 
 use crate::dm::classic::Status;
-use crate::dm::volume::VolumeDevice;
-use crate::error::{Context, Result, both};
+use crate::error::Result;
 
 /// What a snapshot is to become.
 #[derive(Debug, Clone)]
@@ -232,246 +233,4 @@ pub struct StackItem {
     pub name: String,
     /// The table line, mount options or the like.
     pub detail: Option<String>,
-}
-
-/// A mounted snapshot. [`Mounted::close`] unmounts and reports; dropping it unmounts and only logs.
-pub struct Mounted {
-    path: PathBuf,
-    dir: Option<OwnedFd>,
-    bare: bool,
-    mapped: bool,
-    undo: Option<Box<dyn FnOnce() -> Result<()>>>,
-}
-
-impl std::fmt::Debug for Mounted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mounted")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Mounted {
-    /// A mount at `path`, whose root directory is `dir`, undone (synced, unmounted, deactivated) by `undo`.
-    pub fn new(path: PathBuf, dir: OwnedFd, undo: impl FnOnce() -> Result<()> + 'static) -> Self {
-        Self {
-            path,
-            dir: Some(dir),
-            bare: false,
-            mapped: false,
-            undo: Some(Box::new(undo)),
-        }
-    }
-
-    /// The same for a folder that overlayfs will stack, and that is not mounted now.
-    pub fn bare(path: PathBuf, dir: OwnedFd, undo: impl FnOnce() -> Result<()> + 'static) -> Self {
-        let mut mounted = Self::new(path, dir, undo);
-        mounted.bare = true;
-        mounted
-    }
-
-    /// The same mount, whose owners are shown as a user namespace has them.
-    #[must_use]
-    pub fn mapped(self) -> Self {
-        let mut mounted = self;
-        mounted.mapped = true;
-        mounted
-    }
-
-    /// Whether its owners are shown as a user namespace has them, not as they are on the disk.
-    pub fn is_mapped(&self) -> bool {
-        self.mapped
-    }
-
-    /// Whether it is a folder under no overlayfs, which would not refuse overlayfs's own marks.
-    pub fn is_bare(&self) -> bool {
-        self.bare
-    }
-
-    /// Where it is mounted, in this process's mount namespace.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// A handle on its root directory.
-    pub fn dir(&self) -> BorrowedFd<'_> {
-        self.root().as_fd()
-    }
-
-    /// Its root directory, for the differ.
-    pub fn folder(&self) -> &dyn Folder {
-        self.root()
-    }
-
-    fn root(&self) -> &OwnedFd {
-        match &self.dir {
-            Some(dir) => dir,
-            None => unreachable!("the handle is taken only by close and drop"),
-        }
-    }
-
-    /// Makes what was written durable, unmounts, deactivates.
-    ///
-    /// # Errors
-    /// Any failure to write back: then nothing that was written may be trusted.
-    pub fn close(mut self) -> Result<()> {
-        self.undo()
-    }
-
-    fn undo(&mut self) -> Result<()> {
-        drop(self.dir.take());
-        match self.undo.take() {
-            Some(undo) => undo(),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        if let Err(error) = self.undo() {
-            tracing::warn!(path = %self.path.display(), "cannot unmount: {error}");
-        }
-    }
-}
-
-/// An empty snapshot as a device. [`Device::close`] makes it durable and reports; dropping it only logs.
-#[derive(Debug)]
-pub struct Device(VolumeDevice);
-
-impl Device {
-    /// A volume's.
-    pub fn new(volume: VolumeDevice) -> Self {
-        Self(volume)
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.0.path
-    }
-
-    /// Brings what was written so far to the disk.
-    ///
-    /// # Errors
-    /// A failed write, of whoever has the device open.
-    pub fn sync(&self) -> Result<()> {
-        self.0.file.sync_data().context("sync", &self.0.path)
-    }
-
-    /// Makes what was written durable, deactivates.
-    ///
-    /// # Errors
-    /// Any failure to write back: then nothing that was written may be trusted.
-    pub fn close(self) -> Result<()> {
-        let VolumeDevice { file, undo, .. } = self.0;
-        drop(file);
-        undo.close()
-    }
-}
-
-/// How a difference is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Differ {
-    /// In the way that costs least: by changed blocks on thin, by the upper folder on overlay, else by a walk.
-    Auto,
-    /// By changed blocks and in no other way.
-    Block,
-    /// By a walk through both trees.
-    Walk,
-}
-
-/// One of the two trees of a difference.
-pub trait Side {
-    /// Its root directory.
-    fn folder(&self) -> &dyn Folder;
-
-    /// Where a person finds it: a mount point or a device.
-    fn path(&self) -> &Path;
-
-    /// Undoes what made it readable.
-    ///
-    /// # Errors
-    /// The kernel's.
-    fn close(self: Box<Self>) -> Result<()>;
-}
-
-impl Side for Mounted {
-    fn folder(&self) -> &dyn Folder {
-        self.root()
-    }
-
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn close(self: Box<Self>) -> Result<()> {
-        (*self).close()
-    }
-}
-
-/// Parent and child of a difference, open.
-pub struct Comparison {
-    /// The names that can have changed. Dropped first: it may read the child.
-    pub scope: Box<dyn Scope>,
-    /// The layer underneath; none for a snapshot over nothing.
-    pub parent: Option<Box<dyn Side>>,
-    /// The snapshot, read-only.
-    pub child: Box<dyn Side>,
-    /// How they were found.
-    pub found: Found,
-}
-
-/// How the names that can have changed were found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
-    /// By changed blocks: the volumes are read as they are, and nothing is mounted.
-    Blocks,
-    /// In the upper folder.
-    Upper,
-    /// Not at all: any name may have.
-    Walk {
-        /// Why not by changed blocks, where those could not tell: then times prove nothing either.
-        because: Option<String>,
-    },
-}
-
-impl std::fmt::Debug for Comparison {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Comparison")
-            .field("parent", &self.parent.as_deref().map(Side::path))
-            .field("child", &self.child.path())
-            .field("scope", &self.scope)
-            .field("found", &self.found)
-            .finish()
-    }
-}
-
-impl Comparison {
-    /// The parent's root directory.
-    pub fn parent(&self) -> Option<&dyn Folder> {
-        self.parent.as_deref().map(Side::folder)
-    }
-
-    /// The child's root directory.
-    pub fn child(&self) -> &dyn Folder {
-        self.child.folder()
-    }
-
-    /// Whether equal times prove nothing, so that contents are to be compared. Where only what changed is looked at,
-    /// that costs little, and a clock that ticks slowly hides no change; where blocks changed that nothing explains,
-    /// it is why both trees are walked.
-    pub fn is_thorough(&self) -> bool {
-        matches!(self.found, Found::Blocks | Found::Walk { because: Some(_) })
-    }
-
-    /// Undoes what made both readable.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn close(self) -> Result<()> {
-        // It may read the child itself.
-        drop(self.scope);
-        let child = self.child.close();
-        both(child, self.parent.map_or(Ok(()), Side::close))
-    }
 }

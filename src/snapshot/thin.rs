@@ -11,8 +11,10 @@
 //! the record removed; it goes only forward.
 
 mod blocks;
+mod branch;
 mod cow;
 mod places;
+mod publish;
 mod rebuild;
 mod recovery;
 mod removal;
@@ -24,7 +26,7 @@ use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::sync::Arc;
 
-use plywood_store::intent::{Intent, ThinStep};
+use plywood_store::intent::Intent;
 use plywood_store::layer::diff::Everything;
 use plywood_store::record::{
     LayerRecord, POOL_KEY, Phase, Place, PoolDevices, PoolRecord, SnapshotRecord, key_is_valid,
@@ -35,21 +37,16 @@ use crate::delta::noted::Pair;
 use crate::dm::assembly;
 use crate::dm::classic::Status;
 use crate::dm::pool::ThinId;
-use crate::dm::volume::{Content, Part, Pool, lost};
-use crate::error::{Error, Kind, Result, both};
+use crate::dm::volume::{Content, Part, Pool};
+use crate::error::{Error, Kind, Result};
 use crate::snapshot::{
-    Access, Comparison, Device, Differ, Found, Gauge, Group, HeldBack, Mounted, NewLayer, Side, Snapshotter, Space,
-    StackItem, User, shown,
+    Access, Comparison, Device, Differ, Found, Gauge, Group, Mounted, NewLayer, Side, Snapshotter, Space, StackItem,
+    User, shown,
 };
 
 use self::blocks::ByBlocks;
+use self::branch::new_snapshot;
 use self::removal::forget;
-use self::transaction::Transaction;
-
-/// Of what nobody writes to.
-fn at_once(work: &mut dyn FnMut() -> Result<()>) -> Result<()> {
-    work()
-}
 
 /// The driver on one root.
 pub struct Thin {
@@ -152,60 +149,6 @@ impl Thin {
         }
     }
 
-    /// The volume that empty snapshots start from; formatted on first use.
-    fn golden(&self, transaction: &mut Transaction<'_>) -> Result<ThinId> {
-        if let Some(id) = transaction.record().golden {
-            return thin_id(id);
-        }
-        let make = |pool: &dyn Pool, id: ThinId| pool.create_thin(id).and_then(|()| pool.format(id));
-        transaction.create(None, None, make, |_, _, id, record| {
-            record.golden = Some(id.get());
-            Ok(())
-        })
-    }
-
-    /// A new volume like `origin`, with its record; made while `held_back` holds back who writes to that.
-    fn branch(
-        &self,
-        transaction: &mut Transaction<'_>,
-        origin: ThinId,
-        snapshot: SnapshotRecord,
-        place: fn(u32) -> Place,
-        held_back: HeldBack<'_>,
-    ) -> Result<()> {
-        let key = snapshot.key.clone();
-        let make = |pool: &dyn Pool, id: ThinId| held_back(&mut || snap_quiet(pool, id, origin));
-        transaction.create(Some(&key), Some(origin), make, |store, lock, id, _| {
-            store.snapshots.put(
-                lock,
-                &SnapshotRecord {
-                    place: place(id.get()),
-                    ..snapshot
-                },
-            )
-        })?;
-        Ok(())
-    }
-
-    /// A copy of an active snapshot.
-    fn snap(&self, key: &str, copy: &str, owner: Option<&Intent>, held_back: HeldBack<'_>) -> Result<()> {
-        let mut transaction = self.begin()?;
-        let live = self.snapshot(key)?;
-        // The copy has no mark of its own.
-        if self.pool.has_lost_writes(id_of(&live.place)?)? {
-            return Err(lost(id_of(&live.place)?));
-        }
-        self.require_free(copy)?;
-        self.pool.ensure_room()?;
-        let frozen = new_snapshot(copy, live.parent.as_ref(), owner);
-        let place = match live.place {
-            Place::Cow(_) => Place::Cow,
-            _ => Place::Thin,
-        };
-        self.branch(&mut transaction, id_of(&live.place)?, frozen, place, held_back)?;
-        transaction.finish()
-    }
-
     /// The same snapshot as before its volume was taken: what was removed meanwhile is not there any more.
     fn require_still(&self, snapshot: &SnapshotRecord) -> Result<()> {
         match self.snapshot(&snapshot.key) {
@@ -225,25 +168,7 @@ impl Snapshotter for Thin {
     }
 
     fn prepare(&self, key: &str, parent: Option<&ChainId>, owner: Option<&Intent>) -> Result<()> {
-        let mut transaction = self.begin()?;
-        self.require_free(key)?;
-        let origin = match parent {
-            Some(chain) => Some(self.trusted(&self.layer(chain)?.place)?),
-            None => None,
-        };
-        self.pool.ensure_room()?;
-        let origin = match origin {
-            Some(origin) => origin,
-            None => self.golden(&mut transaction)?,
-        };
-        self.branch(
-            &mut transaction,
-            origin,
-            new_snapshot(key, parent, owner),
-            Place::Thin,
-            &at_once,
-        )?;
-        transaction.finish()
+        self.prepare_branch(key, parent, owner)
     }
 
     fn prepare_cow(&self, key: &str, parent: &ChainId, owner: Option<&Intent>) -> Result<()> {
@@ -279,7 +204,7 @@ impl Snapshotter for Thin {
     }
 
     fn capture(&self, key: &str, copy: &str, owner: Option<&Intent>) -> Result<()> {
-        self.snap(key, copy, owner, &at_once)
+        self.snap(key, copy, owner, &branch::at_once)
     }
 
     fn capture_live(&self, key: &str, copy: &str, owner: &Intent, user: &User<'_>) -> Result<Option<Comparison>> {
@@ -393,60 +318,7 @@ impl Snapshotter for Thin {
     }
 
     fn commit(&self, key: &str, layer: &NewLayer) -> Result<LayerRecord> {
-        self.fold(key, &mut |_, _| ())?;
-        let snapshot = self.snapshot(key)?;
-        if snapshot.read_only {
-            return Err(Error::invalid(format!(
-                "the snapshot {key:?} is a view: there is nothing to commit"
-            )));
-        }
-        let claim = self.pool.claim(id_of(&snapshot.place)?)?;
-        self.pool.seal(&claim, self.clean.take() == Some(claim.id()))?;
-        let chain_id = ChainId::new(snapshot.parent, layer.diff_id);
-        let mut transaction = self.begin()?;
-        self.require_still(&snapshot)?;
-        match self.store.layers.get(&chain_id.0.hex())? {
-            Some(there) if there.phase == Phase::Ready => {
-                transaction.finish()?;
-                drop(claim);
-                self.remove(key)?;
-                return Ok(there);
-            }
-            Some(_) => {
-                return Err(
-                    Error::new(Kind::InUse, format!("the layer {chain_id} is being deleted")).hinted("try again"),
-                );
-            }
-            None => {}
-        }
-        if let Some(parent) = &snapshot.parent {
-            self.layer(parent)?;
-        }
-        let record = LayerRecord {
-            chain_id,
-            diff_id: layer.diff_id,
-            parent: snapshot.parent,
-            blob: layer.blob.clone(),
-            size: layer.size,
-            place: snapshot.place,
-            phase: Phase::Ready,
-        };
-        let publish = ThinStep::Publish {
-            key: key.to_owned(),
-            layer: Box::new(record.clone()),
-        };
-        transaction.step(
-            publish,
-            |_| Ok(()),
-            |store, lock, _| {
-                store.layers.put(lock, &record)?;
-                store.snapshots.remove(lock, key).map(drop)
-            },
-        )?;
-        transaction.finish()?;
-        drop(claim);
-        self.note_names(&record);
-        Ok(record)
+        self.publish(key, layer)
     }
 
     fn remove(&self, key: &str) -> Result<()> {
@@ -491,25 +363,6 @@ impl Snapshotter for Thin {
 
     fn verify(&self) -> Result<Vec<String>> {
         self.findings()
-    }
-}
-
-/// Makes a snapshot of a volume, whose device, if it has one, is suspended meanwhile.
-fn snap_quiet(pool: &dyn Pool, id: ThinId, origin: ThinId) -> Result<()> {
-    let quiet = pool.quiesce(origin)?;
-    let made = pool.create_snap(id, origin);
-    both(made, quiet.close())
-}
-
-fn new_snapshot(key: &str, parent: Option<&ChainId>, owner: Option<&Intent>) -> SnapshotRecord {
-    SnapshotRecord {
-        key: key.to_owned(),
-        parent: parent.copied(),
-        read_only: false,
-        place: Place::Thin(0),
-        phase: Phase::Ready,
-        lease: owner.map(|owner| owner.id().to_owned()),
-        mounted_at: None,
     }
 }
 

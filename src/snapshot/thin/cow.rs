@@ -17,7 +17,8 @@ use plywood_store::ChainId;
 use plywood_store::intent::{Intent, ThinStep};
 use plywood_store::record::{Place, SnapshotRecord};
 
-use super::{Thin, forget, id_of, new_snapshot, snap_quiet, thin_id};
+use super::branch::{new_snapshot, snap_quiet};
+use super::{Thin, forget, id_of, thin_id};
 use crate::dm::pool::ThinId;
 use crate::dm::volume::Pool;
 use crate::error::Result;
