@@ -111,8 +111,10 @@ class Image:
     def cases(self):
         yield Case(self.import_name, Side("plywood", self.importing),
                    [Side("ctr image import, devmapper", self.importing_too, once=True),
-                    Side("tar -x onto a thin volume, sync", self.unpacking)],
-                   [("ctr image import, devmapper", 1 / 20), ("tar -x onto a thin volume, sync", 1.0)],
+                    Side("tar -x onto a thin volume, sync", self.unpacking),
+                    Side("dd to a file and to a thin volume, sync", self.copying)],
+                   [("ctr image import, devmapper", 1 / 20), ("tar -x onto a thin volume, sync", 1.0),
+                    ("dd to a file and to a thin volume, sync", None)],
                    size=self.tar.stat().st_size, memory=MEMORY)
         yield Case(self.commit_name, Side("plywood", lambda: self.committing("block")),
                    [Side("ctr snapshot diff, devmapper", self.comparing, once=self.goal < 1 / 100),
@@ -143,6 +145,14 @@ class Image:
         quietly(["cat", str(archive)])
         unpack = f"{program} {archive} | tar -x -C {point}" if packed else f"tar -xf {archive} -C {point}"
         return shell(f"{unpack}; umount {point}; dmsetup remove {device}")
+
+    def copying(self):
+        """The bytes that an import writes, and nothing else: what the disk takes for the blob and the volume."""
+        device, file = pool().volume(VOLUME), place()
+        quietly(["cat", str(self.tar)])
+        copy = f"dd if={self.tar} bs=1M status=none"
+        return shell(f"{copy} of={file} conv=fsync & {copy} of={device} oflag=direct conv=fsync; wait $!; "
+                     f"rm {file}; dmsetup remove {device}")
 
     def both(self):
         """Both have the image, whether the case before this one ran or not."""
