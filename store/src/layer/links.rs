@@ -17,7 +17,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::diff::{Candidates, Everything, Options, Scope, differs};
+use super::compare::differs;
+use super::diff::{Candidates, Everything, Options, Scope};
 use super::folder::Folder;
 use super::handle::{Node, NodeKind};
 use super::merge::{At, Visitor, failed, merge};

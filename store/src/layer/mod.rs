@@ -4,10 +4,12 @@
 //! - [`apply`] brings them into a directory, by handles only;
 //! - [`folder`] is a directory of any tree, mounted or not;
 //! - `merge` walks two directories side by side, in canonical order, and [`tree`] digests one;
-//! - [`diff`] compares two directories and writes the canonical tar of the difference;
+//! - [`diff`] compares two directories, file by file (`compare`, and `links` for hard links), and writes the
+//!   canonical tar of the difference;
 //! - `write` is that canonical profile: same tree, same bytes.
 
 pub mod apply;
+mod compare;
 mod content;
 pub mod diff;
 mod entry;
