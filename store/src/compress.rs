@@ -1,7 +1,7 @@
 //! gzip and zstd, recognised by content, decoded in order, encoded on other threads.
 //!
 //! ```text
-//! Encoder, gzip:   write ──1 MiB pieces──> workers (deflate, ended at a byte boundary) ──in order──> inner
+//! Encoder, gzip:   threads of our own, each a piece at a time (`gzip`)
 //! Encoder, zstd:   the library's own workers
 //! decoder:         head sniffed, then decoded on the caller's thread; read_ahead() puts it on another
 //! ```
@@ -10,22 +10,17 @@
 //! pieces do not depend on how many workers there are. A packed stream that
 //! ends early or goes on with something else is an error, never a short read.
 
-use std::collections::VecDeque;
+mod gzip;
+
 use std::io::{self, BufReader, Read, Write};
 use std::num::NonZero;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use flate2::{Compress, Compression as Level, Crc, FlushCompress, Status};
-
+use self::gzip::Gzip;
 use crate::error::Context;
 use crate::{Error, Kind, Result};
 
-/// The level that `gzip` itself takes.
-const GZIP_LEVEL: u32 = 6;
-/// Input bytes of a gzip piece; a part of the output format, as another number gives other bytes.
-const PIECE: usize = 1 << 20;
 /// The largest zstd window that is decoded, as a power of two: what `zstd -d` takes without being asked.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Bytes read from what is packed at once.
@@ -225,12 +220,13 @@ impl<W: Write> Write for Encoder<W> {
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.inner {
             Packer::None(inner) => inner.flush(),
-            Packer::Gzip(gzip) => gzip.inner.flush(),
+            Packer::Gzip(gzip) => gzip.flush(),
             Packer::Zstd(frame) => frame.get_mut().flush(),
         }
     }
 }
 
+/// Threads that one stream is packed by.
 fn workers() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
@@ -255,135 +251,6 @@ fn zstd_encoder<W: Write>(inner: W, level: i32) -> Result<zstd::Encoder<'static,
     Ok(frame)
 }
 
-/// One gzip member whose pieces are deflated by several threads.
-struct Gzip<W: Write> {
-    inner: W,
-    piece: Vec<u8>,
-    /// Pieces under way, oldest first.
-    queue: VecDeque<Receiver<io::Result<Piece>>>,
-    /// None once the stream is at its end.
-    jobs: Option<SyncSender<Job>>,
-    threads: usize,
-    crc: Crc,
-}
-
-struct Job {
-    plain: Vec<u8>,
-    reply: SyncSender<io::Result<Piece>>,
-}
-
-struct Piece {
-    packed: Vec<u8>,
-    crc: Crc,
-}
-
-impl<W: Write> Gzip<W> {
-    fn begin(mut inner: W) -> io::Result<Self> {
-        let threads = workers();
-        let (jobs, work) = sync_channel::<Job>(threads);
-        let work = Arc::new(Mutex::new(work));
-        for _ in 0..threads {
-            let work = Arc::clone(&work);
-            thread::Builder::new().name("deflate".to_owned()).spawn(move || {
-                while let Some(job) = next_job(&work) {
-                    // Whoever asked may be gone.
-                    let _ = job.reply.send(deflate(&job.plain));
-                }
-            })?;
-        }
-        // Magic, deflate, no flags, no time, no extra flags, unknown system (RFC 1952, 2.3).
-        inner.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255])?;
-        Ok(Self {
-            inner,
-            piece: Vec::with_capacity(PIECE),
-            queue: VecDeque::new(),
-            jobs: Some(jobs),
-            threads,
-            crc: Crc::new(),
-        })
-    }
-
-    fn submit(&mut self) -> io::Result<()> {
-        let plain = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
-        let (reply, answer) = sync_channel(1);
-        let sent = self.jobs.as_ref().map(|jobs| jobs.send(Job { plain, reply }));
-        if !matches!(sent, Some(Ok(()))) {
-            return Err(io::Error::other("the threads that deflate have ended"));
-        }
-        self.queue.push_back(answer);
-        while self.queue.len() > 2 * self.threads {
-            self.write_oldest()?;
-        }
-        Ok(())
-    }
-
-    fn write_oldest(&mut self) -> io::Result<()> {
-        let Some(answer) = self.queue.pop_front() else {
-            return Ok(());
-        };
-        let piece = answer
-            .recv()
-            .map_err(|_| io::Error::other("a thread that deflates ended early"))??;
-        self.crc.combine(&piece.crc);
-        self.inner.write_all(&piece.packed)
-    }
-
-    fn finish(mut self) -> io::Result<W> {
-        if !self.piece.is_empty() {
-            self.submit()?;
-        }
-        while !self.queue.is_empty() {
-            self.write_oldest()?;
-        }
-        self.jobs = None;
-        // An empty last block, then the check sum and the length modulo 2^32.
-        self.inner.write_all(&[3, 0])?;
-        self.inner.write_all(&self.crc.sum().to_le_bytes())?;
-        self.inner.write_all(&self.crc.amount().to_le_bytes())?;
-        Ok(self.inner)
-    }
-}
-
-impl<W: Write> Write for Gzip<W> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let count = buffer.len().min(PIECE - self.piece.len());
-        self.piece.extend(buffer.iter().take(count));
-        if self.piece.len() == PIECE {
-            self.submit()?;
-        }
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-fn next_job(work: &Mutex<Receiver<Job>>) -> Option<Job> {
-    work.lock().ok()?.recv().ok()
-}
-
-/// One piece as deflate blocks that end at a byte boundary and refer to nothing before it.
-fn deflate(plain: &[u8]) -> io::Result<Piece> {
-    let mut state = Compress::new(Level::new(GZIP_LEVEL), false);
-    let mut packed = Vec::with_capacity(plain.len() / 2 + 64);
-    loop {
-        let taken = usize::try_from(state.total_in()).unwrap_or(plain.len());
-        let rest = plain.get(taken..).unwrap_or_default();
-        let status = state
-            .compress_vec(rest, &mut packed, FlushCompress::Sync)
-            .map_err(io::Error::other)?;
-        // Room that is left says that everything is out, the marker at the end included.
-        if packed.len() < packed.capacity() || status == Status::StreamEnd {
-            break;
-        }
-        packed.reserve(plain.len() / 4 + 64);
-    }
-    let mut crc = Crc::new();
-    crc.update(plain);
-    Ok(Piece { packed, crc })
-}
-
 /// The error for a stream whose `source` is a decoder's: damage is the data's fault, not the disk's.
 pub(crate) fn broken(what: &str, source: io::Error) -> Error {
     let ours = source.get_ref().is_some_and(|inner| inner.is::<Error>());
@@ -399,6 +266,7 @@ pub(crate) fn broken(what: &str, source: io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::gzip::PIECE;
     use super::*;
 
     const ALL: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd { level: 3 }];
@@ -447,19 +315,6 @@ mod tests {
                 );
             }
         }
-    }
-
-    #[test]
-    fn incompressible_pieces_grow_and_still_unpack() {
-        let mut state = 7_u64;
-        let mut noise = || {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state.to_le_bytes()
-        };
-        let plain: Vec<u8> = (0..PIECE / 4).flat_map(|_| noise()).collect();
-        assert_eq!(unpack(&pack(&plain, Compression::Gzip, 4096)).unwrap(), plain);
     }
 
     #[test]
