@@ -3,19 +3,17 @@
 //! It reads and changes nothing. Every finding is an [`Error`] that names its
 //! object; that the list is empty is the proof that what was acknowledged is there.
 
+mod data;
+mod strays;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::io::Read;
-use std::path::Path;
 
 use crate::blob::Descriptor;
-use crate::compress;
-use crate::digest::Hasher;
-use crate::error::Context;
 use crate::index::{self, Index};
 use crate::lock::Shared;
 use crate::record::{ContainerRecord, ImageRecord, LayerRecord, NameRecord, Phase, Record, Records, SnapshotRecord};
-use crate::{ChainId, DiffId, Error, Kind, Result, Store, durable, gc, store};
+use crate::{ChainId, Error, Kind, Result, Store, gc};
 
 /// How deep to look.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,15 +62,15 @@ pub fn check(store: &Store, depth: Depth, progress: &dyn Fn(u64)) -> Result<Repo
     all.check_images(store, &mut report);
     all.check_references(&store.containers.passing_keys()?, &mut report);
     check_sizes(store, &all, &mut report)?;
-    stray_files(store, &mut report)?;
+    strays::find(store, &mut report)?;
     // Over records that cannot be read there is no index to compare with.
     if readable {
         check_index(store, &still, &mut report);
     }
     drop(still);
     if depth.data {
-        check_blobs(store, &mut report, progress)?;
-        check_diff_ids(store, &all, &mut report, progress);
+        data::check_blobs(store, &mut report, progress)?;
+        data::check_layers(store, all.ready_layers(), &mut report, progress);
     }
     Ok(report)
 }
@@ -187,11 +185,14 @@ impl All {
         }
     }
 
+    fn ready_layers(&self) -> impl Iterator<Item = &LayerRecord> {
+        self.layers.values().filter(|layer| layer.phase == Phase::Ready)
+    }
+
     /// Every blob that a record names, with the length that it must have.
     fn descriptors(&self) -> impl Iterator<Item = &Descriptor> {
-        let layers = self.layers.values().filter(|layer| layer.phase == Phase::Ready);
-        let images = self.images.iter().flat_map(|image| [&image.config, &image.manifest]);
-        layers.map(|layer| &layer.blob).chain(images)
+        let layers = self.ready_layers().map(|layer| &layer.blob);
+        layers.chain(self.images.iter().flat_map(|image| [&image.config, &image.manifest]))
     }
 }
 
@@ -224,83 +225,6 @@ fn check_sizes(store: &Store, all: &All, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The kinds of records, each a folder.
-const KINDS: [&str; 7] = ["layers", "snapshots", "images", "names", "containers", "pool", "steps"];
-
-/// What a folder of ours holds.
-#[derive(Clone, Copy)]
-enum Holds {
-    Files,
-    Folders,
-    Both,
-}
-
-/// Whether a folder of ours may hold something of this name.
-type Known<'a> = &'a dyn Fn(&str) -> bool;
-
-/// What lies in the root's folders that nothing of plywood's would make. The drivers look into theirs.
-fn stray_files(store: &Store, report: &mut Report) -> Result<()> {
-    let is_hex = |name: &str| format!("sha256:{name}").parse::<crate::Digest>().is_ok();
-    let is_record = |name: &str| name.strip_suffix(".json").is_some_and(crate::record::key_is_valid);
-    let is_top = |name: &str| store::TOP.contains(&name);
-    let is_kind = |name: &str| KINDS.contains(&name);
-    // A file without a name has one for a moment, where the filesystem knows none such.
-    let is_temporary = |name: &str| durable::is_unique_name(name) || name.starts_with(".tmp");
-    let is_lock = |name: &str| name.strip_prefix("container-").is_some_and(crate::record::key_is_valid);
-    let is_log = |name: &str| {
-        let name = name.strip_suffix(".1").unwrap_or(name);
-        name.strip_suffix(".log").is_some_and(crate::record::key_is_valid)
-    };
-    strays(store.root(), Holds::Both, &is_top, report)?;
-    strays(
-        &store.root().join("blobs"),
-        Holds::Folders,
-        &|name| name == "sha256",
-        report,
-    )?;
-    strays(&store.root().join("records"), Holds::Folders, &is_kind, report)?;
-    let mut folders: Vec<(String, Known<'_>)> = vec![
-        ("blobs/sha256".to_owned(), &is_hex),
-        ("intents".to_owned(), &is_record),
-        ("tmp".to_owned(), &is_temporary),
-        ("locks".to_owned(), &is_lock),
-        ("logs".to_owned(), &is_log),
-    ];
-    folders.extend(
-        KINDS
-            .iter()
-            .map(|kind| (format!("records/{kind}"), &is_record as Known<'_>)),
-    );
-    for (folder, known) in folders {
-        strays(&store.root().join(folder), Holds::Files, known, report)?;
-    }
-    Ok(())
-}
-
-/// Finds what in one folder has another name or type than it can have.
-fn strays(folder: &Path, holds: Holds, known: Known<'_>, report: &mut Report) -> Result<()> {
-    let entries = match std::fs::read_dir(folder) {
-        // Made when somebody needs it.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.context("list", folder)?,
-    };
-    for entry in entries {
-        let entry = entry.context("list", folder)?;
-        let fits = entry.file_type().is_ok_and(|kind| match holds {
-            Holds::Files => kind.is_file(),
-            Holds::Folders => kind.is_dir(),
-            Holds::Both => kind.is_file() || kind.is_dir(),
-        });
-        if !fits || !entry.file_name().to_str().is_some_and(known) {
-            report.findings.push(
-                Error::invalid(format!("{} is none of plywood's files", entry.path().display()))
-                    .hinted("move it away: plywood neither reads nor removes it"),
-            );
-        }
-    }
-    Ok(())
-}
-
 /// Where there is an index, it holds what the records say, and no more.
 fn check_index(store: &Store, _still: &Shared, report: &mut Report) {
     if !store.root().join("index").exists() {
@@ -322,68 +246,6 @@ fn check_index(store: &Store, _still: &Shared, report: &mut Report) {
         Err(error) => report
             .findings
             .push(error.hinted("`plywood check --rebuild` makes the index again; nothing is lost")),
-    }
-}
-
-/// Reads to the end; tells how many bytes there were, block by block.
-fn drain(mut from: impl Read, mut each: impl FnMut(&[u8])) -> std::io::Result<()> {
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match from.read(&mut buffer)? {
-            0 => return Ok(()),
-            count => each(buffer.get(..count).unwrap_or_default()),
-        }
-    }
-}
-
-fn check_blobs(store: &Store, report: &mut Report, progress: &dyn Fn(u64)) -> Result<()> {
-    for (digest, _) in store.blobs.list()? {
-        let read = store.blobs.open(&digest).and_then(|blob| {
-            drain(blob, |bytes| {
-                report.bytes_hashed += bytes.len() as u64;
-                progress(bytes.len() as u64);
-            })
-            .context("read blob", store.blobs.path(&digest))
-        });
-        match read {
-            // Collected meanwhile: it was garbage.
-            Err(error) if error.kind() == Kind::NotFound => {}
-            other => {
-                report.keep(other);
-            }
-        }
-    }
-    Ok(())
-}
-
-fn check_diff_ids(store: &Store, all: &All, report: &mut Report, progress: &dyn Fn(u64)) {
-    for layer in all.layers.values().filter(|layer| layer.phase == Phase::Ready) {
-        // An unpacked tar is a blob like any other, and was read as one.
-        let unpacked = (layer.blob.digest, layer.blob.size) == (layer.diff_id.0, layer.size);
-        if unpacked || !matches!(store.blobs.size(&layer.blob.digest), Ok(Some(_))) {
-            continue;
-        }
-        let mut hasher = Hasher::default();
-        let unpacked = store.blobs.open(&layer.blob.digest).and_then(|blob| {
-            let (_, tar) = compress::decoder(Box::new(blob))?;
-            drain(tar, |bytes| {
-                hasher.update(bytes);
-                progress(bytes.len() as u64);
-            })
-            .context("unpack blob", store.blobs.path(&layer.blob.digest))
-        });
-        report.bytes_hashed += hasher.bytes();
-        if report.keep(unpacked).is_none() {
-            continue;
-        }
-        let size = hasher.bytes();
-        let found = DiffId(hasher.digest());
-        if (found, size) != (layer.diff_id, layer.size) {
-            report.find(format!(
-                "the layer {} should unpack to {} of {} bytes, but unpacks to {found} of {size}",
-                layer.chain_id, layer.diff_id, layer.size
-            ));
-        }
     }
 }
 
@@ -467,30 +329,6 @@ mod tests {
             harm(&it);
             let found = findings(&it, false);
             assert!(found.iter().any(|finding| finding.contains(what)), "{what}: {found:?}");
-        }
-    }
-
-    #[test]
-    fn a_file_that_is_not_ours_is_found_wherever_it_lies_and_left_alone() {
-        for place in [
-            "foo",
-            "newdir/",
-            "records/foo",
-            "records/more/",
-            "blobs/md5/",
-            "tmp/bar",
-            "tmp/folder/",
-        ] {
-            let it = fixture();
-            let path = it.store.root().join(place);
-            match place.strip_suffix('/') {
-                Some(_) => fs::create_dir(&path).unwrap(),
-                None => fs::write(&path, "").unwrap(),
-            }
-            let found = findings(&it, false);
-            assert_eq!(found.len(), 1, "{place}: {found:?}");
-            assert!(found[0].contains("none of plywood's files"), "{found:?}");
-            assert!(gc::mark(&it.store).unwrap().temporary.is_empty(), "{place}");
         }
     }
 
