@@ -10,18 +10,16 @@
 //! driver then takes the condemned away in its own time; a crash before that
 //! leaves records that are garbage again next time.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::ErrorKind;
+mod temporary;
 
-use rustix::fs::FlockOperation;
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Deserialize;
 
-use crate::error::Context;
 use crate::intent::{Plan, ThinStep};
 use crate::lock::Exclusive;
 use crate::record::{ImageRecord, LayerRecord, Phase, Record, Records, SnapshotRecord, StepRecord};
-use crate::{ChainId, Digest, Error, ImageId, Kind, Result, Store, durable, index};
+use crate::{ChainId, Digest, Error, ImageId, Kind, Result, Store, index};
 
 /// Bytes that a manifest may have.
 const MANIFEST_MAX: u64 = 4 << 20;
@@ -115,7 +113,7 @@ pub fn mark_without(store: &Store, without: &Without) -> Result<Garbage> {
         snapshots,
         steps,
         blobs,
-        temporary: dead_temporaries(store)?,
+        temporary: temporary::dead(store)?,
     })
 }
 
@@ -149,7 +147,7 @@ pub fn promised(store: &Store, _lock: &Exclusive, chain: &ChainId) -> Result<Opt
 /// I/O. What was not reached is garbage again next time.
 pub fn condemn(store: &Store, lock: &Exclusive, garbage: &Garbage) -> Result<()> {
     for (name, _) in &garbage.temporary {
-        remove_temporary(store, name)?;
+        temporary::remove(store, name)?;
     }
     for image in &garbage.images {
         store.images.remove(lock, &image.key())?;
@@ -338,45 +336,6 @@ pub fn blobs_of_image(store: &Store, image: &ImageRecord) -> Result<Vec<Digest>>
     Ok(blobs)
 }
 
-fn dead_temporaries(store: &Store) -> Result<Vec<(String, u64)>> {
-    let folder = store.root().join("tmp");
-    let mut dead = Vec::new();
-    for entry in std::fs::read_dir(&folder).context("list", &folder)? {
-        let entry = entry.context("list", &folder)?;
-        let path = entry.path();
-        let Ok(metadata) = entry.metadata() else { continue };
-        // What is not ours is for check to find, not for us to remove.
-        let ours = entry.file_name().to_str().is_some_and(durable::is_unique_name);
-        if !metadata.is_file() || !ours {
-            continue;
-        }
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(Error::io("open", path, error)),
-        };
-        if durable::try_flock(&file, FlockOperation::NonBlockingLockShared).context("lock", &path)? {
-            dead.push((entry.file_name().to_string_lossy().into_owned(), metadata.len()));
-        }
-    }
-    dead.sort_unstable();
-    Ok(dead)
-}
-
-/// Removes a temporary file, unless a process has begun to write it meanwhile.
-fn remove_temporary(store: &Store, name: &str) -> Result<()> {
-    let path = store.root().join("tmp").join(name);
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Error::io("open", path, error)),
-    };
-    if durable::try_flock(&file, FlockOperation::NonBlockingLockExclusive).context("lock", &path)? {
-        durable::remove(&path)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -478,20 +437,6 @@ mod tests {
         assert_eq!((garbage.snapshots.len(), garbage.layers.len()), (1, 2));
         assert!(garbage.layers.iter().all(|layer| layer.phase == Phase::Deleting));
         assert!(it.store.blobs.list().unwrap().is_empty());
-    }
-
-    #[test]
-    fn a_file_that_is_being_written_is_not_garbage() {
-        let it = fixture();
-        let writer = it.store.blobs.writer().unwrap();
-        let left = it.store.root().join("tmp/1-00000000deadbeef");
-        std::fs::write(&left, "half").unwrap();
-        let lock = it.store.exclusive().unwrap();
-        let garbage = mark(&it.store).unwrap();
-        assert_eq!(garbage.temporary, [("1-00000000deadbeef".to_owned(), 4)]);
-        condemn(&it.store, &lock, &garbage).unwrap();
-        assert!(!left.exists());
-        writer.finish(None).unwrap();
     }
 
     #[test]
