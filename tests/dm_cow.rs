@@ -9,10 +9,10 @@
 mod common;
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::json_page::Page;
-use common::{Plywood, busybox_tar, killed};
+use common::{Plywood, busybox_tar, killed, wait};
 
 /// New, changed, removed and linked files, of a time that does not depend on the clock.
 const EDITS: &str = "
@@ -96,11 +96,7 @@ fn dm_a_running_cow_container_tells_how_full_its_store_is() {
     let plywood = with_base_on_thin(&[]);
     let script = "dd if=/dev/urandom of=/big bs=1M count=8 2>/dev/null; sync; echo ready; sleep 1000";
     plywood.ok(["run", "-d", "--cow", "--name", "one", "base", "sh", "-c", script]);
-    let begun = Instant::now();
-    while plywood.ok(["logs", "one"]) != "ready" {
-        assert!(begun.elapsed() < Duration::from_secs(60));
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    plywood.has_said("one", "ready");
     let document = plywood.json(["inspect", "one"]);
     let store = &document[0]["store"];
     assert_eq!(store["state"], "working", "{document}");
@@ -151,11 +147,12 @@ fn dm_a_store_that_the_kernel_gave_up_is_told_as_such() {
     );
     let script = "dd if=/dev/urandom of=/big bs=1M count=200 2>/dev/null; sync; sleep 1000";
     plywood.ok(["run", "-d", "--cow", "--name", "one", "base", "sh", "-c", script]);
-    let begun = Instant::now();
-    while plywood.json(["ps"])[0]["store"]["state"] != "invalid" {
-        assert!(begun.elapsed() < Duration::from_secs(120), "{}", plywood.ok(["ps"]));
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait::until_ok("the kernel gives it up", || {
+        match plywood.json(["ps"])[0]["store"]["state"] == "invalid" {
+            true => Ok(()),
+            false => Err(plywood.ok(["ps"])),
+        }
+    });
     assert!(plywood.ok(["ps"]).contains(", store Invalid"));
     assert!(plywood.ok(["df"]).lines().any(|line| line == "one        Invalid"));
     assert_eq!(plywood.json(["df"])["stores"][0]["state"], "invalid");

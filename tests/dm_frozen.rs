@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Plywood, busybox_tar};
+use common::{Plywood, busybox_tar, wait};
 
 /// A script's output, and whether it succeeded.
 fn shell(script: &str) -> (String, bool) {
@@ -41,9 +41,7 @@ fn dm_freezing_a_filesystem_writes_what_it_should_hold_back() {
     must("sysctl -q vm.dirty_ratio=80 vm.dirty_background_ratio=60 vm.dirty_writeback_centisecs=0");
     let script = "dd if=/dev/urandom of=/big bs=1M count=96 2>/dev/null; echo ready; sleep 1000";
     plywood.ok(["run", "-d", "--name", "one", "base", "sh", "-c", script]);
-    while plywood.ok(["logs", "one"]) != "ready" {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    plywood.has_said("one", "ready");
     let pid = plywood.json(["ps"])[0]["pid"].as_u64().unwrap();
     let before = used();
     let begun = Instant::now();
@@ -86,7 +84,7 @@ impl Frozen {
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        eventually(|| folder.path().join("ready").exists());
+        wait::until("it is frozen", || folder.path().join("ready").exists());
         Self { folder, device, user }
     }
 
@@ -107,15 +105,6 @@ impl Drop for Frozen {
     }
 }
 
-#[track_caller]
-fn eventually(is_so: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "it never is");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn dm_who_writes_into_a_frozen_filesystem_cannot_be_ended() {
     let frozen = Frozen::new();
@@ -127,7 +116,9 @@ fn dm_who_writes_into_a_frozen_filesystem_cannot_be_ended() {
         .unwrap();
     let status = format!("/proc/{}/status", writer.id());
     let waits = || std::fs::read_to_string(&status).unwrap().contains("State:\tD");
-    eventually(|| waits() && std::fs::read_to_string(&status).unwrap().contains("touch"));
+    wait::until("the writer waits", || {
+        waits() && std::fs::read_to_string(&status).unwrap().contains("touch")
+    });
     writer.kill().unwrap();
     std::thread::sleep(Duration::from_secs(2));
     assert!(writer.try_wait().unwrap().is_none() && waits());
@@ -135,7 +126,9 @@ fn dm_who_writes_into_a_frozen_filesystem_cannot_be_ended() {
         "fsfreeze --unfreeze /proc/{user}/root{}",
         frozen.mount().display()
     ));
-    eventually(|| !std::path::Path::new(&status).exists() || !waits());
+    wait::until("the writer ends", || {
+        !std::path::Path::new(&status).exists() || !waits()
+    });
     writer.wait().unwrap();
 }
 
@@ -144,7 +137,9 @@ fn dm_a_frozen_filesystem_outlives_its_mounts() {
     let mut frozen = Frozen::new();
     frozen.user.kill().unwrap();
     frozen.user.wait().unwrap();
-    eventually(|| !shell("grep -q mapper/frozen /proc/[0-9]*/mountinfo 2>/dev/null").1);
+    wait::until("the mounts go", || {
+        !shell("grep -q mapper/frozen /proc/[0-9]*/mountinfo 2>/dev/null").1
+    });
     assert!(!shell("dmsetup remove frozen").1, "it is in use, by nobody");
     assert!(!shell("dmsetup suspend frozen").1, "nor can it be snapshotted");
     let at = frozen.mount();

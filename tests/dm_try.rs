@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Plywood, busybox_tar};
+use common::{Plywood, busybox_tar, wait};
 use plywood_store::Digest;
 
 struct Exported {
@@ -176,9 +176,9 @@ fn dm_a_try_that_is_killed_is_taken_up_by_the_next() {
     for round in 0..5 {
         let words = ["try", exported.path(), "--merge", "--", "sh", "-c", write];
         let mut child = exported.plywood.command(words).spawn().unwrap();
-        while child.try_wait().unwrap().is_none() && !is_merging() {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait::until("it merges, or has", || {
+            child.try_wait().unwrap().is_some() || is_merging()
+        });
         std::thread::sleep(Duration::from_millis(70 * round));
         child.kill().unwrap();
         child.wait().unwrap();

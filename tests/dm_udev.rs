@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Plywood, busybox_tar};
+use common::{Plywood, busybox_tar, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -36,12 +36,10 @@ impl Udevd {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let begun = Instant::now();
-        while !Path::new(CONTROL).exists() {
+        wait::until("udevd listens", || {
             assert!(udevd.try_wait().unwrap().is_none(), "udevd has ended");
-            assert!(begun.elapsed() < PATIENCE, "udevd has no {CONTROL}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+            Path::new(CONTROL).exists()
+        });
         Self(udevd)
     }
 
@@ -122,12 +120,8 @@ fn left() -> String {
             left => format!("{left:?}"),
         }
     };
-    let begun = Instant::now();
     // The kernel lets go of a loop device when udevd has closed it.
-    while !listed().is_empty() && begun.elapsed() < Duration::from_secs(5) {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    listed()
+    wait::what_stays(Duration::from_secs(5), listed)
 }
 
 fn text(program: &str, args: &[&str]) -> String {

@@ -13,17 +13,14 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use plywood_store::Digest;
 
 use common::debian::debian_tar;
 use common::explain::output;
-use common::{Plywood, own_network};
+use common::{Plywood, own_network, wait};
 use serde_json::Value;
 
-/// Longer than a server takes to begin, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Found nowhere by chance.
 const SECRET: &str = "plywood's token, which no layer has";
 
@@ -69,11 +66,9 @@ fn nginx(plywood: &Plywood) {
 
     own_network();
     plywood.ok(["run", "-d", "--name", "web", "--net", "host", "website-nginx"]);
-    let begun = Instant::now();
-    while TcpStream::connect((Ipv4Addr::LOCALHOST, 80)).is_err() {
-        assert!(begun.elapsed() < PATIENCE, "{}", plywood.ok(["logs", "web"]));
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait::until_ok("nginx listens", || {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, 80)).map_err(|_| plywood.ok(["logs", "web"]))
+    });
     let page = output("curl", &["-sf", "http://127.0.0.1/"]);
     assert!(page.contains("<h1>Layer upon layer</h1>"), "{page}");
     plywood.ok(["stop", "web"]);

@@ -6,13 +6,10 @@ mod common;
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::explain::{Shell, base_tar, explained, output, path};
-use common::{Plywood, busybox_tar, heard, own_network};
-
-/// Longer than anything here takes, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+use common::{Plywood, busybox_tar, heard, own_network, wait};
 
 /// A store's sweep must not take what another store's container has got since: the address, and the port.
 #[test]
@@ -33,11 +30,9 @@ fn a_sweep_leaves_what_is_another_containers_by_now() {
     assert_eq!(answers(), ["here\n", "here\n"]);
     first.kill().unwrap();
     first.wait().unwrap();
-    let begun = Instant::now();
-    while output("ip", &["-o", "link"]).contains("ply0a090002") {
-        assert!(begun.elapsed() < PATIENCE, "the kernel takes the link away");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait::until("the kernel takes the link away", || {
+        !output("ip", &["-o", "link"]).contains("ply0a090002")
+    });
     let rule = || output("nft", &["list", "map", "ip", "plywood", "by_port"]).contains("tcp . 8080 : 10.9.0.2 . 80");
     assert!(rule(), "what a killed plywood leaves");
 
@@ -50,11 +45,10 @@ fn a_sweep_leaves_what_is_another_containers_by_now() {
     second.wait().unwrap();
     stores[0].ok(["gc"]);
     assert!(rule(), "it is not the first store's");
-    while rule() {
-        assert!(begun.elapsed() < PATIENCE, "the second store sweeps its own");
+    wait::until("the second store sweeps its own", || {
         stores[1].ok(["gc"]);
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        !rule()
+    });
 }
 
 /// Links, rules and files of containers.
@@ -84,24 +78,15 @@ fn a_plywood_killed_at_any_moment_leaves_nothing() {
         std::thread::sleep(whole * step / 30);
         child.kill().unwrap();
         child.wait().unwrap();
-        let begun = Instant::now();
-        loop {
+        // The kernel ends the first process, and then its namespace, in its own time.
+        wait::until_nothing(&format!("step {step}: a command clears up"), || {
             plywood.ok(["gc"]);
-            // The kernel ends the first process, and then its namespace, in its own time.
-            match left(&plywood) {
-                left if left.is_empty() => break,
-                left => assert!(begun.elapsed() < PATIENCE, "step {step}: {left}"),
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+            left(&plywood)
+        });
     }
     plywood.ok(run);
     // The link goes with its namespace, in the kernel's own time.
-    let begun = Instant::now();
-    while !left(&plywood).is_empty() {
-        assert!(begun.elapsed() < PATIENCE, "{}", left(&plywood));
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait::until_nothing("the link goes", || left(&plywood));
     assert_eq!(plywood.json(["ps", "-a"]), serde_json::json!([]));
     plywood.sound();
 }
@@ -144,15 +129,10 @@ fn what_explain_prints_makes_a_container_that_answers_on_the_same_address() {
         .stderr(fs::File::create(&said).unwrap())
         .spawn()
         .unwrap();
-    let begun = Instant::now();
-    let address = loop {
-        let shown = plywood.json(["ps"]);
-        if let Some(ip) = shown[0]["ip"].as_str() {
-            break ip.parse::<Ipv4Addr>().unwrap();
-        }
-        assert!(begun.elapsed() < PATIENCE, "{}", fs::read_to_string(&said).unwrap());
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let address = wait::until_ok("it has an address", || match plywood.json(["ps"])[0]["ip"].as_str() {
+        Some(ip) => Ok(ip.parse::<Ipv4Addr>().unwrap()),
+        None => Err(fs::read_to_string(&said).unwrap()),
+    });
     let answers = move || [heard((address, 7)), heard((Ipv4Addr::LOCALHOST, 8080))];
     assert_eq!(answers(), ["direct\n", "published\n"]);
     assert!(run.wait().unwrap().success());

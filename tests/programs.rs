@@ -12,14 +12,10 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use common::debian::debian_tar;
 use common::explain::{append_programs, output};
-use common::{Plywood, busybox_tar, own_network, with_base, words};
-
-/// Longer than anything here takes, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+use common::{Plywood, busybox_tar, own_network, wait, with_base, words};
 
 const NGINX: &str = "\
 daemon off; user root root; error_log stderr; pid /tmp/nginx.pid; worker_processes 2;
@@ -91,11 +87,10 @@ fn nginx_serves_through_a_published_port_under_load() {
             .output()
             .unwrap()
     };
-    let begun = Instant::now();
-    while get().stdout != b"<h1>Layer upon layer</h1>\n" {
-        assert!(begun.elapsed() < PATIENCE, "{}", plywood.ok(["logs", "web"]));
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait::until_ok("nginx answers", || match get().stdout.as_slice() {
+        b"<h1>Layer upon layer</h1>\n" => Ok(()),
+        _ => Err(plywood.ok(["logs", "web"])),
+    });
     let load = output("wrk", &["-t", "2", "-c", "32", "-d", "10s", "http://127.0.0.1:8080/"]);
     assert!(!load.contains("Socket errors") && !load.contains("Non-2xx"), "{load}");
     let requests = load
@@ -135,15 +130,13 @@ impl Person {
 
     #[track_caller]
     fn sees(&self, text: &str) {
-        let begun = Instant::now();
-        loop {
+        wait::until_ok(&format!("{text:?} on the screen"), || {
             let screen = self.tmux(&["capture-pane", "-p"]);
-            if screen.lines().any(|line| line.trim_end() == text) {
-                return;
+            match screen.lines().any(|line| line.trim_end() == text) {
+                true => Ok(()),
+                false => Err(format!("\n{screen}")),
             }
-            assert!(begun.elapsed() < PATIENCE, "no {text:?} in\n{screen}");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        });
     }
 }
 
@@ -182,11 +175,7 @@ fn bash_has_job_control() {
     person.types(&["clear; echo size $(stty size)", "Enter"]);
     person.sees("size 20 90");
     person.types(&["exit", "Enter"]);
-    let begun = Instant::now();
-    while plywood.json(["ps", "-a"]) != serde_json::json!([]) {
-        assert!(begun.elapsed() < PATIENCE);
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait::until("it goes", || plywood.json(["ps", "-a"]) == serde_json::json!([]));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::edits::Dice;
 use common::site::Site;
-use common::{as_many, number};
+use common::{as_many, number, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -25,8 +25,6 @@ COPY --from=site /srv /srv
 RUN --mount=type=cache,target=/cache echo x >> /cache/x; cat /opt/a/b/tool /srv/index.html > /all
 LABEL done=yes
 ";
-/// Longer than a killed one's processes need to end.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Sends it the signal after `moment`, if it still runs then; waits for it.
 fn end(mut child: Child, moment: Duration, signal: Signal) {
@@ -42,18 +40,13 @@ fn end(mut child: Child, moment: Duration, signal: Signal) {
 fn nothing_runs(site: &Site) {
     let root = site.plywood.root();
     let root = root.to_str().expect("UTF-8");
-    let begun = Instant::now();
-    let running = || {
+    wait::until_nothing("what it had begun ends", || {
         let output = Command::new("pgrep")
             .args(["-af", root])
             .output()
             .expect("pgrep starts");
         String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    while !running().is_empty() {
-        assert!(begun.elapsed() < PATIENCE, "left: {}", running());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    });
 }
 
 #[test]

@@ -14,10 +14,10 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::edits::Dice;
-use common::{EDITS, Plywood, busybox_tar};
+use common::{EDITS, Plywood, busybox_tar, wait};
 use torture::killer::Killer;
 use torture::stepper::{Victim, step};
 use torture::story::Verb;
@@ -28,8 +28,6 @@ const WRITER: &str = "mkdir /d /e; i=0; while :; do i=$((i+1)); echo $i >> /d/a;
 /// The same, each on the disk before the next is written.
 const SYNCING: &str =
     "mkdir /d /e; i=0; while :; do i=$((i+1)); echo $i >> /d/a; sync /d/a; echo $i >> /e/b; sync /e/b; done";
-/// Longer than anything here takes, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A store with the image `base` for each driver that this kernel has.
 fn stores() -> Vec<Plywood> {
@@ -53,14 +51,6 @@ fn start(plywood: &Plywood, name: &str, script: &str) {
     plywood.ok(["run", "-d", "--name", name, "base", "sh", "-c", script]);
 }
 
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 /// A file of a running container, seen from outside.
 fn inside(plywood: &Plywood, name: &str, path: &str) -> PathBuf {
     let pid = plywood.json(["inspect", name])[0]["pid"].as_u64().unwrap();
@@ -72,7 +62,7 @@ fn inside(plywood: &Plywood, name: &str, path: &str) -> PathBuf {
 fn goes_on(file: &Path) {
     let length = || fs::metadata(file).map_or(0, |file| file.len());
     let before = length();
-    wait_for(&format!("{} grows no more", file.display()), || length() > before);
+    wait::until(&format!("{} grows", file.display()), || length() > before);
 }
 
 /// How many lines a file has, all of them written by the writer.
@@ -176,7 +166,7 @@ fn root_a_running_container_commits_what_one_that_has_ended_does() {
             let script = format!("({edit}) && mkdir /bin/ready && exec busybox sleep 1000");
             plywood.ok(["run", "-d", "--name", "one", image, "sh", "-c", &script]);
             let ready = inside(&plywood, "one", "bin/ready");
-            wait_for("the edits", || ready.exists());
+            wait::until("the edits", || ready.exists());
             let mut ids = Vec::new();
             for args in [
                 &["--diff", "verify"][..],
@@ -210,7 +200,7 @@ fn root_a_running_container_with_users_of_its_own_is_committed_where_that_can_be
             "run", "-d", "--name", "one", "--userns", "auto", "base", "sh", "-c", &script,
         ]);
         let ready = inside(&plywood, "one", "bin/ready");
-        wait_for("the edits", || ready.exists());
+        wait::until("the edits", || ready.exists());
         let running = match plywood.driver() {
             "thin" => Some(plywood.ok(["commit", "one", "image"])),
             _ => {
@@ -393,7 +383,7 @@ fn root_a_container_may_end_while_it_is_committed() {
             plywood.run(["wait", "one"]);
             match passing {
                 [] => drop(plywood.ok(["rm", "one"])),
-                _ => wait_for("it goes", || plywood.json(["ps", "-a"]) == serde_json::json!([])),
+                _ => wait::until("it goes", || plywood.json(["ps", "-a"]) == serde_json::json!([])),
             }
         }
         println!("{}: {done} committed, {refused} refused", plywood.driver());
@@ -419,7 +409,7 @@ fn root_a_commit_that_finds_no_room_leaves_the_container_running() {
         "dd if=/dev/urandom of=/big bs=1M count=26 2>/dev/null; mkdir /d; while :; do echo > /d/a; echo x > /d/a; done",
     );
     let file = inside(&plywood, "one", "d");
-    wait_for("the file", || file.exists());
+    wait::until("the file", || file.exists());
     let error = plywood.fails(1, ["commit", "one", "image"]);
     assert!(error.contains("no room for the new layer"), "{error}");
     assert_eq!(plywood.json(["ps"])[0]["state"], "running");

@@ -12,7 +12,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
-use common::{Plywood, busybox_tar, with_base};
+use common::{Plywood, busybox_tar, wait, with_base};
 
 /// A store with the image `base` and a container `one`, which runs where `runs` says so.
 fn with_one(runs: bool) -> Plywood {
@@ -20,9 +20,8 @@ fn with_one(runs: bool) -> Plywood {
     let script = "mkdir -p /srv/site/deep; echo page > /srv/site/page; ln -s page /srv/site/link; \
         echo x > /srv/site/deep/file; chown -R 1000:1000 /srv/site; chmod 750 /srv/site; touch /ready; exec sleep 1000";
     plywood.ok(["run", "-d", "--name", "one", "base", "sh", "-c", script]);
-    while !plywood.run(["exec", "one", "test", "-e", "/ready"]).status.success() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    let is_ready = ["exec", "one", "test", "-e", "/ready"];
+    wait::until("the site is there", || plywood.run(is_ready).status.success());
     if !runs {
         plywood.ok(["kill", "one"]);
     }

@@ -15,17 +15,15 @@ mod torture;
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use common::edits::Dice;
-use common::{Plywood, busybox_tar, own_network, translates};
+use common::{Plywood, busybox_tar, own_network, translates, wait};
 use rustix::process::{Pid, Signal, kill_process};
 use torture::{enter_private_namespace, leaks, number, seed};
 
 /// So many rounds between two looks at everything.
 const LOOK: u64 = 50;
-/// Longer than anything here takes, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Ends when it is asked to.
 const POLITE: &str = "trap 'exit 7' TERM; while :; do sleep 1000 & wait $!; done";
 
@@ -83,7 +81,7 @@ fn round(plywood: &Plywood, way: usize) {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            wait_for("it runs", || plywood.json(["ps"]) != serde_json::json!([]));
+            wait::until("it runs", || plywood.json(["ps"]) != serde_json::json!([]));
             kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
             child.wait().unwrap();
         }
@@ -95,14 +93,6 @@ fn round(plywood: &Plywood, way: usize) {
             plywood.ok(["stop", "one"]);
             plywood.ok(["rm", "one"]);
         }
-    }
-}
-
-fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -140,7 +130,7 @@ fn machine() -> BTreeSet<String> {
 /// Nothing but the store is left, and the bridge.
 fn nothing_stays(plywood: &Plywood, before: &BTreeSet<String>, rounds: u64) {
     // A monitor clears up when its container has ended, and then ends.
-    wait_for("the last ones end", || leaks::users(&plywood.root()).is_empty());
+    wait::until("the last ones end", || leaks::users(&plywood.root()).is_empty());
     plywood.ok(["gc"]);
     assert_eq!(plywood.json(["ps", "-a"]), serde_json::json!([]));
     let left = leaks::census(plywood);
@@ -151,7 +141,7 @@ fn nothing_stays(plywood: &Plywood, before: &BTreeSet<String>, rounds: u64) {
     );
     // The kernel takes a namespace's links away in its own time.
     let mut now = machine();
-    wait_for("the links go", || {
+    wait::until("the links go", || {
         now = machine();
         now.difference(before).next().is_none() || now.len() <= before.len()
     });
@@ -180,7 +170,7 @@ fn cycles(plywood: &Plywood) {
         };
         round(plywood, way);
         // What went by itself may still be going.
-        wait_for("it goes", || {
+        wait::until("it goes", || {
             plywood.ok(["gc"]);
             plywood.json(["ps", "-a"]) == serde_json::json!([])
         });

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 
-use common::as_many;
 use common::edits::Dice;
+use common::{as_many, wait};
 use rustix::fs::{CWD, RenameFlags, SeekFrom, XattrFlags, renameat_with, setxattr};
 
 use plywood::blocks::Counted;
@@ -75,13 +75,8 @@ impl Image {
 
 /// A program that another test starts has this one's files open until it has been executed.
 fn unmount(point: &Path) {
-    for _ in 0..100 {
-        match ext4::unmount(point) {
-            Ok(()) => return,
-            Err(_) => std::thread::sleep(std::time::Duration::from_millis(20)),
-        }
-    }
-    panic!("{} stays busy", point.display());
+    let what = format!("{} is not busy", point.display());
+    wait::until_ok(&what, || ext4::unmount(point));
 }
 
 /// Parent and child of one filesystem.

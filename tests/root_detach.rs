@@ -10,10 +10,10 @@ mod common;
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::killed::{kill_monitor, monitor_of};
-use common::{Plywood, killed, with_base, words};
+use common::{Plywood, killed, wait, with_base, words};
 
 /// Ends at TERM with 9, and says so.
 const ENDS_WELL: &str = "trap 'echo ended; exit 9' TERM; echo ready; while :; do sleep 0.1; done";
@@ -25,27 +25,13 @@ fn state_of(plywood: &Plywood, name: &str) -> (String, Option<i64>) {
     (found["state"].as_str().unwrap().to_owned(), found["exit_code"].as_i64())
 }
 
-/// Waits until the log of `name` holds `word`.
-#[track_caller]
-fn await_log(plywood: &Plywood, name: &str, word: &str) {
-    let begun = Instant::now();
-    while !plywood.ok(["logs", name]).contains(word) {
-        assert!(
-            begun.elapsed() < Duration::from_secs(60),
-            "{}",
-            plywood.ok(["logs", name])
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[test]
 fn root_a_detached_container_goes_on_and_is_stopped() {
     let plywood = with_base();
     let id = plywood.ok(["run", "-d", "--name", "one", "base", "sh", "-c", ENDS_WELL]);
     assert_eq!(id.len(), 64);
     assert_eq!(state_of(&plywood, "one").0, "running");
-    await_log(&plywood, "one", "ready");
+    plywood.has_said("one", "ready");
     assert!(plywood.fails(1, ["rm", "one"]).contains("is running"));
     assert_eq!(plywood.ok(["stop", "one"]), "one");
     assert_eq!(state_of(&plywood, "one"), ("exited".to_owned(), Some(9)));
@@ -59,7 +45,7 @@ fn root_a_detached_container_goes_on_and_is_stopped() {
     assert!(plywood.fails(1, ["kill", "one"]).contains("does not run"));
     // Again, and what it writes is added.
     assert_eq!(plywood.ok(["start", "one"]), "one");
-    await_log(&plywood, "one", "ended\nready");
+    plywood.has_said("one", "ended\nready");
     plywood.ok(["kill", "one"]);
     assert_eq!(state_of(&plywood, "one"), ("exited".to_owned(), Some(137)));
     plywood.ok(["rm", "one"]);
@@ -87,7 +73,7 @@ fn root_a_container_that_ignores_its_stop_signal_is_killed() {
         "-c",
         script,
     ]);
-    await_log(&plywood, "own", "ready");
+    plywood.has_said("own", "ready");
     plywood.ok(["stop", "own"]);
     assert_eq!(state_of(&plywood, "own"), ("exited".to_owned(), Some(4)));
 }
@@ -132,7 +118,7 @@ fn root_attach_passes_both_ways_and_gives_the_code() {
     let plywood = with_base();
     let script = "echo ready; while read line; do echo \"got $line\"; echo \"not $line\" >&2; done; exit 5";
     plywood.ok(["run", "-d", "-i", "--name", "talk", "base", "sh", "-c", script]);
-    await_log(&plywood, "talk", "ready");
+    plywood.has_said("talk", "ready");
     let mut attached = plywood
         .command(["attach", "talk"])
         .stdin(Stdio::piped())
@@ -177,14 +163,10 @@ fn root_a_person_leaves_a_container_and_comes_back() {
         .unwrap();
     let mut person = script.stdin.take().unwrap();
     person.write_all(b"x=here; echo in $((40 + 2))\n").unwrap();
-    while !plywood
-        .run(["logs", "room"])
-        .stdout
-        .windows(5)
-        .any(|bytes| bytes == b"in 42")
-    {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait::until("the shell answers", || {
+        let log = plywood.run(["logs", "room"]).stdout;
+        log.windows(5).any(|bytes| bytes == b"in 42")
+    });
     person.write_all(b"\x10\x11").unwrap();
     let mut seen = String::new();
     script.stdout.take().unwrap().read_to_string(&mut seen).unwrap();
@@ -237,14 +219,14 @@ fn root_a_terminal_that_nobody_has_open_is_not_polled_all_the_time() {
     let plywood = with_base();
     let script = "echo closing; exec 0<&- 1>&- 2>&-; sleep 4; exec >/dev/tty; echo again; sleep 1000";
     plywood.ok(["run", "-dt", "--name", "one", "base", "sh", "-c", script]);
-    await_log(&plywood, "one", "closing");
+    plywood.has_said("one", "closing");
     let monitor = monitor_of(&plywood, "one");
     std::thread::sleep(Duration::from_millis(500));
     let before = ticks(monitor);
     std::thread::sleep(Duration::from_secs(2));
     let used = ticks(monitor) - before;
     assert!(used < 40, "{used} hundredths of 2 seconds");
-    await_log(&plywood, "one", "again");
+    plywood.has_said("one", "again");
     plywood.ok(["kill", "one"]);
     plywood.sound();
 }

@@ -16,12 +16,14 @@
 mod boxed;
 #[path = "common/sentinel.rs"]
 mod sentinel;
+#[path = "common/wait.rs"]
+mod wait;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use boxed::{Image, run_and, run_in, shell, spec, wait_for};
+use boxed::{Image, run_and, run_in, shell, spec};
 use plywood::exec::capability::Capabilities;
 use plywood::exec::seccomp::Seccomp;
 use plywood::exec::spec::{Bind, Network, Spec};
@@ -611,15 +613,15 @@ fn root_a_killed_plywood_takes_its_container_along() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    let pid: u32 = wait_for(|| fs::read_to_string(image.root().join("pid")).ok()?.parse().ok());
-    wait_for(|| {
-        fs::read_to_string(format!("/proc/{pid}/comm"))
-            .is_ok_and(|name| name == "sleep\n")
-            .then_some(())
+    let pid: u32 = wait::until_ok("the container's process", || {
+        fs::read_to_string(image.root().join("pid")).unwrap_or_default().parse()
+    });
+    wait::until("its command", || {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
     });
     plywood.kill().unwrap();
     plywood.wait().unwrap();
-    wait_for(|| exec::state::start_ticks(pid).is_none().then_some(()));
+    wait::until("its end", || exec::state::start_ticks(pid).is_none());
     let root = image.root();
     let holders = fs::read_dir("/proc")
         .unwrap()

@@ -9,9 +9,8 @@
 mod common;
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use common::{Plywood, with_base, words};
+use common::{Plywood, wait, with_base, words};
 
 /// A store with a container `one` that runs.
 fn running() -> Plywood {
@@ -33,9 +32,7 @@ fn running() -> Plywood {
         "-c",
         script,
     ]);
-    while plywood.ok(["exec", "one", "ls", "/run"]) != "up" {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait::until("it is up", || plywood.ok(["exec", "one", "ls", "/run"]) == "up");
     plywood
 }
 
@@ -127,11 +124,10 @@ fn root_exec_has_a_terminal_of_the_containers() {
 fn root_exec_ends_with_the_container() {
     let plywood = running();
     let mut beside = plywood.command(["exec", "one", "sleep", "1000"]).spawn().unwrap();
-    while !plywood.ok(["exec", "one", "ps"]).contains("{exe} sleep")
-        && plywood.ok(["exec", "one", "ps"]).matches("sleep").count() < 2
-    {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait::until("the command beside the container's", || {
+        plywood.ok(["exec", "one", "ps"]).contains("{exe} sleep")
+            || plywood.ok(["exec", "one", "ps"]).matches("sleep").count() >= 2
+    });
     plywood.ok(["rm", "-f", "one"]);
     assert_eq!(beside.wait().unwrap().code(), Some(137));
     plywood.sound();

@@ -11,7 +11,7 @@ mod common;
 use std::fs;
 use std::path::PathBuf;
 
-use common::{Plywood, ready, with_base};
+use common::{Plywood, ready, wait, with_base};
 
 /// A buffer of this many bytes, filled.
 fn fill(size: &str) -> String {
@@ -182,9 +182,7 @@ fn root_a_killed_plywoods_cgroup_is_swept_by_the_next_command() {
     killed.wait().unwrap();
     // Its command dies with it, in its own time.
     let is_inside = |cgroup: &PathBuf| fs::read(cgroup.join("cgroup.procs")).is_ok_and(|pids| !pids.is_empty());
-    while cgroups(&plywood).iter().any(is_inside) {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    wait::until("its command dies", || !cgroups(&plywood).iter().any(is_inside));
     plywood.ok(["run", "--rm", "base", "true"]);
     assert_eq!(cgroups(&plywood), Vec::<PathBuf>::new());
 }

@@ -17,12 +17,9 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{Plywood, busybox_tar, heard, own_network, translates};
-
-/// Longer than anything here takes, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+use common::{Plywood, busybox_tar, heard, own_network, translates, wait};
 
 /// A store with the image `base`, in a network namespace of this test's own.
 fn with_base() -> Plywood {
@@ -90,11 +87,7 @@ fn address(plywood: &Plywood, name: &str) -> Ipv4Addr {
 fn left(plywood: &Plywood) -> Vec<String> {
     let pairs = || -> Vec<String> { links().into_iter().filter(|name| name.starts_with("ply0")).collect() };
     // The kernel takes those of removed containers away in its own time.
-    let begun = std::time::Instant::now();
-    while !pairs().is_empty() && begun.elapsed() < std::time::Duration::from_secs(5) {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    let mut left = pairs();
+    let mut left = wait::what_stays(Duration::from_secs(5), pairs);
     if translates() {
         let table = Command::new("nft")
             .args(["list", "table", "ip", "plywood"])
@@ -236,7 +229,7 @@ fn serve_datagram(netns: &str, port: u16) -> std::thread::JoinHandle<()> {
     let server = std::thread::spawn(move || {
         nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
         let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(wait::PATIENCE)).unwrap();
         bound.send(()).unwrap();
         let mut buffer = [0; 64];
         let (length, from) = socket.recv_from(&mut buffer).unwrap();
@@ -283,7 +276,7 @@ fn root_published_ports_are_reached_by_every_address_of_the_host() {
     assert_eq!(from("container:one"), "tcp");
     let server = serve_datagram(inspect(&plywood, "one")["netns"].as_str().unwrap(), 53);
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(wait::PATIENCE)).unwrap();
     socket.send_to(b"datagram", "127.0.0.1:5353").unwrap();
     let mut buffer = [0; 64];
     let (length, from) = socket.recv_from(&mut buffer).unwrap();
@@ -456,13 +449,11 @@ fn root_nothing_is_left_when_plywood_is_killed() {
         assert!(left(&plywood).len() >= 2 + ports.len() / 2);
         running.child.kill().unwrap();
         running.child.wait().unwrap();
-        let begun = Instant::now();
         // The kernel ends the container, and then its namespace, in its own time.
-        while left(&plywood) != [""; 0] {
-            assert!(begun.elapsed() < PATIENCE, "{:?}", left(&plywood));
-            std::thread::sleep(Duration::from_millis(50));
+        wait::until_nothing("the next command clears up", || {
             plywood.ok(["gc"]);
-        }
+            left(&plywood)
+        });
     }
     assert_eq!(inspect(&plywood, "one")["ip"], serde_json::Value::Null);
     let args = [&["run", "--rm"], ports, &["base", "true"]].concat();

@@ -13,7 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{Plywood, busybox_tar, ready, with_base, words};
+use common::{Plywood, busybox_tar, ready, wait, with_base, words};
 
 fn state_of(plywood: &Plywood, name: &str) -> (String, Option<i64>) {
     let containers = plywood.json(["ps", "-a"]);
@@ -139,15 +139,8 @@ fn root_a_killed_plywood_leaves_a_container_that_starts_again() {
     );
     signal(&child, rustix::process::Signal::KILL);
     child.wait().unwrap();
-    let mut state = state_of(&plywood, "one");
-    for _ in 0..200 {
-        if state.0 == "exited" {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-        state = state_of(&plywood, "one");
-    }
-    assert_eq!(state, ("exited".to_owned(), Some(137)));
+    wait::until("it ends", || state_of(&plywood, "one").0 == "exited");
+    assert_eq!(state_of(&plywood, "one"), ("exited".to_owned(), Some(137)));
     assert_eq!(plywood.ok(["start", "-a", "one"]), "ready");
     assert_eq!(state_of(&plywood, "one"), ("exited".to_owned(), Some(0)));
     plywood.ok(["rm", "one"]);
@@ -161,14 +154,10 @@ fn root_a_container_that_was_to_be_removed_goes_though_its_plywood_was_killed() 
     let mut child = ready(&plywood, &["run", "--rm", "--name", "one", "base", "sh", "-c", script]);
     signal(&child, rustix::process::Signal::KILL);
     child.wait().unwrap();
-    for _ in 0..200 {
+    wait::until("it goes", || {
         plywood.ok(["gc"]);
-        if plywood.json(["ps", "-a"]) == serde_json::json!([]) {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    assert_eq!(plywood.json(["ps", "-a"]), serde_json::json!([]));
+        plywood.json(["ps", "-a"]) == serde_json::json!([])
+    });
     nothing_of_a_container_is_left(&plywood);
 }
 

@@ -14,7 +14,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::Stdio;
 
-use common::{Plywood, busybox_tar, heard, own_network, ready};
+use common::{Plywood, busybox_tar, heard, own_network, ready, wait};
 
 const AUTO: [&str; 4] = ["run", "--rm", "--userns", "auto"];
 
@@ -122,9 +122,8 @@ fn root_userns_a_running_container_is_entered_copied_and_started_again() {
         plywood.ok([
             "run", "-d", "--name", "one", "--userns", "auto", "base", "sh", "-c", script,
         ]);
-        while !plywood.run(["exec", "one", "test", "-e", "/ready"]).status.success() {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        let is_ready = ["exec", "one", "test", "-e", "/ready"];
+        wait::until("the site is there", || plywood.run(is_ready).status.success());
         let (first, _) = range(&plywood, "one");
         let status = fs::read_to_string(format!("/proc/{}/status", pid(&plywood, "one"))).unwrap();
         assert!(

@@ -198,14 +198,3 @@ pub fn run_and(root: &Path, spec: &Spec, input: &[u8], started: impl FnOnce(u32)
         stderr: err.join().unwrap(),
     }
 }
-
-#[track_caller]
-pub fn wait_for<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    for _ in 0..2000 {
-        if let Some(found) = look() {
-            return found;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    panic!("it did not happen within 20 seconds");
-}

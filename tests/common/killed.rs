@@ -1,13 +1,8 @@
 //! A detached container whose plywood is killed, and what that leaves in it.
 
-use std::time::{Duration, Instant};
-
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Plywood;
-
-/// How long a container may take to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::{Plywood, wait};
 
 /// The process that stays with a container: the parent of its first.
 pub fn monitor_of(plywood: &Plywood, name: &str) -> Pid {
@@ -20,11 +15,9 @@ pub fn monitor_of(plywood: &Plywood, name: &str) -> Pid {
 /// Kills a container's plywood, and waits until it does not run any more.
 pub fn kill_monitor(plywood: &Plywood, name: &str) {
     kill_process(monitor_of(plywood, name), Signal::KILL).expect("it is there");
-    let begun = Instant::now();
-    while plywood.json(["inspect", name])[0]["state"] == "running" {
-        assert!(begun.elapsed() < PATIENCE, "{name} runs");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait::until(&format!("{name} ends"), || {
+        plywood.json(["inspect", name])[0]["state"] != "running"
+    });
 }
 
 /// A run's folder for a mount is not in the image `base`, and is to be in no image of the container, whether it is
@@ -34,11 +27,9 @@ pub fn what_it_had_made_to_mount_on_is_in_no_layer(plywood: &Plywood, name: &str
     let command = "echo x >> /etc/new; echo ready; exec sleep 600";
     plywood.ok([&run[..], options, &["base", "sh", "-c", command]].concat());
     for round in 1..=2 {
-        let begun = Instant::now();
-        while plywood.ok(["logs", name]).matches("ready").count() < round {
-            assert!(begun.elapsed() < PATIENCE, "{name} does not begin");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait::until(&format!("{name} begins"), || {
+            plywood.ok(["logs", name]).matches("ready").count() >= round
+        });
         kill_monitor(plywood, name);
         if round == 1 {
             let image = format!("{name}-killed");

@@ -16,6 +16,7 @@ pub mod nodes;
 pub mod site;
 pub mod tars;
 pub mod terminal;
+pub mod wait;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -24,7 +25,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use plywood_store::Digest;
 use tempfile::TempDir;
@@ -241,6 +242,15 @@ impl Plywood {
         serde_json::from_str(&self.ok(args)).expect("JSON on stdout")
     }
 
+    /// Waits until the log of the container `name` holds `word`.
+    #[track_caller]
+    pub fn has_said(&self, name: &str, word: &str) {
+        wait::until_ok(&format!("{name} says {word}"), || {
+            let log = self.ok(["logs", name]);
+            if log.contains(word) { Ok(()) } else { Err(log) }
+        });
+    }
+
     /// Wants `check --data` to find nothing.
     #[track_caller]
     pub fn sound(&self) {
@@ -308,21 +318,14 @@ pub fn words(command: &Command) -> String {
     words.join(" ")
 }
 
-/// Longer than an answer takes, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// What a connection says until its end; who is to answer may not listen yet.
 #[track_caller]
 pub fn heard(address: (Ipv4Addr, u16)) -> String {
-    let begun = Instant::now();
-    let mut stream = loop {
-        match TcpStream::connect_timeout(&address.into(), Duration::from_secs(3)) {
-            Ok(stream) => break stream,
-            Err(error) if begun.elapsed() > PATIENCE => panic!("{address:?}: {error}"),
-            Err(_) => std::thread::sleep(Duration::from_millis(20)),
-        }
-    };
-    stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+    let what = format!("{address:?} listens");
+    let mut stream = wait::until_ok(&what, || {
+        TcpStream::connect_timeout(&address.into(), Duration::from_secs(3))
+    });
+    stream.set_read_timeout(Some(wait::PATIENCE)).expect("a socket");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("an answer");
     text

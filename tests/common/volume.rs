@@ -21,6 +21,7 @@ use plywood_store::layer::{Limits, tree};
 use tempfile::TempDir;
 
 use crate::common::tars::{archive, directory, file, hard_link, raw, symlink, with};
+use crate::common::wait;
 
 /// Runs a command, which must end well; what it prints.
 #[track_caller]
@@ -186,20 +187,10 @@ impl Tree {
     fn release(&mut self) {
         if self.dir.take().is_some() {
             // A program that another test starts has the handle until it has been executed.
-            let unmount = || {
-                Command::new("umount")
-                    .arg(&self.at)
-                    .status()
-                    .is_ok_and(|status| status.success())
-            };
-            let tries = 100;
-            let unmounted = (0..tries).any(|_| {
-                unmount() || {
-                    std::thread::sleep(std::time::Duration::from_millis(20));
-                    false
-                }
+            wait::until(&format!("{} is not busy", self.at.display()), || {
+                let umount = Command::new("umount").arg(&self.at).status();
+                umount.is_ok_and(|status| status.success())
             });
-            assert!(unmounted, "{} stays busy", self.at.display());
         }
     }
 }

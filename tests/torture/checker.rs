@@ -7,14 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use plywood_store::Digest;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::story::{KEEP, Model, Story, Verb};
 use super::{End, Rig, digest_of, leaks};
-use crate::common::Plywood;
+use crate::common::{Plywood, wait};
 
 /// A killed command's children have so long to end by themselves.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -116,20 +116,14 @@ impl Rig {
     }
 
     fn nobody_is_left(&mut self, verb: &Verb) {
-        let since = Instant::now();
-        loop {
+        let left = wait::what_stays(PATIENCE, || {
             let left = leaks::users(&self.plywood.root());
-            if left.is_empty() {
-                return;
+            if !left.is_empty() {
+                self.end_all(verb);
             }
-            self.end_all(verb);
-            assert!(
-                since.elapsed() < PATIENCE,
-                "{verb} has left processes:\n{}",
-                left.join("\n")
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+            left
+        });
+        assert!(left.is_empty(), "{verb} has left processes:\n{}", left.join("\n"));
     }
 
     /// Ends what runs, or its monitor: a killed `run -d` may leave its container to that.

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use plywood_store::record::Place;
 use serde_json::Value;
 
-use crate::common::Plywood;
+use crate::common::{Plywood, wait};
 
 /// Processes, other than this one, that have something of the root open, mounted, as their own root, or on their
 /// command line.
@@ -187,19 +187,12 @@ fn of_runs(plywood: &Plywood, containers: &BTreeSet<String>) -> Vec<String> {
 
 /// Links of containers in this thread's network namespace; the kernel takes those of a dead one in its own time.
 pub fn links() -> Vec<String> {
-    let since = Instant::now();
-    loop {
+    wait::what_stays(Duration::from_secs(10), || {
         let text = output("ip", &["-brief", "link"]);
         let names = text.lines().filter_map(|line| line.split_whitespace().next());
-        let left: Vec<String> = names
-            .filter(|name| !["lo", "plywood0"].contains(name))
-            .map(|name| format!("the link {name}"))
-            .collect();
-        if left.is_empty() || since.elapsed() > Duration::from_secs(10) {
-            return left;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
+        let strange = names.filter(|name| !["lo", "plywood0"].contains(name));
+        strange.map(|name| format!("the link {name}")).collect()
+    })
 }
 
 /// What a second `gc` would remove.

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount, umount};
 
 use super::write_log::Log;
 use crate::common::edits::Dice;
+use crate::common::wait;
 
 /// Bytes of the disk.
 const DISK: u64 = 768 << 20;
@@ -82,14 +82,7 @@ impl Disk {
 
     /// A container's tree of mounts goes a moment after its last process.
     pub fn unmount(&self) {
-        let since = Instant::now();
-        while let Err(error) = umount(&self.root()) {
-            assert!(
-                since.elapsed() < Duration::from_secs(10),
-                "unmounting the disk: {error}"
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait::until_ok("unmounting the disk", || umount(&self.root()));
     }
 
     /// The machine starts with the disk as it was written again, and what else the cut has kept; what it writes is
