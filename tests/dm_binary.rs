@@ -5,7 +5,7 @@ mod common;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Plywood, busybox_tar};
+use common::{Plywood, busybox_tar, number};
 
 fn shell(script: &str) -> String {
     let output = Command::new("sh")
@@ -37,7 +37,7 @@ fn dm_a_kill_at_any_moment_loses_nothing() {
         &["run", "--rm", "precious", "sh", "-c", "echo more > /more"],
         &["rmi", "again", "second"],
     ];
-    let step = std::env::var("PLYWOOD_TEST_STEP").map_or(15, |step| step.parse().expect("a number"));
+    let step = number("PLYWOOD_TEST_STEP").unwrap_or(15);
     for round in 0..24 {
         let verb = verbs[round % verbs.len()];
         let mut child = plywood

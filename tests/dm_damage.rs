@@ -21,7 +21,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{edits::Dice, tars::files_tar};
+use common::edits::Dice;
+use common::tars::files_tar;
+use common::{rounds, seed};
 use plywood::dm::assembly::Options;
 use plywood::dm::repair::Means;
 use plywood::error::Kind;
@@ -149,8 +151,7 @@ fn used_blocks(metadata: &Path) -> Vec<usize> {
 
 #[test]
 fn dm_no_damaged_block_of_the_metadata_gives_wrong_data() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let mut dice = Dice::new(number("PLYWOOD_TEST_SEED").unwrap_or(1));
+    let mut dice = Dice::new(seed());
     let root = Root::with(&Options {
         data_size: Some(96 * MIB),
         metadata_size: Some(2 * MIB),
@@ -176,8 +177,7 @@ fn dm_no_damaged_block_of_the_metadata_gives_wrong_data() {
         pristine.display()
     ));
     let used = used_blocks(&root.file("metadata"));
-    let rounds = number("PLYWOOD_TEST_ROUNDS").map_or(SLICE, |rounds| usize::try_from(rounds).unwrap());
-    let rounds = rounds.min(used.len());
+    let rounds = rounds(SLICE).min(used.len());
     let mut damaged = Damaged {
         root,
         layers: layers.into(),

@@ -14,11 +14,11 @@ mod torture;
 use std::collections::BTreeSet;
 use std::fs::File;
 
-use common::Plywood;
+use common::{Plywood, rounds};
 use torture::logged_disk::Disk;
 use torture::story::{KEEP, Model, Verb};
 use torture::write_log::Log;
-use torture::{Budget, End, Rig, enter_private_namespace, number, seed};
+use torture::{Budget, End, Rig, enter_private_namespace, seed};
 
 /// Verbs in one log, and how many moments of it are looked at.
 const VERBS: usize = 4;
@@ -239,7 +239,7 @@ struct Told {
 fn cut(driver: &'static str) {
     let seed = seed();
     let mut machine = Machine::new(driver, seed);
-    let mut budget = Budget::rounds(number("PLYWOOD_TEST_ROUNDS").unwrap_or(POINTS as u64));
+    let mut budget = Budget::rounds(rounds(POINTS as u64));
     let mut told = Told::default();
     while budget.more() {
         machine.session(&mut budget, &mut told);

@@ -135,7 +135,7 @@ impl Merging {
 #[test]
 fn dm_a_merge_cut_short_at_any_twentieth_goes_on_and_is_right() {
     let is_long = ["PLYWOOD_TORTURE_ROUNDS", "PLYWOOD_TORTURE_SECONDS"];
-    let is_long = is_long.into_iter().any(|variable| number(variable).is_some());
+    let is_long = is_long.into_iter().any(|variable| number::<u64>(variable).is_some());
     let mib = if is_long { 512 } else { 32 };
     let (seed, mut budget, began) = (seed(), Budget::rounds(2), Instant::now());
     let merging = Merging::new(mib);

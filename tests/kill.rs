@@ -207,7 +207,7 @@ fn a_kill_after_any_system_call_loses_nothing() {
     let seed = seed();
     let budget = Budget::seconds(3600);
     let stride = number("PLYWOOD_TORTURE_STRIDE").unwrap_or(197);
-    let passes = match (stride, number("PLYWOOD_TORTURE_SECONDS")) {
+    let passes = match (stride, number::<u64>("PLYWOOD_TORTURE_SECONDS")) {
         (1, _) => 3,
         (_, Some(_)) => u64::MAX,
         (_, None) => 1,

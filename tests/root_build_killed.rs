@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::edits::Dice;
 use common::site::Site;
-use common::{as_many, number, wait};
+use common::{as_many, rounds, seed, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -58,8 +58,8 @@ fn root_a_build_ended_at_any_moment_is_gone_on_with() {
     // Its times are a fixed date: the same context is the same image, whenever it is built.
     let wanted = site.build(&["-t", "web"]);
     let whole = begun.elapsed();
-    let seed = number("PLYWOOD_TEST_SEED").unwrap_or(1);
-    let rounds = number("PLYWOOD_TEST_ROUNDS").unwrap_or(as_many(20, 4));
+    let seed = seed();
+    let rounds = rounds(as_many(20, 4));
     let mut dice = Dice::new(seed);
     for round in 0..rounds {
         site.plywood.ok(["rmi", "web"]);

@@ -17,7 +17,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::edits::Dice;
-use common::{EDITS, Plywood, busybox_tar, wait};
+use common::{EDITS, Plywood, busybox_tar, in_guest, rounds, wait};
 use torture::killer::Killer;
 use torture::stepper::{Victim, step};
 use torture::story::Verb;
@@ -32,11 +32,7 @@ const SYNCING: &str =
 /// A store with the image `base` for each driver that this kernel has.
 fn stores() -> Vec<Plywood> {
     // The guest is slow, and overlay the same there.
-    let driver = match std::env::var_os("PLYWOOD_IN_GUEST") {
-        Some(_) => "thin",
-        None => "overlay",
-    };
-    vec![store(driver)]
+    vec![store(if in_guest() { "thin" } else { "overlay" })]
 }
 
 fn store(driver: &'static str) -> Plywood {
@@ -120,7 +116,7 @@ fn nothing_is_left(plywood: &Plywood) {
 
 #[test]
 fn root_a_commit_of_a_running_container_is_of_one_moment() {
-    let rounds = number("PLYWOOD_TEST_ROUNDS").unwrap_or(4);
+    let rounds = rounds(4);
     for plywood in stores() {
         for (name, script) in [("writer", WRITER), ("syncing", SYNCING)] {
             start(&plywood, name, script);
@@ -235,7 +231,7 @@ fn bare_tar(path: &Path) {
 #[test]
 fn root_a_killed_commit_leaves_no_container_frozen() {
     let stride = number("PLYWOOD_TORTURE_STRIDE").unwrap_or(53);
-    let counts = std::env::var_os("PLYWOOD_IN_GUEST").is_none();
+    let counts = !in_guest();
     let mut dice = Dice::new(seed());
     for plywood in stores() {
         start(&plywood, "one", WRITER);
@@ -252,7 +248,7 @@ fn root_a_killed_commit_leaves_no_container_frozen() {
                 stepped.struck.is_none()
             } else {
                 kills += u64::from(killer.strike(commit, &verb, &mut dice) == End::Killed);
-                kills >= number("PLYWOOD_TEST_ROUNDS").unwrap_or(6)
+                kills >= rounds(6)
             };
             frozen += usize::from(!torture::leaks::frozen(&plywood.root()).is_empty());
             // Whichever command comes next.
@@ -367,7 +363,7 @@ fn root_a_container_may_end_while_it_is_committed() {
     let mut dice = Dice::new(seed());
     for plywood in stores() {
         let (mut done, mut refused) = (0, 0);
-        for round in 0..number("PLYWOOD_TEST_ROUNDS").unwrap_or(12) {
+        for round in 0..rounds(12) {
             let image = format!("image:{round}");
             let script = "echo x > /x; i=0; while [ $i -lt 3000 ]; do i=$((i+1)); done";
             let passing: &[&str] = if round % 2 == 0 { &["--rm"] } else { &[] };

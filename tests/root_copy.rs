@@ -12,7 +12,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
-use common::{Plywood, busybox_tar, wait, with_base};
+use common::{Plywood, busybox_tar, rounds, wait, with_base};
 
 /// A store with the image `base` and a container `one`, which runs where `runs` says so.
 fn with_one(runs: bool) -> Plywood {
@@ -255,7 +255,6 @@ fn root_stats_tell_what_is_used() {
 /// A folder of a running container becomes a link to the host's, and a folder again, as fast as it can.
 #[test]
 fn root_e02_cp_beside_names_that_change() {
-    let rounds: usize = std::env::var("PLYWOOD_TEST_ROUNDS").map_or(20, |rounds| rounds.parse().unwrap());
     let plywood = with_one(true);
     let out = plywood.beside("out");
     fs::create_dir(&out).unwrap();
@@ -275,7 +274,7 @@ fn root_e02_cp_beside_names_that_change() {
                 rustix::fs::renameat_with(&inside, "site", &inside, "link", exchange).unwrap();
             }
         });
-        for _ in 0..rounds {
+        for _ in 0..rounds(20) {
             let into = plywood.run(["cp", &evil, "one:/srv/site/planted"]);
             let from = plywood.run(["cp", "one:/srv/site/page", got.to_str().unwrap()]);
             for output in [into, from] {

@@ -18,9 +18,9 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use common::edits::Dice;
-use common::{Plywood, busybox_tar, own_network, translates, wait};
+use common::{Plywood, busybox_tar, in_guest, own_network, rounds, translates, wait};
 use rustix::process::{Pid, Signal, kill_process};
-use torture::{enter_private_namespace, leaks, number, seed};
+use torture::{enter_private_namespace, leaks, seed};
 
 /// So many rounds between two looks at everything.
 const LOOK: u64 = 50;
@@ -159,7 +159,7 @@ fn cycles(plywood: &Plywood) {
     // The first run makes what stays for all of them: the bridge, its rules.
     round(plywood, 0);
     let before = machine();
-    let rounds = number("PLYWOOD_TEST_ROUNDS").unwrap_or(20);
+    let rounds = rounds(20);
     let begun = Instant::now();
     for number in 1..=rounds {
         // Each way in the short slice too.
@@ -188,10 +188,7 @@ fn cycles(plywood: &Plywood) {
 
 #[test]
 fn root_a_thousand_containers_leave_nothing() {
-    let driver = match std::env::var_os("PLYWOOD_IN_GUEST") {
-        Some(_) => "thin",
-        None => "overlay",
-    };
+    let driver = if in_guest() { "thin" } else { "overlay" };
     let plywood = Plywood::new(driver).with_network();
     cycles(&plywood);
 }

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::rc::Rc;
 
 use common::edits::Dice;
-use common::{as_many, wait};
+use common::{as_many, number, wait};
 use rustix::fs::{CWD, RenameFlags, SeekFrom, XattrFlags, renameat_with, setxattr};
 
 use plywood::blocks::Counted;
@@ -471,7 +471,7 @@ fn cost(files: usize) -> (u64, u64) {
 /// `PLYWOOD_TEST_FILES=1000000` for as many as that.
 #[test]
 fn root_one_changed_file_costs_the_same_in_a_large_tree() {
-    let many = std::env::var("PLYWOOD_TEST_FILES").map_or(as_many(50_000, 5_000), |files| files.parse().unwrap());
+    let many = number("PLYWOOD_TEST_FILES").unwrap_or(as_many(50_000, 5_000));
     let (few, many) = (cost(1000), cost(many));
     println!("(reads, blocks) in 1000 files: {few:?}, in many: {many:?}");
     assert!(many.0 <= 2 * few.0 && many.1 <= 2 * few.1, "{few:?} {many:?}");

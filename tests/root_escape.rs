@@ -13,6 +13,8 @@
 
 #[path = "common/boxed.rs"]
 mod boxed;
+#[path = "common/environment.rs"]
+mod environment;
 #[path = "common/oracle.rs"]
 mod oracle;
 #[path = "common/probe.rs"]
@@ -135,7 +137,7 @@ fn swapping(one: &Path, other: &Path, during: impl FnOnce()) {
 /// Runs `spec` many times while `one` and `other` change places: each run goes well or is refused, and what lies
 /// outside stays as it was.
 fn race(image: &Image, one: &Path, other: &Path, spec: &Spec) {
-    let rounds = std::env::var("PLYWOOD_TEST_ROUNDS").map_or(15, |rounds| rounds.parse().unwrap());
+    let rounds = environment::rounds(15);
     let oracle = Oracle::new();
     let mut refused = 0;
     swapping(one, other, || {

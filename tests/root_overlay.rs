@@ -9,6 +9,8 @@
 
 #[path = "common/conformance.rs"]
 mod conformance;
+#[path = "common/environment.rs"]
+mod environment;
 
 use std::fs;
 use std::io::Read;
@@ -144,12 +146,7 @@ fn root_overlay_does_what_every_driver_does() {
         }
     };
     // Each layer is some synced records; the guest's disk is slow.
-    let deep = if std::env::var_os("PLYWOOD_IN_GUEST").is_some() {
-        40
-    } else {
-        128
-    };
-    conformance::run(&make, deep);
+    conformance::run(&make, environment::as_many(128, 40));
 }
 
 #[test]

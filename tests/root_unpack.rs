@@ -1,5 +1,8 @@
 //! The confined child: what it must be able to do, and what it must not.
 
+#[path = "common/environment.rs"]
+mod environment;
+
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -201,7 +204,7 @@ fn root_nothing_outside_is_reached() {
 #[test]
 fn root_u05_links_swapped_under_the_confined_child_lead_nowhere() {
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-    let rounds = std::env::var("PLYWOOD_TEST_ROUNDS").map_or(500, |rounds| rounds.parse().unwrap());
+    let rounds = environment::rounds(500);
     let place = Place::new();
     let root = File::open(place.root()).unwrap();
     fs::create_dir(place.root().join("swap")).unwrap();

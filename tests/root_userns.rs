@@ -14,14 +14,14 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::process::Stdio;
 
-use common::{Plywood, busybox_tar, heard, own_network, ready, wait};
+use common::{Plywood, busybox_tar, heard, in_guest, own_network, ready, wait};
 
 const AUTO: [&str; 4] = ["run", "--rm", "--userns", "auto"];
 
 /// A store with the image `base`, for each driver that this kernel has.
 fn stores() -> Vec<Plywood> {
     let drivers = ["overlay", "thin"].into_iter();
-    let has = |driver: &&str| *driver == "overlay" || std::env::var_os("PLYWOOD_IN_GUEST").is_some();
+    let has = |driver: &&str| *driver == "overlay" || in_guest();
     drivers.filter(has).map(store).collect()
 }
 

@@ -9,6 +9,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it does not go on")]
 
+#[path = "../../tests/common/environment.rs"]
+mod environment;
 #[path = "readers/generate.rs"]
 mod generate;
 #[path = "readers/others.rs"]
@@ -69,11 +71,7 @@ fn ours(tar: &[u8]) -> Answer {
 
 #[test]
 fn u17_other_readers_see_the_same_or_plywood_refuses() {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let seeds = match number("PLYWOOD_TEST_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("PLYWOOD_TEST_ROUNDS").unwrap_or(ROUNDS),
-    };
+    let seeds = environment::seeds(ROUNDS);
     let folder = tempfile::tempdir().unwrap();
     let mut helper = Helper::start();
     let (mut accepted, mut refused) = (0, 0);

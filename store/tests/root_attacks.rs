@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it does not go on")]
 
+#[path = "../../tests/common/environment.rs"]
+mod environment;
 #[path = "../../tests/common/tars.rs"]
 mod tars;
 
@@ -252,7 +254,7 @@ fn root_u01_what_replaces_a_link_is_inside() {
 #[test]
 fn root_u05_links_swapped_during_apply_lead_nowhere() {
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-    let rounds = std::env::var("PLYWOOD_TEST_ROUNDS").map_or(500, |rounds| rounds.parse().unwrap());
+    let rounds = environment::rounds(500);
     let arena = Arena::new();
     let secret = arena.outside().join("secret");
     let (done, swaps) = (AtomicBool::new(false), AtomicU64::new(0));

@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it does not go on")]
 
+#[path = "../../tests/common/environment.rs"]
+mod environment;
+
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
@@ -770,7 +773,7 @@ fn root_a_whiteout_in_a_folder_does_not_keep_the_folder() {
 /// `PLYWOOD_TEST_NAMES=100000` takes a minute.
 #[test]
 fn root_a_folder_of_very_many_names_comes_back_and_goes() {
-    let names = std::env::var("PLYWOOD_TEST_NAMES").map_or(10_000, |names| names.parse().unwrap());
+    let names = environment::number("PLYWOOD_TEST_NAMES").unwrap_or(10_000);
     let (child, built) = (folder(), folder());
     fs::create_dir(child.path().join("many")).unwrap();
     let name = |number: u32| format!("many/{number:0>200}");

@@ -3,11 +3,13 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     reason = "each test crate has a copy of its own and uses a part of it"
 )]
 
 pub mod debian;
 pub mod edits;
+pub mod environment;
 pub mod explain;
 pub mod json_page;
 pub mod killed;
@@ -29,6 +31,8 @@ use std::time::Duration;
 
 use plywood_store::Digest;
 use tempfile::TempDir;
+
+pub use environment::{as_many, in_guest, number, rounds, seed, seeds};
 
 /// `SOURCE_DATE_EPOCH` of every test that compares ids: 2020-01-01.
 pub const EPOCH: &str = "1577836800";
@@ -331,36 +335,9 @@ pub fn heard(address: (Ipv4Addr, u16)) -> String {
     text
 }
 
-/// A number from the environment.
-pub fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
-}
-
-/// What a random test plays: `PLYWOOD_TEST_SEED` alone; or so many from `PLYWOOD_TEST_FIRST` (1) on as
-/// `PLYWOOD_TEST_ROUNDS` says, `rounds` by itself.
-pub fn seeds(rounds: u64) -> std::ops::Range<u64> {
-    let (first, rounds) = match number("PLYWOOD_TEST_SEED") {
-        Some(seed) => (seed, 1),
-        None => (
-            number("PLYWOOD_TEST_FIRST").unwrap_or(1),
-            number("PLYWOOD_TEST_ROUNDS").unwrap_or(rounds),
-        ),
-    };
-    first..first + rounds
-}
-
-/// How many of something: the guest's system calls take many times as long.
-pub fn as_many<T>(here: T, in_guest: T) -> T {
-    match std::env::var_os("PLYWOOD_IN_GUEST") {
-        Some(_) => in_guest,
-        None => here,
-    }
-}
-
 /// Whether this kernel translates IPv4 addresses: the guest's has no nftables for it.
 pub fn translates() -> bool {
-    std::env::var_os("PLYWOOD_IN_GUEST").is_none()
+    !in_guest()
 }
 
 /// Everything of a store that a failed verb must leave alone: records and blobs by content, layers by name.

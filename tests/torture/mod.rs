@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::Plywood;
 use crate::common::edits::Dice;
-pub use crate::common::number;
+pub use crate::common::{number, seed};
 
 use self::killer::Killer;
 use self::story::{Model, Story, Verb};
@@ -68,13 +68,6 @@ impl End {
         let output = command.output().expect("the command starts");
         Self::of(output.status, &output.stdout, &output.stderr)
     }
-}
-
-/// The seed of this run, printed so that it can be played again.
-pub fn seed() -> u64 {
-    let seed = number("PLYWOOD_TEST_SEED").unwrap_or(1);
-    println!("PLYWOOD_TEST_SEED={seed}");
-    seed
 }
 
 /// How long a test goes on: its own slice, unless the environment says otherwise.

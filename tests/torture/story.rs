@@ -315,8 +315,7 @@ impl Story {
             exports,
             copies,
             is_thin: plywood.driver() == "thin",
-            classic: number("PLYWOOD_TORTURE_CLASSIC")
-                .map_or(CLASSIC, |weight| usize::try_from(weight).expect("a weight")),
+            classic: number("PLYWOOD_TORTURE_CLASSIC").unwrap_or(CLASSIC),
             count: 0,
             alone: true,
             live: false,
