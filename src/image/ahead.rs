@@ -144,7 +144,7 @@ impl Ahead<'_> {
         let number = self.next;
         let expected = self.expected.get(number).copied().flatten();
         self.next += 1;
-        let mut pieces = Pieces::of(&self.from, progress);
+        let mut pieces = Pieces::of(&self.from, self.road, progress);
         let applied = apply(&mut pieces);
         if applied.is_err() {
             self.road.refuse(number, expected.is_some());
@@ -181,15 +181,17 @@ impl Drop for Ahead<'_> {
 /// One layer's pieces as a reader.
 struct Pieces<'a> {
     from: &'a Receiver<Message>,
+    road: &'a Road,
     progress: &'a dyn Progress,
     piece: io::Cursor<Vec<u8>>,
     end: Option<End>,
 }
 
 impl<'a> Pieces<'a> {
-    fn of(from: &'a Receiver<Message>, progress: &'a dyn Progress) -> Self {
+    fn of(from: &'a Receiver<Message>, road: &'a Road, progress: &'a dyn Progress) -> Self {
         Self {
             from,
+            road,
             progress,
             piece: io::Cursor::default(),
             end: None,
@@ -212,7 +214,9 @@ impl<'a> Pieces<'a> {
         match self.from.recv()? {
             Message::Piece { plain, packed, .. } => {
                 self.progress.advance(packed);
-                self.piece = io::Cursor::new(plain);
+                let done = std::mem::replace(&mut self.piece, io::Cursor::new(plain));
+                // Nobody waits for one, so nobody is woken.
+                self.road.state().spare.push(done.into_inner());
             }
             Message::Broken(cause) => return Ok(Err(cause)),
             Message::End(end) => self.end = Some(*end),

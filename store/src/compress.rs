@@ -14,11 +14,12 @@ mod gzip;
 
 use std::io::{self, BufReader, Read, Write};
 use std::num::NonZero;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread;
 
 use self::gzip::Gzip;
 use crate::error::Context;
+use crate::piece::refill;
 use crate::{Error, Kind, Result};
 
 /// The largest zstd window that is decoded, as a power of two: what `zstd -d` takes without being asked.
@@ -100,14 +101,16 @@ pub fn decoder<'a>(mut packed: Box<dyn Read + Send + 'a>) -> Result<(Compression
 }
 
 /// Reads on another thread, up to a few buffers ahead, so that what makes the
-/// bytes (inflating, hashing) overlaps with what takes them.
+/// bytes (inflating, hashing) overlaps with what takes them. Buffers that were
+/// read come back, and are filled again.
 pub fn read_ahead(mut inner: Box<dyn Read + Send>) -> Result<ReadAhead> {
     let (to, from) = sync_channel::<io::Result<Vec<u8>>>(AHEAD);
+    let (back, spare) = channel::<Vec<u8>>();
     let run = move || {
         loop {
-            let mut buffer = Vec::with_capacity(READ);
-            let last = match inner.by_ref().take(READ as u64).read_to_end(&mut buffer) {
-                Ok(count) => count < READ,
+            let mut buffer = spare.try_recv().unwrap_or_default();
+            let last = match refill(&mut inner, &mut buffer, READ) {
+                Ok(()) => buffer.len() < READ,
                 Err(cause) => {
                     // The one who would read it may be gone: then nobody waits for the cause.
                     let _ = to.send(Err(cause));
@@ -125,6 +128,7 @@ pub fn read_ahead(mut inner: Box<dyn Read + Send>) -> Result<ReadAhead> {
         .context("start", "a thread that reads ahead")?;
     Ok(ReadAhead {
         from,
+        back,
         current: io::Cursor::new(Vec::new()),
         ended: false,
     })
@@ -134,6 +138,7 @@ pub fn read_ahead(mut inner: Box<dyn Read + Send>) -> Result<ReadAhead> {
 #[derive(Debug)]
 pub struct ReadAhead {
     from: Receiver<io::Result<Vec<u8>>>,
+    back: Sender<Vec<u8>>,
     current: io::Cursor<Vec<u8>>,
     ended: bool,
 }
@@ -149,7 +154,9 @@ impl Read for ReadAhead {
                 Ok(next) => {
                     let next = next?;
                     self.ended = next.len() < READ;
-                    self.current = io::Cursor::new(next);
+                    let done = std::mem::replace(&mut self.current, io::Cursor::new(next));
+                    // The thread may have read all there is.
+                    let _ = self.back.send(done.into_inner());
                 }
                 Err(_) => return Err(io::Error::other("the thread that reads ahead ended early")),
             }

@@ -39,6 +39,7 @@ pub mod index;
 pub mod intent;
 pub mod layer;
 pub mod lock;
+pub mod piece;
 pub mod record;
 pub mod reference;
 pub mod store;

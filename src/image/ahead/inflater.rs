@@ -8,6 +8,7 @@ use std::sync::mpsc::SyncSender;
 use plywood_store::DiffId;
 use plywood_store::blob::BlobWriter;
 use plywood_store::compress::{self, Compression};
+use plywood_store::piece::refill;
 
 use super::road::Road;
 use super::{PIECE, ended_early};
@@ -93,12 +94,16 @@ impl Inflater<'_> {
         let mut tar = self.budget.unpacking(tar, was_packed);
         let mut told = 0;
         loop {
-            let is_wanted = self.road.state().inflated_to.is_none_or(|end| number < end);
+            let (is_wanted, spare) = {
+                let mut state = self.road.state();
+                (state.inflated_to.is_none_or(|end| number < end), state.spare.pop())
+            };
             if !is_wanted {
                 return Err(io::Error::other("the layer was refused"));
             }
-            let mut plain = Vec::with_capacity(PIECE);
-            let count = tar.by_ref().take(PIECE as u64).read_to_end(&mut plain)?;
+            let mut plain = spare.unwrap_or_default();
+            refill(&mut tar, &mut plain, PIECE)?;
+            let is_last = plain.is_empty();
             let packed = read.load(Ordering::Relaxed);
             let piece = Message::Piece {
                 plain,
@@ -106,7 +111,7 @@ impl Inflater<'_> {
                 was_packed,
             };
             self.to.send(piece).map_err(|_| io::Error::other(ended_early()))?;
-            if count == 0 {
+            if is_last {
                 return Ok(compression);
             }
         }

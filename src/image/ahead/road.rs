@@ -29,6 +29,8 @@ pub(super) struct State {
     copied_to: Option<usize>,
     /// From this one on nothing is inflated.
     pub(super) inflated_to: Option<usize>,
+    /// Pieces that the caller is done with, to be filled again: the last one first, which the processor may still have.
+    pub(super) spare: Vec<Vec<u8>>,
     /// The copier's thread has ended.
     pub(super) left: bool,
 }

@@ -6,7 +6,6 @@
 //! Contents and attributes are read only where inode number and change time do not settle it: a
 //! snapshot shares both with its origin, and no write leaves the change time alone.
 
-use std::io::Read;
 use std::path::Path;
 
 use super::diff::Options;
@@ -14,6 +13,7 @@ use super::entry::Time;
 use super::folder::Folder;
 use super::handle::{Node, NodeKind, Xattrs};
 use super::merge::{At, failed};
+use crate::piece::fill;
 use crate::{Error, Result};
 
 /// Bytes of each of two contents that are compared at once.
@@ -112,18 +112,4 @@ pub(super) fn clamped(time: Time, clamp: Option<i64>) -> Time {
         nanoseconds: 0,
     });
     latest.map_or(time, |latest| time.min(latest))
-}
-
-/// Reads until the buffer is full or the file at its end.
-pub(super) fn fill(file: &mut dyn Read, buffer: &mut [u8]) -> std::io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read(rest) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(cause) if cause.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(cause) => return Err(cause),
-        }
-    }
-    Ok(filled)
 }

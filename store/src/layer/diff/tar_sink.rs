@@ -11,13 +11,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::{ChangeKind, Options, Sink, Written};
-use crate::layer::compare::{Root, clamped, fill};
+use crate::layer::compare::{Root, clamped};
 use crate::layer::entry::{Device, Time, shown};
 use crate::layer::folder::Folder;
 use crate::layer::handle::{self, Node, NodeKind, Xattrs};
 use crate::layer::links::Role;
 use crate::layer::merge::{At, failed};
 use crate::layer::write::{Item, Type, Writer};
+use crate::piece::fill;
 use crate::{Error, Kind, Result};
 
 /// Bytes of content that are read and written at once.
