@@ -5,8 +5,8 @@
 //! folder, later the block differ's list) without changing one byte of the
 //! result: same changes, same bytes.
 //!
-//! A name changed where a tar could [tell](super::compare), or where its group of [hard links](super::links) is
-//! another one.
+//! A name changed where a tar could tell (`compare`), or where its group of hard links is another one (`links`).
+//! What changed is listed, or written (`tar_sink`).
 
 mod tar_sink;
 
