@@ -10,7 +10,7 @@ mod steps;
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use plywood_store::Store;
 
@@ -66,6 +66,23 @@ impl Disk {
     fn unmount(&mut self) {
         run(Command::new("umount").arg(&self.at));
         self.mounted = false;
+        // A mount namespace that another program has just made keeps what was mounted, and its loop device, until the
+        // change comes through to it; mounted again before that, the file system is the dead one still.
+        let begun = Instant::now();
+        while self.has_loop_device() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{} stays mounted",
+                self.at.display()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn has_loop_device(&self) -> bool {
+        let listed = Command::new("losetup").arg("-j").arg(&self.image).output().unwrap();
+        assert!(listed.status.success(), "{listed:?}");
+        !listed.stdout.is_empty()
     }
 }
 
