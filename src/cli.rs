@@ -214,7 +214,7 @@ pub enum Verb {
     Check(CheckArgs),
     /// Show where the space went
     #[command(
-        after_help = "A layer's or container's SIZE is SHARED, what others have too, and EXCLUSIVE, what its removal frees.\nOWN is what the layer below does not have: its own change. On thin all of it is exact, by the pool's\nmetadata. Of the kinds each has what none above it has.\n\nExample:\n  plywood df"
+        after_help = "A layer's or container's SIZE is SHARED, what others have too, and EXCLUSIVE, what its removal frees.\nOWN is what the layer below does not have: its own change. On thin all of it is exact, by the pool's\nmetadata. Of the kinds each has what none above it has; volumes and the folders of\nRUN --mount=type=cache are files below the root.\n\nExample:\n  plywood df"
     )]
     Df,
     /// Tell what this kernel offers, what is missing, and what to do about it
