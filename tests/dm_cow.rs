@@ -96,7 +96,7 @@ fn dm_a_running_cow_container_tells_how_full_its_store_is() {
     let plywood = with_base_on_thin(&[]);
     let script = "dd if=/dev/urandom of=/big bs=1M count=8 2>/dev/null; sync; echo ready; sleep 1000";
     plywood.ok(["run", "-d", "--cow", "--name", "one", "base", "sh", "-c", script]);
-    plywood.has_said("one", "ready");
+    plywood.await_log("one", "ready");
     let document = plywood.json(["inspect", "one"]);
     let store = &document[0]["store"];
     assert_eq!(store["state"], "working", "{document}");

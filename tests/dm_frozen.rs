@@ -41,7 +41,7 @@ fn dm_freezing_a_filesystem_writes_what_it_should_hold_back() {
     must("sysctl -q vm.dirty_ratio=80 vm.dirty_background_ratio=60 vm.dirty_writeback_centisecs=0");
     let script = "dd if=/dev/urandom of=/big bs=1M count=96 2>/dev/null; echo ready; sleep 1000";
     plywood.ok(["run", "-d", "--name", "one", "base", "sh", "-c", script]);
-    plywood.has_said("one", "ready");
+    plywood.await_log("one", "ready");
     let pid = plywood.json(["ps"])[0]["pid"].as_u64().unwrap();
     let before = used();
     let begun = Instant::now();

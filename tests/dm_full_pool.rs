@@ -92,7 +92,7 @@ fn dm_trim_gives_back_what_containers_have_deleted() {
         "-c",
         &format!("{script}; sleep 1000"),
     ]);
-    plywood.has_said("live", "ready");
+    plywood.await_log("live", "ready");
     let freed = plywood.json(["pool", "trim"])["freed"].as_u64().expect("a number");
     assert!(freed >= 70 << 20, "{freed} bytes of two times 40 MiB");
     plywood.ok(["kill", "live"]);

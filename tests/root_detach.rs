@@ -31,7 +31,7 @@ fn root_a_detached_container_goes_on_and_is_stopped() {
     let id = plywood.ok(["run", "-d", "--name", "one", "base", "sh", "-c", ENDS_WELL]);
     assert_eq!(id.len(), 64);
     assert_eq!(state_of(&plywood, "one").0, "running");
-    plywood.has_said("one", "ready");
+    plywood.await_log("one", "ready");
     assert!(plywood.fails(1, ["rm", "one"]).contains("is running"));
     assert_eq!(plywood.ok(["stop", "one"]), "one");
     assert_eq!(state_of(&plywood, "one"), ("exited".to_owned(), Some(9)));
@@ -45,7 +45,7 @@ fn root_a_detached_container_goes_on_and_is_stopped() {
     assert!(plywood.fails(1, ["kill", "one"]).contains("does not run"));
     // Again, and what it writes is added.
     assert_eq!(plywood.ok(["start", "one"]), "one");
-    plywood.has_said("one", "ended\nready");
+    plywood.await_log("one", "ended\nready");
     plywood.ok(["kill", "one"]);
     assert_eq!(state_of(&plywood, "one"), ("exited".to_owned(), Some(137)));
     plywood.ok(["rm", "one"]);
@@ -73,7 +73,7 @@ fn root_a_container_that_ignores_its_stop_signal_is_killed() {
         "-c",
         script,
     ]);
-    plywood.has_said("own", "ready");
+    plywood.await_log("own", "ready");
     plywood.ok(["stop", "own"]);
     assert_eq!(state_of(&plywood, "own"), ("exited".to_owned(), Some(4)));
 }
@@ -118,7 +118,7 @@ fn root_attach_passes_both_ways_and_gives_the_code() {
     let plywood = with_base();
     let script = "echo ready; while read line; do echo \"got $line\"; echo \"not $line\" >&2; done; exit 5";
     plywood.ok(["run", "-d", "-i", "--name", "talk", "base", "sh", "-c", script]);
-    plywood.has_said("talk", "ready");
+    plywood.await_log("talk", "ready");
     let mut attached = plywood
         .command(["attach", "talk"])
         .stdin(Stdio::piped())
@@ -219,14 +219,14 @@ fn root_a_terminal_that_nobody_has_open_is_not_polled_all_the_time() {
     let plywood = with_base();
     let script = "echo closing; exec 0<&- 1>&- 2>&-; sleep 4; exec >/dev/tty; echo again; sleep 1000";
     plywood.ok(["run", "-dt", "--name", "one", "base", "sh", "-c", script]);
-    plywood.has_said("one", "closing");
+    plywood.await_log("one", "closing");
     let monitor = monitor_of(&plywood, "one");
     std::thread::sleep(Duration::from_millis(500));
     let before = ticks(monitor);
     std::thread::sleep(Duration::from_secs(2));
     let used = ticks(monitor) - before;
     assert!(used < 40, "{used} hundredths of 2 seconds");
-    plywood.has_said("one", "again");
+    plywood.await_log("one", "again");
     plywood.ok(["kill", "one"]);
     plywood.sound();
 }

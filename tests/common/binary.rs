@@ -226,7 +226,7 @@ impl Plywood {
 
     /// Waits until the log of the container `name` holds `word`.
     #[track_caller]
-    pub fn has_said(&self, name: &str, word: &str) {
+    pub fn await_log(&self, name: &str, word: &str) {
         wait::until_ok(&format!("{name} says {word}"), || {
             let log = self.ok(["logs", name]);
             if log.contains(word) { Ok(()) } else { Err(log) }
