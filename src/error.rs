@@ -1,7 +1,7 @@
 //! The rooms' error: the store's own, which already says kind, object, cause and hint.
 //!
 //! One type for all rooms keeps one way from a failure to its exit code; a room
-//! that a caller must tell apart adds a [`Kind`](plywood_store::Kind), not a type.
+//! that a caller must tell apart adds a [`Kind`], not a type.
 //! `exec` has one of its own, because a run's failures have exit codes of their own.
 
 pub use plywood_store::error::{Context, Error, Kind, Result};

@@ -4,7 +4,7 @@
 //! there. A tar of files from the context has the owner 0:0 and the modes, contents, links and times that the
 //! files have; one from another stage keeps its owners.
 //!
-//! A tar's [key](super::key::Content) leaves the times out: a fresh checkout of the same files is the same.
+//! The key of a tar leaves the times out: a fresh checkout of the same files is the same.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

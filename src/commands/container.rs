@@ -1,5 +1,5 @@
 //! What the verbs on containers share: what `run` and `start` do between taking
-//! [hold](super::hold) of one and leaving it, and what a record says.
+//! [hold] of one and leaving it, and what a record says.
 
 use std::io::IsTerminal;
 use std::path::Path;

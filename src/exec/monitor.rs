@@ -1,6 +1,6 @@
 //! The monitor of a detached container: the small process that stays with it.
 //!
-//! It holds the command's outputs, keeps them in a [log](super::log), passes them to
+//! It holds the command's outputs, keeps them in a [log], passes them to
 //! whoever is attached, and theirs to the command. Walk: [`Monitor::new`] with the
 //! socket of the process that started it, which is attached from the beginning;
 //! [`Monitor::open`] makes log, socket and pipes; [`super::run`] starts the command

@@ -1,6 +1,6 @@
 //! Files that survive a power cut: temporary name, fsync, rename, fsync of the folder.
 //!
-//! Every file of the store comes into being here. A [`Temporary`] lives in
+//! Every file of the store comes into being here. A `Temporary` lives in
 //! `tmp/` and is flocked by its writer, so that `gc` can tell a file that is
 //! being written from what a dead process left. The flock belongs to the inode
 //! and stays when the file is renamed: [`crate::intent`] builds on that.

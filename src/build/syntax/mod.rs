@@ -3,7 +3,7 @@
 //! What is expanded later is kept as it is written: variables, quotes and backslashes are still in it. What a
 //! heredoc holds is kept byte for byte. Reference: Docker's `Dockerfile reference`, frontend 1.19.
 //!
-//! - [`pointer`]: where something stands, and errors that show it;
+//! - [`mod@pointer`]: where something stands, and errors that show it;
 //! - `lines`: directives, comments, continued lines, heredocs;
 //! - `flags`: `--name=value` before the arguments; [`mounts`]: what `--mount` says; `values`: durations,
 //!   sizes, modes, near misses;

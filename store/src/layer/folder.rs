@@ -28,7 +28,7 @@ pub trait Folder {
     /// Where it cannot be read.
     fn look(&self, name: &OsStr) -> io::Result<Option<Node>>;
 
-    /// The [extended attributes](carried) of `name`, sorted; what a layer does not carry is told to `left_out`.
+    /// The extended attributes of `name`, sorted; what a layer does not carry is told to `left_out`.
     ///
     /// # Errors
     /// Where they cannot be read.
