@@ -13,17 +13,18 @@ const LONGEST: usize = 600;
 const COMMON: [&str; 2] = ["error", "explain"];
 
 /// Each room, and the rooms that it may name besides itself and [`COMMON`]. Imports go one way.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("error", &[]),
     ("explain", &[]),
     ("sys", &[]),
+    ("walk", &["sys"]),
     ("blocks", &["sys"]),
     ("ext4", &["blocks", "sys"]),
     ("delta", &["ext4", "blocks", "sys"]),
     ("dm", &["delta", "ext4", "blocks", "sys"]),
     ("exec", &["sys"]),
     ("network", &["sys"]),
-    ("snapshot", &["dm", "delta", "ext4", "blocks", "sys"]),
+    ("snapshot", &["dm", "delta", "ext4", "blocks", "walk", "sys"]),
     ("image", &["snapshot", "dm", "ext4", "sys"]),
     ("build", &["image", "snapshot", "exec", "sys"]),
     ("output", &["image"]),
