@@ -12,7 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::json_page::Page;
-use common::{Plywood, busybox_tar, killed, wait};
+use common::{Plywood, import_base, killed, wait};
 
 /// New, changed, removed and linked files, of a time that does not depend on the clock.
 const EDITS: &str = "
@@ -29,9 +29,7 @@ fn with_base_on(plywood: Plywood, options: &[&str]) -> Plywood {
     if !options.is_empty() {
         plywood.ok([&["pool", "init"], options].concat());
     }
-    let base = plywood.beside("base.tar");
-    busybox_tar(&base);
-    plywood.ok(["import", base.to_str().unwrap(), "base"]);
+    import_base(&plywood);
     plywood
 }
 

@@ -5,13 +5,11 @@ mod common;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use common::{Plywood, busybox_tar, nodes};
+use common::{Plywood, import_base, nodes};
 
 fn with_base() -> Plywood {
     let plywood = Plywood::new("thin");
-    let base = plywood.beside("base.tar");
-    busybox_tar(&base);
-    plywood.ok(["import", base.to_str().expect("UTF-8"), "base"]);
+    import_base(&plywood);
     plywood
 }
 

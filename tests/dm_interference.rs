@@ -10,15 +10,13 @@ mod common;
 #[path = "common/pool_root.rs"]
 mod pool_root;
 
-use common::{Plywood, busybox_tar};
+use common::{Plywood, import_base};
 use pool_root::{pool_name, shell};
 
 fn with_base() -> Plywood {
     let plywood = Plywood::new("thin");
     plywood.ok(["pool", "init", "--data-size", "256M", "--volume-size", "256M"]);
-    let base = plywood.beside("base.tar");
-    busybox_tar(&base);
-    plywood.ok(["import", base.to_str().unwrap(), "base"]);
+    import_base(&plywood);
     plywood.ok(["run", "--name", "one", "base", "sh", "-c", "echo mine > /file"]);
     plywood
 }

@@ -10,14 +10,12 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use common::terminal::{Shown, on_a_terminal};
-use common::{Plywood, busybox_tar};
+use common::{Plywood, busybox_tar, import_base};
 
 /// A store with the image `base`.
 fn with_base() -> Plywood {
     let plywood = Plywood::new("overlay");
-    let base = plywood.beside("base.tar");
-    busybox_tar(&base);
-    plywood.ok(["import", base.to_str().unwrap(), "base"]);
+    import_base(&plywood);
     plywood
 }
 

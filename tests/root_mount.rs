@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{Plywood, busybox_tar};
+use common::{Plywood, import_base};
 use plywood_store::Store;
 use plywood_store::intent::{Intent, Plan};
 use plywood_store::record::SnapshotRecord;
@@ -16,9 +16,7 @@ use plywood_store::record::SnapshotRecord;
 fn with_base() -> Plywood {
     plywood::sys::mount::enter_private_namespace().unwrap();
     let plywood = Plywood::new("overlay");
-    let base = plywood.beside("base.tar");
-    busybox_tar(&base);
-    plywood.ok(["import", base.to_str().unwrap(), "base"]);
+    import_base(&plywood);
     plywood
 }
 

@@ -19,15 +19,13 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use common::{Plywood, busybox_tar, heard, own_network, translates, wait};
+use common::{Plywood, heard, import_base, own_network, translates, wait};
 
 /// A store with the image `base`, in a network namespace of this test's own.
 fn with_base() -> Plywood {
     own_network();
     let plywood = Plywood::new("overlay").with_network();
-    let base = plywood.beside("base.tar");
-    busybox_tar(&base);
-    plywood.ok(["import", base.to_str().unwrap(), "base"]);
+    import_base(&plywood);
     plywood
 }
 

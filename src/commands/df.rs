@@ -3,8 +3,9 @@
 //! Of each layer and container: all that it has; of that, what others have too and what nothing else has, which its
 //! removal frees; and what the layer below does not have, which is its own change. On thin all of it comes from one
 //! look at the pool's metadata, to the block. A kind has what is in none of the kinds above it, so together they are
-//! the pool's data. Volumes and cache mounts are folders beside it, whatever the driver. What layers the build cache alone keeps is a kind of its own, as `gc` leaves it and
-//! `gc --build-cache` frees it. Of a `--cow` container that is in use the kernel says how full its store is.
+//! the pool's data. Volumes and cache mounts are folders beside it, whatever the driver. What layers the build cache
+//! alone keeps is a kind of its own, as `gc` leaves it and `gc --build-cache` frees it. Of a `--cow` container that is
+//! in use the kernel says how full its store is.
 
 use std::collections::BTreeSet;
 

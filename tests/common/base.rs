@@ -1,5 +1,6 @@
 //! The base system: a shell and little else, from which nearly every test's image `base` is made.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
@@ -14,17 +15,9 @@ pub fn busybox_tar(path: &Path) {
         .expect("busybox runs")
         .stdout;
     let applets = String::from_utf8(list).expect("UTF-8");
-    let mut tar = tar::Builder::new(std::fs::File::create(path).expect("a file"));
+    let mut tar = tar::Builder::new(File::create(path).expect("a file"));
     let mut entry = |path: &str, kind: tar::EntryType, mode: u32, content: &[u8], link: Option<&str>| {
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(content.len() as u64);
-        header.set_mtime(1_500_000_000);
-        match link {
-            Some(link) => tar.append_link(&mut header, path, link).expect("an entry"),
-            None => tar.append_data(&mut header, path, content).expect("an entry"),
-        }
+        add_entry(&mut tar, path, kind, mode, content, link);
     };
     for (folder, mode) in [
         ("./", 0o755),
@@ -96,6 +89,34 @@ pub fn busybox_tar(path: &Path) {
     );
     entry("usr/share/link", tar::EntryType::Symlink, 0o777, b"", Some("doc/b"));
     tar.finish().expect("an archive");
+}
+
+/// Adds an entry of root's, with a fixed time.
+pub fn add_entry(
+    tar: &mut tar::Builder<File>,
+    path: &str,
+    kind: tar::EntryType,
+    mode: u32,
+    content: &[u8],
+    link: Option<&str>,
+) {
+    let mut header = tar::Header::new_ustar();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(content.len() as u64);
+    header.set_mtime(1_500_000_000);
+    match link {
+        Some(link) => tar.append_link(&mut header, path, link).expect("an entry"),
+        None => tar.append_data(&mut header, path, content).expect("an entry"),
+    }
+}
+
+/// Imports the base system as `base`.
+#[track_caller]
+pub fn import_base(plywood: &Plywood) {
+    let base = plywood.beside("base.tar");
+    busybox_tar(&base);
+    plywood.ok(["import", base.to_str().expect("UTF-8"), "base"]);
 }
 
 /// A store with the image `base`.

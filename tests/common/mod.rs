@@ -26,7 +26,7 @@ pub mod terminal;
 pub mod together;
 pub mod wait;
 
-pub use base::{busybox_tar, with_base};
+pub use base::{add_entry, busybox_tar, import_base, with_base};
 pub use binary::{Plywood, listing, ready, words};
 pub use environment::{as_many, in_guest, number, rounds, seed, seeds};
 pub use network::{heard, own_network, translates};

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::story::{KEEP, Model};
-use crate::common::Plywood;
+use crate::common::{Plywood, add_entry};
 
 /// How many names [`crowd`] gives to one image: above it plywood uses its index.
 pub const CROWD: usize = 420;
@@ -114,15 +114,7 @@ pub fn small_tar(path: &Path, what: &str) {
     let busybox = std::fs::read("/bin/busybox").expect("Debian's busybox-static");
     let mut tar = tar::Builder::new(std::fs::File::create(path).expect("a file"));
     let mut entry = |path: &str, kind: tar::EntryType, mode: u32, content: &[u8], link: Option<&str>| {
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(content.len() as u64);
-        header.set_mtime(1_500_000_000);
-        match link {
-            Some(link) => tar.append_link(&mut header, path, link).expect("an entry"),
-            None => tar.append_data(&mut header, path, content).expect("an entry"),
-        }
+        add_entry(&mut tar, path, kind, mode, content, link);
     };
     for folder in ["bin/", "dev/", "etc/", "proc/", "srv/", "sys/", "tmp/"] {
         entry(folder, tar::EntryType::Directory, 0o755, b"", None);
